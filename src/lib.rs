@@ -1,0 +1,8 @@
+//! Quorate: a consensus key-value daemon that takes etcd's place.
+//!
+//! The modules stand on seven floors, each building only on the floors beneath it; `ARCHITECTURE.md` draws them and
+//! `tests/floors.rs` checks them.
+
+pub mod pb;
+pub mod storage;
+pub mod types;

@@ -1,0 +1,1 @@
+//! The replicated state's engine: ordered bytes, atomic batches, snapshots.
