@@ -5,6 +5,7 @@
 
 pub mod codec;
 pub mod mvcc;
+pub mod config;
 pub mod pb;
 pub mod storage;
 pub mod types;
