@@ -6,6 +6,8 @@
 pub mod codec;
 pub mod mvcc;
 pub mod config;
+pub mod clock;
+pub mod metrics;
 pub mod pb;
 pub mod storage;
 pub mod types;
