@@ -3,6 +3,10 @@
 //! The modules stand on seven floors, each building only on the floors beneath it; `ARCHITECTURE.md` draws them and
 //! `tests/floors.rs` checks them.
 
+pub mod disk;
+pub mod etcdfile;
 pub mod pb;
+pub mod raft;
 pub mod storage;
 pub mod types;
+pub mod wal;
