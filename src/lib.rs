@@ -4,6 +4,8 @@
 //! `tests/floors.rs` checks them.
 
 pub mod membership;
+pub mod codec;
+pub mod mvcc;
 pub mod pb;
 pub mod storage;
 pub mod types;
