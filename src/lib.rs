@@ -5,6 +5,8 @@
 
 pub mod clock;
 pub mod metrics;
+pub mod codec;
+pub mod mvcc;
 pub mod pb;
 pub mod storage;
 pub mod types;
