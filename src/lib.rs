@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod metrics;
+pub mod membership;
 pub mod codec;
 pub mod mvcc;
 pub mod pb;
