@@ -3,6 +3,9 @@
 //! The modules stand on seven floors, each building only on the floors beneath it; `ARCHITECTURE.md` draws them and
 //! `tests/floors.rs` checks them.
 
+pub mod codec;
+pub mod mvcc;
+pub mod config;
 pub mod clock;
 pub mod metrics;
 pub mod membership;
