@@ -3,7 +3,6 @@
 //! The modules stand on seven floors, each building only on the floors beneath it; `ARCHITECTURE.md` draws them and
 //! `tests/floors.rs` checks them.
 
-pub mod membership;
 pub mod codec;
 pub mod mvcc;
 pub mod config;
@@ -11,6 +10,9 @@ pub mod clock;
 pub mod metrics;
 pub mod disk;
 pub mod etcdfile;
+pub mod membership;
+pub mod codec;
+pub mod mvcc;
 pub mod pb;
 pub mod raft;
 pub mod storage;
