@@ -3,6 +3,8 @@
 //! The modules stand on seven floors, each building only on the floors beneath it; `ARCHITECTURE.md` draws them and
 //! `tests/floors.rs` checks them.
 
+pub mod cli;
+pub mod client;
 pub mod pb;
 pub mod storage;
 pub mod types;
