@@ -13,6 +13,8 @@ pub mod etcdfile;
 pub mod membership;
 pub mod codec;
 pub mod mvcc;
+pub mod cli;
+pub mod client;
 pub mod pb;
 pub mod raft;
 pub mod storage;
