@@ -3,8 +3,10 @@
 //! The modules stand on seven floors, each building only on the floors beneath it; `ARCHITECTURE.md` draws them and
 //! `tests/floors.rs` checks them.
 
-pub mod membership;
+pub mod apply;
 pub mod codec;
+pub mod lease;
+pub mod membership;
 pub mod mvcc;
 pub mod pb;
 pub mod storage;
