@@ -3,6 +3,7 @@
 //! The modules stand on seven floors, each building only on the floors beneath it; `ARCHITECTURE.md` draws them and
 //! `tests/floors.rs` checks them.
 
+pub mod apply;
 pub mod cli;
 pub mod client;
 pub mod clock;
@@ -10,12 +11,9 @@ pub mod codec;
 pub mod config;
 pub mod disk;
 pub mod etcdfile;
-pub mod membership;
-pub mod metrics;
-pub mod apply;
-pub mod codec;
 pub mod lease;
 pub mod membership;
+pub mod metrics;
 pub mod mvcc;
 pub mod pb;
 pub mod raft;
