@@ -11,3 +11,4 @@ pub mod mvcc;
 pub mod pb;
 pub mod storage;
 pub mod types;
+pub mod watch;
