@@ -20,3 +20,4 @@ pub mod raft;
 pub mod storage;
 pub mod types;
 pub mod wal;
+pub mod watch;
