@@ -16,7 +16,7 @@ pub enum Input {
     /// enough to start an election by itself. Ignored by a leader.
     AdvanceElection(usize),
     /// A peer's message, not yet checked.
-    FromPeer(raftpb::Message),
+    FromPeer(Box<raftpb::Message>),
     /// Payloads to append, in this order. Whatever cannot be taken comes back as [`super::Effect::Dropped`]; what a
     /// follower forwards can still be lost on its way without notice.
     Propose(Vec<Proposal>),

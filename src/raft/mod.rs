@@ -14,10 +14,17 @@
 //!   refused with a reason ([`Effect::Refused`]) instead of stopping the member.
 
 mod bootstrap;
+mod convert;
+mod door;
 mod effect;
 mod input;
+mod log;
 mod member;
 mod options;
+mod reads;
+mod recovery;
+mod terms;
+mod trace;
 
 pub use bootstrap::{Founding, founding};
 pub use effect::{DropReason, Effect, FetchRequest, LogBatch, RefuseReason, Role, Standing};

@@ -65,10 +65,27 @@ pub struct Recovered {
     /// Where the log starts: the last entry (or snapshot) *before* the first readable one, with its term. Zeros for a
     /// log that is complete.
     pub start: (LogIndex, Term),
-    /// Terms of the entries after `start`, oldest first, up to the log's end.
+    /// Terms of the entries after `start`, oldest first.
     pub terms: Vec<TermRun>,
-    /// Entries up to the log's end without gaps, beginning at or before `applied + 1`; earlier ones stay on disk.
+    /// The last entry; the same as `start` if there is none.
+    pub last: LogIndex,
+    /// Entries up to the last without gaps, beginning at or before `applied + 1`; earlier ones stay on disk.
     pub entries: Vec<raftpb::Entry>,
+}
+
+impl Recovered {
+    /// A complete log of which nothing was applied: a new cluster's founding entries, or nothing for a new member of
+    /// an old cluster.
+    pub fn unapplied(hard_state: raftpb::HardState, entries: Vec<raftpb::Entry>) -> Self {
+        let mut terms: Vec<TermRun> = Vec::new();
+        for entry in &entries {
+            if terms.last().is_none_or(|run| run.term.0 != entry.term) {
+                terms.push(TermRun { first: LogIndex(entry.index), term: Term(entry.term) });
+            }
+        }
+        let last = LogIndex(entries.last().map_or(0, |entry| entry.index));
+        Self { hard_state, terms, last, entries, ..Self::default() }
+    }
 }
 
 /// The recovered log and state contradict each other, or raft.

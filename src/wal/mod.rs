@@ -110,7 +110,7 @@ impl<D: Directory> Wal<D> {
     /// If it cannot be listed.
     pub fn exists(directory: &D) -> Result<bool, WalError> {
         let names = directory.names().map_err(|error| WalError::Other(error.to_string()))?;
-        Ok(names.iter().any(|name| name.ends_with(".wal")))
+        Ok(!names.is_empty())
     }
 
     /// Creates the first segment, durably.
