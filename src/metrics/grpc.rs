@@ -213,12 +213,6 @@ methods! {
         LOCK "Lock" Unary,
         UNLOCK "Unlock" Unary,
     }
-    "grpc.reflection.v1.ServerReflection" false {
-        REFLECTION "ServerReflectionInfo" Bidi,
-    }
-    "grpc.reflection.v1alpha.ServerReflection" false {
-        REFLECTION_ALPHA "ServerReflectionInfo" Bidi,
-    }
 }
 
 /// Every `grpc_server_*` family with its text.
