@@ -40,7 +40,7 @@ use crate::{
     apply::{self, ApplyError},
     lease::{Lessor, LessorOptions},
     raft::Input,
-    storage::{Engine, FjallEngine},
+    storage::{Engine, FjallEngine, StorageError},
     types::{LogIndex, MemberId},
     wal::WalError,
 };
@@ -87,6 +87,12 @@ pub enum ServerFailure {
     /// A snapshot without a transport to bring one.
     #[error("raft asked to install a snapshot nobody sent")]
     UnexpectedSnapshot,
+    /// Watchers cannot be told what happened.
+    #[error("the past cannot be read for watchers")]
+    Watch(#[source] StorageError),
+    /// No more threads.
+    #[error("starting a thread")]
+    Thread(#[source] io::Error),
     /// A queue overflowed that its senders' limits should keep short.
     #[error("the queue of the {thread} thread overflowed")]
     Overrun {

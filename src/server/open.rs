@@ -191,7 +191,7 @@ fn assemble(parts: Parts<'_>) -> Result<Opened, OpenError> {
     let Parts { dir, options, identity, restarted, state, wal, recovered } = parts;
     let member = Member::new(&raft_options(options, identity.member), recovered)
         .map_err(|cause| OpenError::Recovery { path: dir.wal().to_owned(), cause })?;
-    let snap = FileDirectory::open(&dir.snap()).map_err(DataDirError::io("opening", &dir.snap()))?;
+    let snap = FileDirectory::new(dir.snap());
     let OpenState { engine, applier, leases, .. } = state;
     Ok(Opened { identity, restarted, dir, engine, applier, leases, wal, member, snap })
 }
@@ -246,7 +246,7 @@ fn write_founding(wal: &mut Wal<FileDirectory>, founding: &Founding) -> Result<(
 
 fn wal_directory(dir: &DataDir) -> Result<FileDirectory, DataDirError> {
     dir.create_wal()?;
-    FileDirectory::open(dir.wal()).map_err(DataDirError::io("opening", dir.wal()))
+    Ok(FileDirectory::new(dir.wal()))
 }
 
 fn wal_error(dir: &DataDir) -> impl Fn(WalError) -> OpenError {

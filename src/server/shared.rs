@@ -11,7 +11,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -128,6 +128,12 @@ pub struct Shared {
     pub(super) wal: Inbox<WalOrder>,
     pub(super) apply: Inbox<ApplyOrder>,
     pub(super) watch: Inbox<WatchOrder>,
+    /// The watch streams opened so far.
+    pub(super) next_stream: AtomicU64,
+    /// Told when an applied write exceeded the quota.
+    pub(super) quota_exceeded: Notify,
+    /// The last revision at which a compaction finished.
+    pub(super) compacted: watch::Sender<i64>,
     pulses: [Pulse; Thread::ALL.len()],
     failure: OnceLock<ServerFailure>,
     /// Cancelled when the member stops, by order or by failure.
@@ -139,6 +145,7 @@ impl Shared {
         let clock = SystemClock::new();
         let started_ms = u64::try_from(clock.wall().as_millis()).unwrap_or(u64::MAX);
         let inbox_capacity = ORDERS_MAX;
+        let compacted = watch::Sender::new(first.view.compact_revision());
         Self {
             ids: RequestIds::new(identity.member, started_ms),
             applied_term: AtomicU64::new(0),
@@ -156,6 +163,9 @@ impl Shared {
             wal: Inbox::new(inbox_capacity),
             apply: Inbox::new(inbox_capacity),
             watch: Inbox::new(inbox_capacity),
+            next_stream: AtomicU64::new(0),
+            quota_exceeded: Notify::new(),
+            compacted,
             pulses: std::array::from_fn(|_| Pulse::default()),
             failure: OnceLock::new(),
             stopping: CancellationToken::new(),
@@ -240,6 +250,10 @@ impl Shared {
         }
     }
 
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.is_cancelled()
+    }
+
     /// Why the member stopped by itself, if it did.
     pub(super) fn failure(&self) -> Option<&ServerFailure> {
         self.failure.get()
@@ -247,6 +261,13 @@ impl Shared {
 
     pub(super) fn order_raft(&self, order: RaftOrder) {
         self.order(&self.raft, order, "raft");
+    }
+
+    /// Does not wake the thread: it comes round with its next tick at the latest.
+    pub(super) fn order_raft_quietly(&self, order: RaftOrder) {
+        if let Err(Refused::Full(_)) = self.raft.push_quietly(order) {
+            self.fail(ServerFailure::Overrun { thread: "raft" });
+        }
     }
 
     pub(super) fn order_wal(&self, order: WalOrder) {

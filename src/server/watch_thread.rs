@@ -29,6 +29,8 @@ use super::{ServerFailure, State, inbox::Taken, shared::Shared};
 
 /// Frames a client may leave untaken before its next request has to wait.
 const ANSWERS_MAX: usize = 1_024;
+/// How often the counts of streams and watchers are shown.
+const STATS_INTERVAL: Duration = Duration::from_secs(1);
 /// The jitter of progress notifications, as a share of their interval.
 const PROGRESS_JITTER_PERCENT: u64 = 10;
 
@@ -190,7 +192,7 @@ pub(super) fn run(shared: Arc<Shared>) {
     let view = &shared.published().view;
     let hub = Hub::new(view.revision(), view.compact_revision());
     let state = State::clone(&shared.published());
-    WatchThread { hub, state, streams: HashMap::new(), tokens: HashMap::new(), rounds, reading: false, shared }.run();
+    WatchThread { hub, state, streams: HashMap::new(), tokens: HashMap::new(), rounds, reading: false, next_stats: Duration::ZERO, shared }.run();
 }
 
 fn read_round(shared: &Shared, round: Vec<CatchUp>, state: &State) {
@@ -214,6 +216,7 @@ struct WatchThread {
     rounds: SyncSender<(Vec<CatchUp>, State)>,
     /// A round is on its way.
     reading: bool,
+    next_stats: Duration,
     shared: Arc<Shared>,
 }
 
@@ -345,10 +348,17 @@ impl WatchThread {
         self.hub.return_room(*stream, responses, bytes);
     }
 
-    fn show_stats(&self) {
-        let stats = self.hub.stats_cheap();
+    /// At most once a second: counting costs one step per stream.
+    fn show_stats(&mut self) {
+        let now = self.shared.clock.monotonic();
+        if now < self.next_stats {
+            return;
+        }
+        self.next_stats = now + STATS_INTERVAL;
+        let stats = self.hub.stats();
         metrics::WATCH_STREAMS.set_count(stats.streams as u64);
         metrics::WATCHERS.set_count(stats.watchers as u64);
+        metrics::SLOW_WATCHERS.set_count(stats.unsynced as u64);
     }
 
     fn end_streams(&mut self) {
