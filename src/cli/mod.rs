@@ -1,1 +1,3 @@
 //! Commands of the client and the offline tools.
+
+pub mod config;

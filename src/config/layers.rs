@@ -49,20 +49,20 @@ pub(super) struct Gathered {
 
 impl Gathered {
     /// Reads every source there is.
-    pub(super) fn read(line: CommandLine, sources: &Sources) -> Self {
+    pub(super) fn read(line: &CommandLine, sources: &Sources) -> Self {
         let mut gathered = Self::default();
         let variables = gathered.variables(&sources.env);
         gathered.problems.extend(line.problems.iter().cloned());
-        let env_files = gathered.env_files(&line, &variables);
-        match source_path("config-file", &line, &variables, &env_files) {
-            Some(path) => gathered.exclusive(&path, &line, &variables, &env_files),
-            None => gathered.layered(&line, &variables, env_files),
+        let env_files = gathered.env_files(line, &variables);
+        match source_path("config-file", line, &variables, &env_files) {
+            Some(path) => gathered.exclusive(&path, line, &variables, &env_files),
+            None => gathered.layered(line, &variables, &env_files),
         }
         gathered
     }
 
-    fn layered(&mut self, line: &CommandLine, variables: &[Variable], env_files: Vec<Variable>) {
-        if let Some(path) = source_path("config", line, variables, &env_files) {
+    fn layered(&mut self, line: &CommandLine, variables: &[Variable], env_files: &[Variable]) {
+        if let Some(path) = source_path("config", line, variables, env_files) {
             files::toml(&path, self);
         }
         for variable in env_files.iter().chain(variables) {
@@ -332,7 +332,8 @@ impl Layers {
             Successor::None => self.put(spec.name, value.to_layered(), written),
             Successor::Option(name) => self.put(name, value.to_layered(), written),
             Successor::Gate(gate) => {
-                self.put(OLD_GATES, Dict::from([(gate.to_owned(), value.to_layered())]).into(), written)
+                let gates = Dict::from([(gate.to_owned(), value.to_layered())]);
+                self.put(OLD_GATES, gates.into(), written);
             }
             Successor::CaFile(_) | Successor::DebugLevel if value.is_zero() => {}
             Successor::CaFile(side) => {

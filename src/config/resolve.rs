@@ -7,7 +7,12 @@ use super::{
     feature::{Absence, Feature},
     gates, go, judge,
     layers::Layers,
-    model::*,
+    model::{
+        Advertise, Allowed, Auth, AutoCompaction, Bootstrap, BootstrapMethod, ClusterState, DiscoveryV3, FeatureGates,
+        Http, InitialCluster, Integrity, Keepalive, KeyPair, Legacy, Limits, Listen, Log, LogFormat, LogLevel,
+        LogOutput, Member, Metrics, Ping, ProxyMode, Quota, Raft, Rotation, Storage, Tls, TlsSide, TlsVersion,
+        TokenProvider, Tracing, Watch,
+    },
     raw::RawConfig,
     rotation, table,
     url::{ListenUrl, Url},
@@ -117,10 +122,11 @@ impl Resolver<'_> {
 
     /// A duration, which a negative number is not.
     fn duration(&mut self, option: &str, nanos: i64) -> Duration {
-        u64::try_from(nanos).map(Duration::from_nanos).unwrap_or_else(|_| {
+        let Ok(nanos) = u64::try_from(nanos) else {
             self.refuse(option, format!("--{option} must not be negative (set to {})", go::format_duration(nanos)));
-            Duration::ZERO
-        })
+            return Duration::ZERO;
+        };
+        Duration::from_nanos(nanos)
     }
 
     /// A duration whose zero stands for etcd's default.

@@ -82,6 +82,23 @@ pub enum Unit {
     PerMillion,
 }
 
+impl Unit {
+    /// As help names it; nothing for plain numbers and text.
+    pub fn name(self) -> Option<&'static str> {
+        Some(match self {
+            Self::None => return None,
+            Self::Milliseconds => "milliseconds",
+            Self::Seconds => "seconds",
+            Self::Bytes => "bytes",
+            Self::Megabytes => "megabytes",
+            Self::Entries => "log entries",
+            Self::Files => "files",
+            Self::Years => "years",
+            Self::PerMillion => "per million",
+        })
+    }
+}
+
 /// Whether a running daemon can take a new value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reload {

@@ -123,8 +123,7 @@ impl fmt::Display for Url {
 pub struct ListenUrl {
     /// The URL as given.
     pub url: Url,
-    /// What it binds.
-    pub bind: Bind,
+    bind: Bind,
 }
 
 impl ListenUrl {
@@ -145,6 +144,17 @@ impl ListenUrl {
             return Err(format!("expected IP in URL for binding ({url})"));
         };
         Ok(Self { url, bind })
+    }
+
+    /// What it binds.
+    pub fn bind(&self) -> &Bind {
+        &self.bind
+    }
+}
+
+impl fmt::Display for ListenUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.url.fmt(f)
     }
 }
 
