@@ -4,11 +4,22 @@
 //! `tests/floors.rs` checks them.
 
 pub mod apply;
+pub mod cli;
+pub mod client;
+pub mod clock;
 pub mod codec;
+pub mod config;
+pub mod disk;
+pub mod etcdfile;
 pub mod lease;
 pub mod membership;
+pub mod metrics;
 pub mod mvcc;
 pub mod pb;
+pub mod raft;
 pub mod storage;
 pub mod types;
+pub mod wal;
 pub mod watch;
+pub mod server;
+pub mod daemon;

@@ -1,0 +1,1 @@
+//! Commands of the client and the offline tools.
