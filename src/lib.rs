@@ -21,3 +21,5 @@ pub mod storage;
 pub mod types;
 pub mod wal;
 pub mod watch;
+pub mod server;
+pub mod daemon;

@@ -10,7 +10,9 @@
 //! - No option is ignored silently: what has no effect here warns, what would open a door refuses.
 //! - Loading changes nothing on the host.
 
+pub mod env_file;
 mod error;
+mod go;
 mod model;
 mod origin;
 mod sources;

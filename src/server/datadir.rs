@@ -79,6 +79,13 @@ pub enum DataDirError {
     },
 }
 
+impl DataDirError {
+    pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |cause| Self::Io { action, path, cause }
+    }
+}
+
 /// A locked data directory. The lock lasts as long as this value.
 #[derive(Debug)]
 pub struct DataDir {
@@ -116,6 +123,14 @@ impl DataDir {
     /// Where `.snap` files are.
     pub fn snap(&self) -> PathBuf {
         self.root.join("member/snap")
+    }
+
+    /// Creates the log's directory with mode 0700 if it is not there.
+    ///
+    /// # Errors
+    /// A directory that cannot be created.
+    pub fn create_wal(&self) -> Result<(), DataDirError> {
+        create(&self.wal)
     }
 
     /// Whether a member was founded here: the log is created last.
@@ -175,23 +190,18 @@ impl DataDir {
     }
 }
 
-fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DataDirError {
-    let path = path.to_owned();
-    move |cause| DataDirError::Io { action, path, cause }
-}
-
 fn create(path: &Path) -> Result<(), DataDirError> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io_error("creating directory", path))
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(DataDirError::io("creating directory", path))
 }
 
 fn lock(root: &Path) -> Result<File, DataDirError> {
     let path = root.join("LOCK");
     let file =
-        File::options().create(true).truncate(false).write(true).open(&path).map_err(io_error("opening", &path))?;
+        File::options().create(true).truncate(false).write(true).open(&path).map_err(DataDirError::io("opening", &path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => Err(DataDirError::InUse { path: root.to_owned() }),
-        Err(fs::TryLockError::Error(cause)) => Err(io_error("locking", &path)(cause)),
+        Err(fs::TryLockError::Error(cause)) => Err(DataDirError::io("locking", &path)(cause)),
     }
 }
 
@@ -212,10 +222,10 @@ fn read_marker(path: &Path) -> Result<Option<String>, DataDirError> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(cause) => return Err(io_error("opening", path)(cause)),
+        Err(cause) => return Err(DataDirError::io("opening", path)(cause)),
     };
     let mut bytes = Vec::new();
-    file.take(MARKER_BYTES_MAX).read_to_end(&mut bytes).map_err(io_error("reading", path))?;
+    file.take(MARKER_BYTES_MAX).read_to_end(&mut bytes).map_err(DataDirError::io("reading", path))?;
     let text = String::from_utf8_lossy(&bytes);
     Ok(Some(text.strip_suffix('\n').unwrap_or(&text).to_owned()))
 }
@@ -231,7 +241,7 @@ fn replace(path: &Path, line: &str) -> Result<(), DataDirError> {
         fs::rename(&temporary, path)?;
         path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
     };
-    write().map_err(io_error("writing", path))
+    write().map_err(DataDirError::io("writing", path))
 }
 
 #[cfg(test)]

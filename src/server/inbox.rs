@@ -59,6 +59,24 @@ impl<T> Inbox<T> {
     /// # Errors
     /// Hands the item back when the queue is full or closed.
     pub fn push(&self, item: T) -> Result<(), Refused<T>> {
+        let mut queue = self.enqueue(item)?;
+        let wake = std::mem::take(&mut queue.asleep);
+        drop(queue);
+        if wake {
+            self.arrived.notify_one();
+        }
+        Ok(())
+    }
+
+    /// As [`Inbox::push`], without waking the receiver: it finds the item when it comes round for another reason.
+    ///
+    /// # Errors
+    /// As [`Inbox::push`].
+    pub fn push_quietly(&self, item: T) -> Result<(), Refused<T>> {
+        self.enqueue(item).map(drop)
+    }
+
+    fn enqueue(&self, item: T) -> Result<MutexGuard<'_, Queue<T>>, Refused<T>> {
         let mut queue = self.lock();
         if queue.closed {
             return Err(Refused::Closed(item));
@@ -67,12 +85,7 @@ impl<T> Inbox<T> {
             return Err(Refused::Full(item));
         }
         queue.items.push_back(item);
-        let wake = std::mem::take(&mut queue.asleep);
-        drop(queue);
-        if wake {
-            self.arrived.notify_one();
-        }
-        Ok(())
+        Ok(queue)
     }
 
     /// Moves everything queued into `into`, waiting up to `patience` for the first item (`None`: for ever).

@@ -49,16 +49,17 @@ struct RaftThread {
 
 impl RaftThread {
     fn run(&mut self) {
-        let tick = self.shared.options.tick;
-        let mut next_tick = self.shared.clock.monotonic() + tick;
+        let shared = Arc::clone(&self.shared);
+        let tick = shared.options.tick;
+        let mut next_tick = shared.clock.monotonic() + tick;
         let mut orders = Vec::new();
         loop {
-            let now = self.shared.clock.monotonic();
-            let taken = self.shared.raft.take(&mut orders, Some(next_tick.saturating_sub(now)));
+            let now = shared.clock.monotonic();
+            let taken = shared.raft.take(&mut orders, Some(next_tick.saturating_sub(now)));
             if taken == Taken::Closed {
                 return;
             }
-            let busy = self.shared.pulse(Thread::Raft);
+            let busy = shared.pulse(Thread::Raft);
             orders.drain(..).for_each(|order| self.accept(order));
             self.flush_proposals();
             self.tick(tick, &mut next_tick);
