@@ -10,13 +10,18 @@
 //! - No option is ignored silently: what has no effect here warns, what would open a door refuses.
 //! - Loading changes nothing on the host.
 
+mod document;
 pub mod env_file;
 mod error;
+pub mod feature;
+pub mod gates;
 mod go;
 mod model;
 mod origin;
 mod sources;
+pub mod table;
 mod url;
+mod value;
 
 use std::{ffi::OsString, path::PathBuf};
 
@@ -25,6 +30,7 @@ pub use model::*;
 pub use origin::Origin;
 pub use sources::Sources;
 pub use url::{ListenUrl, Scheme, Url};
+pub use value::Value;
 
 /// What the command line asks the daemon's binary to do.
 #[derive(Clone, Debug, PartialEq)]
