@@ -3,6 +3,7 @@
 //! The modules stand on seven floors, each building only on the floors beneath it; `ARCHITECTURE.md` draws them and
 //! `tests/floors.rs` checks them.
 
+pub mod api;
 pub mod apply;
 pub mod cli;
 pub mod client;

@@ -80,8 +80,6 @@ pub struct ServeOptions {
     pub election_timeout: Duration,
     /// How long a graceful shutdown waits for running calls.
     pub request_timeout: Duration,
-    /// The version `/version` and `Status` report, `x.y.z`.
-    pub version: String,
 }
 
 impl ServeOptions {
@@ -103,7 +101,6 @@ impl Default for ServeOptions {
             host_whitelist: AllowList::Any,
             election_timeout: Duration::from_secs(1),
             request_timeout: Duration::from_secs(7),
-            version: String::from("3.7.1"),
         }
     }
 }
