@@ -46,6 +46,27 @@ pub(crate) enum Op {
 }
 
 impl Op {
+    /// What the request is, for the tally.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Range(_) => "range",
+            Self::RangeStream(_) => "range stream",
+            Self::Put(_) => "put",
+            Self::Delete(_) => "delete",
+            Self::Txn(_) => "txn",
+            Self::Compact(_) => "compact",
+            Self::Large(_) => "large put",
+            Self::HashKv(_) => "hash",
+            Self::Grant(_) => "grant",
+            Self::Revoke(_) => "revoke",
+            Self::GrantAndRevoke(_) => "grant and revoke",
+            Self::TimeToLive(_) => "time to live",
+            Self::Leases => "leases",
+            Self::KeepAlive(_) => "keepalive",
+            Self::History(..) => "history",
+        }
+    }
+
     /// The hash of everything up to now.
     pub(crate) fn hash_now() -> Self {
         Self::HashKv(pb::HashKvRequest { revision: 0 })
