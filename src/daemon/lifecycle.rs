@@ -208,14 +208,14 @@ fn serve_socket(tasks: &mut Tasks, api: &Arc<Api>, url: ListenUrl, socket: Socke
     let (api, stop) = (Arc::clone(api), tasks.stop());
     match socket {
         Socket::Tcp(listener) => {
-            let listener = tokio::net::TcpListener::from_std(listener).with_context(|| format!("serving {url}"))?;
+            let listener = tokio::net::TcpListener::from_std(listener).with_context(|| format!("serving {}", url.url))?;
             tasks.start("listener", async move {
                 api::serve(listener, api, serves, false, stop).await;
                 Ok(())
             });
         }
         Socket::Unix(listener) => {
-            let listener = tokio::net::UnixListener::from_std(listener).with_context(|| format!("serving {url}"))?;
+            let listener = tokio::net::UnixListener::from_std(listener).with_context(|| format!("serving {}", url.url))?;
             tasks.start("listener", async move {
                 api::serve(listener, api, serves, false, stop).await;
                 Ok(())
