@@ -141,8 +141,12 @@ async fn serve(runtime: &Runtime, config: &Config, server: &Server, listeners: L
     let handle = server.handle();
     let mut tasks = Tasks::default();
     let api = Api::new(handle.clone(), settings::serve_options(config), tasks.stop());
-    let metrics = listeners.metrics.into_iter().chain(listeners.peer.into_iter().map(|peer| peer));
-    for (url, socket) in metrics {
+    for (url, socket) in listeners.peer {
+        tracing::info!(address = url.url.as_str(), "serving peer traffic");
+        serve_socket(&mut tasks, &api, url, socket, Serves::Peers)?;
+    }
+    for (url, socket) in listeners.metrics {
+        tracing::info!(address = url.url.as_str(), "serving metrics");
         serve_socket(&mut tasks, &api, url, socket, Serves::Metrics)?;
     }
     start_duties(&mut tasks, &handle);
