@@ -7,7 +7,7 @@ use crate::{
     lease::LeaseRowError,
     membership::{RowError, Version},
     storage::StorageError,
-    types::{ClusterId, LogIndex},
+    types::{ClusterId, LogIndex, Rejection},
 };
 
 /// A failure of this member alone: going on would let it diverge from the others, so it stops.
@@ -54,6 +54,14 @@ pub enum ApplyError {
     /// Reading or writing the state outside of any entry failed.
     #[error("reading the replicated state")]
     Open(#[from] OpenError),
+    /// The key space refused to remove what it had agreed to remove.
+    #[error("removing compacted rows behind entry {applied} was refused: {rejection}")]
+    Compaction {
+        /// The last applied entry.
+        applied: LogIndex,
+        /// The refusal.
+        rejection: Rejection,
+    },
     /// An earlier failure was final.
     #[error("applying has failed before; restart the member")]
     Failed,

@@ -35,6 +35,14 @@ impl Cluster {
         Self { id, configuration, ..Self::default() }
     }
 
+    /// Records which cluster this is, and where given the configuration raft begins with.
+    pub fn establish(&mut self, id: ClusterId, configuration: Option<ConfState>) {
+        self.id = id;
+        if let Some(configuration) = configuration {
+            self.configuration = configuration;
+        }
+    }
+
     /// The cluster's identifier; zero until it is known.
     pub fn id(&self) -> ClusterId {
         self.id

@@ -126,7 +126,7 @@ pub(super) fn batches_of(revisions: Vec<RevisionEvents>, revision: i64) -> Vec<B
 
 /// All events of all batches.
 pub(super) fn whole(batches: &[Batch], next: i64) -> Strip<'_> {
-    let all = |batch: &Batch| vec![0..u32::try_from(batch.events().len()).unwrap_or(u32::MAX)];
+    let all = |batch: &Batch| vec![Run::first(batch.events().len())];
     Strip { pieces: batches.iter().map(|batch| (batch, all(batch))).collect(), next }
 }
 

@@ -1,6 +1,6 @@
 //! Events encoded once, cut into what each watcher gets.
 
-use std::{cell::OnceCell, ops::Range, sync::Arc};
+use std::{cell::OnceCell, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use prost::Message;
@@ -15,7 +15,11 @@ use crate::{
 pub(super) const EVENTS_FIELD: u32 = 11;
 
 /// Positions of neighbouring events in a batch.
-pub(super) type Run = Range<u32>;
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Run {
+    pub(super) start: u32,
+    pub(super) end: u32,
+}
 
 /// What a watcher does not want to hear of, and whether it wants previous pairs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,6 +76,13 @@ impl Cut {
     }
 }
 
+impl Run {
+    /// The first `count` events.
+    pub(super) fn first(count: usize) -> Self {
+        Self { start: 0, end: u32::try_from(count).unwrap_or(u32::MAX) }
+    }
+}
+
 impl Batch {
     pub(super) fn new(changes: Arc<Changes>) -> Self {
         Self { changes, plain: OnceCell::new(), full: OnceCell::new() }
@@ -98,7 +109,7 @@ impl Batch {
             return encoded.concat(runs);
         }
         let taken = |place: &u32| self.events().get(*place as usize).is_some_and(|event| cut.takes(event));
-        encoded.concat(&coalesce(runs.iter().flat_map(Clone::clone).filter(taken)))
+        encoded.concat(&coalesce(runs.iter().flat_map(|run| run.start..run.end).filter(taken)))
     }
 
     /// As [`Batch::select`] over several batches, one behind the other.
@@ -122,7 +133,7 @@ impl Cuts {
     /// What `make` makes for this kind of watcher, made at most once.
     pub(super) fn get(&mut self, cut: Cut, make: impl FnOnce() -> Selected) -> Selected {
         match self.made.get_mut(cut.number()) {
-            Some(made) => made.get_or_insert_with(make).clone(),
+            Some(slot) => slot.get_or_insert_with(make).clone(),
             None => make(),
         }
     }
@@ -142,13 +153,13 @@ impl Encoded {
     fn concat(&self, runs: &[Run]) -> Selected {
         let bytes = match runs {
             [] => Bytes::new(),
-            [run] => self.slice(run),
-            _ => runs.iter().map(|run| self.slice(run)).collect::<Vec<_>>().concat().into(),
+            [run] => self.slice(*run),
+            _ => runs.iter().map(|run| self.slice(*run)).collect::<Vec<_>>().concat().into(),
         };
         Selected { bytes, events: runs.iter().map(|run| u64::from(run.end - run.start)).sum() }
     }
 
-    fn slice(&self, run: &Run) -> Bytes {
+    fn slice(&self, run: Run) -> Bytes {
         let end_of = |event: Option<u32>| event.and_then(|event| self.ends.get(event as usize).copied());
         let (start, end) = (end_of(run.start.checked_sub(1)).unwrap_or(0), end_of(run.end.checked_sub(1)).unwrap_or(0));
         self.bytes.slice(start.min(end)..end)
@@ -159,7 +170,7 @@ impl Encoded {
 pub(super) fn push(runs: &mut Vec<Run>, place: u32) {
     match runs.last_mut() {
         Some(last) if last.end == place => last.end += 1,
-        _ => runs.push(place..place + 1),
+        _ => runs.push(Run { start: place, end: place + 1 }),
     }
 }
 
@@ -230,15 +241,15 @@ mod tests {
     fn selection_is_the_events_field_of_a_response() {
         let batch = batch();
         let cut = Cut { prev_kv: true, ..Cut::default() };
-        assert_eq!(decoded(batch.select(&[0..3], cut).bytes), batch.events());
+        assert_eq!(decoded(batch.select(&[Run::first(3)], cut).bytes), batch.events());
         let response = WatchResponse { events: batch.events().to_vec(), ..WatchResponse::default() };
-        assert_eq!(batch.select(&[0..3], cut).bytes, response.encode_to_vec());
+        assert_eq!(batch.select(&[Run::first(3)], cut).bytes, response.encode_to_vec());
     }
 
     #[test]
     fn previous_pairs_are_left_out_unless_asked_for() {
         let batch = batch();
-        let plain = decoded(batch.select(&[0..3], Cut::default()).bytes);
+        let plain = decoded(batch.select(&[Run::first(3)], Cut::default()).bytes);
         assert!(plain.iter().all(|event| event.prev_kv.is_none()));
         assert_eq!(plain.len(), 3);
     }
@@ -249,19 +260,19 @@ mod tests {
         let keys = |runs: &[Run], cut| -> Vec<Bytes> {
             decoded(batch.select(runs, cut).bytes).into_iter().map(|event| event.kv.unwrap().key).collect()
         };
-        assert_eq!(keys(&[0..3], Cut { no_delete: true, ..Cut::default() }), ["a", "c"]);
-        assert_eq!(keys(&[0..3], Cut { no_put: true, ..Cut::default() }), ["b"]);
-        assert_eq!(keys(&[0..1, 2..3], Cut::default()), ["a", "c"]);
-        assert!(batch.select(&[0..3], Cut { no_put: true, no_delete: true, prev_kv: false }).bytes.is_empty());
+        assert_eq!(keys(&[Run::first(3)], Cut { no_delete: true, ..Cut::default() }), ["a", "c"]);
+        assert_eq!(keys(&[Run::first(3)], Cut { no_put: true, ..Cut::default() }), ["b"]);
+        assert_eq!(keys(&[Run::first(1), Run { start: 2, end: 3 }], Cut::default()), ["a", "c"]);
+        assert!(batch.select(&[Run::first(3)], Cut { no_put: true, no_delete: true, prev_kv: false }).bytes.is_empty());
     }
 
     #[test]
     fn equal_selections_share_their_bytes() {
         let (batch, mut cuts) = (batch(), Cuts::default());
-        let one = cuts.get(Cut::default(), || batch.select(&[0..2], Cut::default()));
+        let one = cuts.get(Cut::default(), || batch.select(&[Run::first(2)], Cut::default()));
         let two = cuts.get(Cut::default(), || unreachable!("made already"));
         assert_eq!((one.bytes.as_ptr(), one.events), (two.bytes.as_ptr(), 2));
-        let whole = batch.select(&[0..3], Cut::default());
+        let whole = batch.select(&[Run::first(3)], Cut::default());
         assert_eq!(whole.bytes.as_ptr(), one.bytes.as_ptr(), "one encoding of the whole batch");
     }
 }

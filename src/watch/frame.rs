@@ -124,6 +124,9 @@ impl Frame {
     }
 
     /// The message as a value, for the gateway and for callers inside this process.
+    ///
+    /// # Panics
+    /// Never: the events were encoded in this process.
     pub fn to_response(&self) -> WatchResponse {
         let mut response = WatchResponse {
             header: Some(self.header),
@@ -187,7 +190,7 @@ mod tests {
     use super::{
         super::{
             StreamId,
-            encode::{Batch, Cut},
+            encode::{Batch, Cut, Run},
             slab::Slab,
         },
         *,
@@ -203,19 +206,15 @@ mod tests {
         Delivery { stream: StreamId(Slab::default().insert(())), watch_id, revision, body }
     }
 
-    fn events(count: usize, value: usize) -> Vec<Event> {
-        let kv = |n: usize| KeyValue {
-            key: vec![b'k', n as u8].into(),
-            value: vec![0; value].into(),
-            ..KeyValue::default()
-        };
+    fn events(count: u8, value: usize) -> Vec<Event> {
+        let kv = |n: u8| KeyValue { key: vec![b'k', n].into(), value: vec![0; value].into(), ..KeyValue::default() };
         (0..count).map(|n| Event { kv: Some(kv(n)), ..Event::default() }).collect()
     }
 
     fn with_events(events: Vec<Event>, fragment: bool) -> Delivery {
-        let count = events.len() as u32;
+        let all = Run::first(events.len());
         let batch = Batch::new(Arc::new(Changes { revision: 9, events }));
-        delivery(3, 9, Body::Events { events: batch.select(&[0..count], Cut::default()).bytes, fragment })
+        delivery(3, 9, Body::Events { events: batch.select(&[all], Cut::default()).bytes, fragment })
     }
 
     fn encoded(frame: &Frame) -> Vec<u8> {

@@ -148,16 +148,16 @@ fn rotate_left<T>(mut node: Box<Node<T>>) -> Box<Node<T>> {
 
 /// How much higher the left side is.
 fn lean<T>(node: &Node<T>) -> i16 {
-    i16::from(height(&node.left)) - i16::from(height(&node.right))
+    i16::from(height(node.left.as_deref())) - i16::from(height(node.right.as_deref()))
 }
 
-fn height<T>(link: &Link<T>) -> u8 {
-    link.as_ref().map_or(0, |node| node.height)
+fn height<T>(link: Option<&Node<T>>) -> u8 {
+    link.map_or(0, |node| node.height)
 }
 
 impl<T> Node<T> {
     fn measure(&mut self) {
-        self.height = height(&self.left).max(height(&self.right)) + 1;
+        self.height = height(self.left.as_deref()).max(height(self.right.as_deref())) + 1;
         let children = [&self.left, &self.right].into_iter().flatten().map(|child| &child.reach);
         self.reach = children.fold(&self.range.end, |far, reach| far.max(reach)).clone();
     }
@@ -199,7 +199,7 @@ mod tests {
         for number in 0..10_000_u32 {
             tree.insert(range(&number.to_be_bytes(), b"\xff\xff\xff\xff"), number);
         }
-        assert!(height(&tree.root) <= 20, "1.44 times the logarithm of ten thousand");
+        assert!(height(tree.root.as_deref()) <= 20, "1.44 times the logarithm of ten thousand");
     }
 
     proptest! {

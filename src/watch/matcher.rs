@@ -143,6 +143,10 @@ mod tests {
         Event { kv: Some(KeyValue { key: Bytes::from_static(key), ..KeyValue::default() }), ..Event::default() }
     }
 
+    fn run(start: u32, end: u32) -> Run {
+        Run { start, end }
+    }
+
     fn touched(matcher: &mut Matcher, events: &[Event]) -> Vec<(Vec<Key>, Vec<Run>)> {
         matcher.touch(events);
         matcher.touched().map(|group| (group.watchers.clone(), group.runs.clone())).collect()
@@ -156,9 +160,9 @@ mod tests {
         matcher.add(&range(b"k", b""), b);
         matcher.add(&range(b"a", b"z"), c);
         let found = touched(&mut matcher, &[event(b"k"), event(b"b"), event(b"k")]);
-        assert_eq!(found, [(vec![a, b], vec![0..1, 2..3]), (vec![c], vec![0..3])]);
+        assert_eq!(found, [(vec![a, b], vec![run(0, 1), run(2, 3)]), (vec![c], vec![run(0, 3)])]);
         assert!(touched(&mut matcher, &[event(b"zz")]).is_empty());
-        assert_eq!(touched(&mut matcher, &[event(b"c")]), [(vec![c], vec![0..1])]);
+        assert_eq!(touched(&mut matcher, &[event(b"c")]), [(vec![c], vec![run(0, 1)])]);
     }
 
     #[test]
@@ -168,7 +172,7 @@ mod tests {
         let place_a = matcher.add(&range(b"a", b"\0"), a);
         matcher.add(&range(b"a", b"\0"), b);
         assert_eq!(matcher.remove(place_a), Some(b));
-        assert_eq!(touched(&mut matcher, &[event(b"x")]), [(vec![b], vec![0..1])]);
+        assert_eq!(touched(&mut matcher, &[event(b"x")]), [(vec![b], vec![run(0, 1)])]);
         assert_eq!(matcher.remove(place_a), None, "b stands there now and was the last");
         assert!(touched(&mut matcher, &[event(b"x")]).is_empty());
         assert_eq!(matcher.groups.len(), 0);

@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn own_ids_count_up_never_back_and_skip_ids_in_use() {
         let mut stream = Stream::new(1, Ticks(1));
-        let mut pick = |wanted, release| {
+        let mut pick = |wanted: i64, release: bool| {
             let id = stream.pick_id(wanted)?;
             if !release {
                 stream.ids.insert(id, None);
