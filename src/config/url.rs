@@ -123,7 +123,8 @@ impl fmt::Display for Url {
 pub struct ListenUrl {
     /// The URL as given.
     pub url: Url,
-    bind: Bind,
+    /// What it binds.
+    pub bind: Bind,
 }
 
 impl ListenUrl {
@@ -144,11 +145,6 @@ impl ListenUrl {
             return Err(format!("expected IP in URL for binding ({url})"));
         };
         Ok(Self { url, bind })
-    }
-
-    /// What it binds.
-    pub fn bind(&self) -> &Bind {
-        &self.bind
     }
 }
 

@@ -105,7 +105,7 @@ fn listeners(config: &Config, findings: &mut Vec<Finding>) {
 }
 
 fn bind(url: &ListenUrl) -> io::Result<()> {
-    match url.bind() {
+    match &url.bind {
         Bind::Any(port) => bind_tcp(SocketAddr::from(([0, 0, 0, 0], *port))),
         Bind::Address(ip, port) => bind_tcp(SocketAddr::new(*ip, *port)),
         Bind::Localhost(port) => ("localhost", *port).to_socket_addrs()?.take(1).try_for_each(bind_tcp),
