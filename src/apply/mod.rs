@@ -23,6 +23,8 @@ mod execute;
 mod quota;
 mod shape;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub use alarms::{AlarmKind, Alarms};
 pub use applier::{Applier, ApplyOptions, CompactionProgress, Published};
