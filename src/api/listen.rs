@@ -15,7 +15,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Api, Service, Serves,
+    Api, Serves, Service,
     wire::{Prefixed, Protocol, serve_http2, sniff},
 };
 
@@ -54,8 +54,9 @@ impl Accept for TcpListener {
     async fn accept(&mut self) -> io::Result<Self::Ready> {
         let (io, _) = TcpListener::accept(self).await?;
         // Both settings are improvements; a socket that refuses them still works.
-        drop(io.set_nodelay(true));
-        drop(setsockopt(&io, sockopt::KeepAlive, &true));
+        if let Err(error) = io.set_nodelay(true).and(setsockopt(&io, sockopt::KeepAlive, &true).map_err(Into::into)) {
+            tracing::debug!(%error, "cannot tune a client connection");
+        }
         Ok(std::future::ready(Ok(Accepted { io, http2: None })))
     }
 }

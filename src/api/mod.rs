@@ -55,12 +55,11 @@ struct Identity {
 impl Api {
     /// The API in front of `server`; once `stop` is cancelled, streams end and no connection is accepted.
     pub fn new(server: Handle, options: ServeOptions, stop: CancellationToken) -> Arc<Self> {
-        let status = server.status();
         let json_calls = usize::try_from(options.concurrent_streams_max).unwrap_or(Semaphore::MAX_PERMITS);
         Arc::new(Self {
+            identity: Identity { cluster: server.cluster_id(), member: server.member_id() },
             server,
             options,
-            identity: Identity { cluster: status.cluster_id, member: status.member_id },
             blocking: Semaphore::new(BLOCKING_READS_MAX),
             gateway: Semaphore::new(json_calls.min(Semaphore::MAX_PERMITS)),
             stop,

@@ -16,6 +16,15 @@ pub enum Serves {
     Http,
     /// `/metrics`, `/health`, `/livez` and `/readyz` alone: `listen-metrics-urls`.
     Metrics,
+    /// `/members` and `/version`, which other members ask for before they join: `listen-peer-urls`.
+    Peers,
+}
+
+impl Serves {
+    /// Whether gRPC is among it.
+    pub(super) fn grpc(self) -> bool {
+        matches!(self, Self::Everything | Self::Grpc)
+    }
 }
 
 /// A list of names, or everybody.
@@ -80,8 +89,6 @@ pub struct ServeOptions {
     pub election_timeout: Duration,
     /// How long a graceful shutdown waits for running calls.
     pub request_timeout: Duration,
-    /// The version `/version` and `Status` report, `x.y.z`.
-    pub version: String,
 }
 
 impl ServeOptions {
@@ -103,7 +110,6 @@ impl Default for ServeOptions {
             host_whitelist: AllowList::Any,
             election_timeout: Duration::from_secs(1),
             request_timeout: Duration::from_secs(7),
-            version: String::from("3.7.1"),
         }
     }
 }

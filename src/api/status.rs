@@ -13,6 +13,9 @@ use crate::{
     types::{Code, Rejection},
 };
 
+/// The HTTP status of a call its client gave up; no standard defines it, proxies know it.
+const CLIENT_CLOSED_REQUEST: u16 = 499;
+
 /// How a call ended other than well: gRPC's code and message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
@@ -77,7 +80,7 @@ impl Status {
     /// The HTTP status the JSON gateway answers with.
     pub fn http(&self) -> StatusCode {
         match self.code {
-            Code::Canceled => StatusCode::from_u16(499).expect("below 1000"),
+            Code::Canceled => StatusCode::from_u16(CLIENT_CLOSED_REQUEST).unwrap_or(StatusCode::BAD_REQUEST),
             Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => StatusCode::BAD_REQUEST,
             Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
             Code::NotFound => StatusCode::NOT_FOUND,
@@ -101,7 +104,7 @@ impl From<ServerError> for Status {
     fn from(error: ServerError) -> Self {
         match error {
             ServerError::Rejected(rejection) => rejection.into(),
-            ServerError::Local(text) => Self::unknown(text),
+            ServerError::Storage(storage) => Self::unknown(storage.to_string()),
         }
     }
 }

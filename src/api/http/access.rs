@@ -26,8 +26,7 @@ pub(super) async fn check(api: &Api, secure: bool, mut request: Request, next: N
         return plain::text(StatusCode::MISDIRECTED_REQUEST, &refusal(host(&request)));
     }
     let cors = cors(&options.cors, request.headers());
-    let mut response =
-        if request.method() == Method::OPTIONS { Response::default() } else { next.run(request).await };
+    let mut response = if request.method() == Method::OPTIONS { Response::default() } else { next.run(request).await };
     response.headers_mut().extend(cors);
     response
 }
@@ -66,10 +65,9 @@ fn refusal(host: &str) -> String {
 fn cors(allowed: &AllowList, headers: &HeaderMap) -> HeaderMap {
     let origin = match allowed {
         AllowList::Any => Some(HeaderValue::from_static("*")),
-        AllowList::Only(_) => headers
-            .get(ORIGIN)
-            .filter(|origin| origin.to_str().is_ok_and(|origin| allowed.allows(origin)))
-            .cloned(),
+        AllowList::Only(_) => {
+            headers.get(ORIGIN).filter(|origin| origin.to_str().is_ok_and(|origin| allowed.allows(origin))).cloned()
+        }
     };
     let Some(origin) = origin else { return HeaderMap::new() };
     HeaderMap::from_iter([

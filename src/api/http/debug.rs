@@ -14,12 +14,12 @@ use crate::{
 
 /// Versions of the member, the cluster and the stored state.
 pub(super) async fn version(api: Arc<Api>, _: Request) -> Response {
-    let cluster = api.server().published().cluster.version().map(|version| format!("{version}.0"));
-    let storage = Some(api.server().status().storage_version).filter(|version| !version.is_empty());
+    let cluster = api.server().published().cluster.version();
+    let agreed = cluster.map(|version| format!("{}.{}.0", version.major, version.minor));
     let versions = json!({
-        "etcdserver": api.options().version,
-        "etcdcluster": cluster.as_deref().unwrap_or("not_decided"),
-        "storage": storage.as_deref().unwrap_or("unknown"),
+        "etcdserver": api.server().status().version.to_string(),
+        "etcdcluster": agreed.as_deref().unwrap_or("not_decided"),
+        "storage": agreed.as_deref().unwrap_or("unknown"),
     });
     plain::body("application/json", versions.to_string())
 }
@@ -38,15 +38,15 @@ fn refresh(api: &Api) {
     metrics::IS_LEARNER.set(i64::from(status.is_learner));
     metrics::PROPOSALS_COMMITTED.set_count(status.commit_index.0);
     metrics::PROPOSALS_APPLIED.set_count(status.applied_index.0);
-    metrics::DB_TOTAL_BYTES.set(status.db_size);
-    metrics::DB_IN_USE_BYTES.set(status.db_size_in_use);
-    metrics::QUOTA_BYTES.set(status.quota);
+    metrics::DB_TOTAL_BYTES.set_count(status.db_size);
+    metrics::DB_IN_USE_BYTES.set_count(status.db_size_in_use);
+    metrics::QUOTA_BYTES.set_count(status.quota.unwrap_or_default());
     metrics::MVCC_REVISION.set(published.view.revision());
     metrics::MVCC_COMPACT_REVISION.set(published.view.compact_revision());
     metrics::SERVER_ID.with([&api.identity().member.to_string()]).set(1);
-    metrics::SERVER_VERSION.with([&api.options().version]).set(1);
+    metrics::SERVER_VERSION.with([&status.version.to_string()]).set(1);
     if let Some(version) = published.cluster.version() {
-        metrics::CLUSTER_VERSION.with([&version.to_string()]).set(1);
+        metrics::CLUSTER_VERSION.with([&format!("{}.{}", version.major, version.minor)]).set(1);
     }
 }
 

@@ -2,11 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::{
-    extract::Request,
-    http::StatusCode,
-    response::Response,
-};
+use axum::{extract::Request, http::StatusCode, response::Response};
 use serde_json::json;
 
 use super::plain::{self, query};
@@ -48,15 +44,13 @@ async fn check(api: &Api, serializable: bool, excluded: &[String]) -> Result<(),
 }
 
 fn first_alarm(api: &Api, excluded: &[String]) -> Option<&'static str> {
-    let published = api.server().published();
-    published.alarms.iter().find_map(|alarm| {
-        let name = match AlarmType::try_from(alarm.alarm) {
-            Ok(AlarmType::Nospace) => "NOSPACE",
-            Ok(AlarmType::Corrupt) => "CORRUPT",
-            _ => "UNKNOWN",
-        };
-        (!excluded.iter().any(|excluded| excluded == name)).then_some(name)
-    })
+    let raised = api.server().published().alarms.list(None);
+    let names = raised.into_iter().map(|alarm| match AlarmType::try_from(alarm.alarm) {
+        Ok(AlarmType::Nospace) => "NOSPACE",
+        Ok(AlarmType::Corrupt) => "CORRUPT",
+        _ => "UNKNOWN",
+    });
+    names.into_iter().find(|name| !excluded.iter().any(|excluded| excluded == name))
 }
 
 /// A read as a client would make it; the state's own answer does not matter.

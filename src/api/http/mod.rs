@@ -4,6 +4,7 @@
 mod access;
 mod debug;
 mod health;
+mod peers;
 mod plain;
 mod probes;
 
@@ -13,7 +14,6 @@ use axum::{
     Router,
     extract::Request,
     middleware::{Next, from_fn},
-    response::Response,
     routing::any,
 };
 
@@ -22,6 +22,9 @@ use plain::{get_only, not_found};
 
 /// Everything one listener serves over HTTP.
 pub(super) fn router(api: &Arc<Api>, serves: Serves, secure: bool) -> Router {
+    if serves == Serves::Peers {
+        return peers::router(api);
+    }
     let mut router = Router::new()
         .route("/health", get_only(api, health::health))
         .route("/metrics", get_only(api, debug::metrics))
@@ -30,9 +33,8 @@ pub(super) fn router(api: &Arc<Api>, serves: Serves, secure: bool) -> Router {
         .route("/readyz", get_only(api, probes::ready))
         .route("/readyz/{check}", get_only(api, probes::ready_check));
     if serves != Serves::Metrics {
-        router = router
-            .route("/version", get_only(api, debug::version))
-            .route("/debug/vars", get_only(api, debug::vars));
+        router =
+            router.route("/version", get_only(api, debug::version)).route("/debug/vars", get_only(api, debug::vars));
         if api.options().gateway {
             let gateway = Arc::clone(api);
             router = router
@@ -54,12 +56,10 @@ pub(super) fn router(api: &Arc<Api>, serves: Serves, secure: bool) -> Router {
 
 /// gRPC server reflection, both versions, from the descriptors this program was built from.
 fn reflection() -> Router {
-    let builder = || {
-        tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(crate::pb::DESCRIPTORS)
-    };
+    let builder =
+        || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(crate::pb::DESCRIPTORS);
     let (Ok(v1), Ok(v1alpha)) = (builder().build_v1(), builder().build_v1alpha()) else {
         unreachable!("the descriptors were written by the build of this program");
     };
     tonic::service::Routes::new(v1).add_service(v1alpha).into_axum_router()
 }
-

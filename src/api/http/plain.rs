@@ -47,9 +47,7 @@ where
     any(move |request: Request| {
         let api = Arc::clone(&api);
         let answer = answer.clone();
-        async move {
-            if request.method() == Method::GET { answer(api, request).await } else { method_not_allowed() }
-        }
+        async move { if request.method() == Method::GET { answer(api, request).await } else { method_not_allowed() } }
     })
 }
 

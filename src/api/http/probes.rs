@@ -12,7 +12,7 @@ use super::{
     health,
     plain::{self, not_found, query},
 };
-use crate::{api::Api, metrics, pb::etcdserverpb::AlarmType};
+use crate::{api::Api, apply::AlarmKind, metrics};
 
 /// One thing that can be well or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,8 +45,7 @@ impl Check {
 }
 
 fn no_corruption(api: &Api) -> Result<(), String> {
-    let corrupt = i32::from(AlarmType::Corrupt);
-    if api.server().published().alarms.iter().any(|alarm| alarm.alarm == corrupt) {
+    if api.server().published().alarms.is_raised(AlarmKind::Corrupt) {
         return Err("alarm activated: CORRUPT".into());
     }
     Ok(())
@@ -67,40 +66,40 @@ const READY: Probe = Probe {
 
 /// Whether the process should be left alone.
 pub(super) async fn live(api: Arc<Api>, request: Request) -> Response {
-    LIVE.all(&api, &request).await
+    LIVE.all(&api, request).await
 }
 
 /// One check of [`live`].
 pub(super) async fn live_check(api: Arc<Api>, request: Request) -> Response {
-    LIVE.one(&api, &request).await
+    LIVE.one(&api, request).await
 }
 
 /// Whether clients should be sent here.
 pub(super) async fn ready(api: Arc<Api>, request: Request) -> Response {
-    READY.all(&api, &request).await
+    READY.all(&api, request).await
 }
 
 /// One check of [`ready`].
 pub(super) async fn ready_check(api: Arc<Api>, request: Request) -> Response {
-    READY.one(&api, &request).await
+    READY.one(&api, request).await
 }
 
 impl Probe {
-    async fn all(self, api: &Api, request: &Request) -> Response {
-        let excluded: Vec<String> = query(request, "exclude").collect();
+    async fn all(self, api: &Api, request: Request) -> Response {
+        let excluded: Vec<String> = query(&request, "exclude").collect();
         let checks = self.checks.iter().filter(|check| !excluded.iter().any(|name| name == check.name()));
-        self.answer(api, request, checks.copied().collect()).await
+        self.answer(api, is_verbose(&request), checks.copied().collect()).await
     }
 
-    async fn one(self, api: &Api, request: &Request) -> Response {
+    async fn one(self, api: &Api, request: Request) -> Response {
         let asked = request.uri().path().rsplit('/').next().unwrap_or_default();
         match self.checks.iter().find(|check| check.name() == asked) {
-            Some(check) => self.answer(api, request, vec![*check]).await,
+            Some(check) => self.answer(api, is_verbose(&request), vec![*check]).await,
             None => not_found().await,
         }
     }
 
-    async fn answer(self, api: &Api, request: &Request, checks: Vec<Check>) -> Response {
+    async fn answer(self, api: &Api, verbose: bool, checks: Vec<Check>) -> Response {
         let mut lines = String::new();
         let mut well = true;
         for check in checks {
@@ -116,7 +115,7 @@ impl Probe {
             }
             .expect("a String takes any text");
         }
-        render(well, query(request, "verbose").next().is_some(), lines)
+        render(well, verbose, lines)
     }
 
     fn count(self, check: Check, well: bool) {
@@ -124,6 +123,10 @@ impl Probe {
         metrics::HEALTH_CHECK.with([check.name(), self.name]).set(i64::from(well));
         metrics::HEALTH_CHECKS.with([check.name(), status, self.name]).inc();
     }
+}
+
+fn is_verbose(request: &Request) -> bool {
+    query(request, "verbose").next().is_some()
 }
 
 fn render(well: bool, verbose: bool, lines: String) -> Response {

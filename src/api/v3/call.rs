@@ -157,10 +157,7 @@ mod tests {
     fn the_client_version_must_be_text() {
         assert_eq!(call(CLIENT_API_VERSION, b"3.7").client_version(), Ok("3.7"));
         assert_eq!(Call::default().client_version(), Ok("unknown"));
-        assert_eq!(
-            call(CLIENT_API_VERSION, b"\xff").client_version(),
-            Err(Rejection::InvalidClientApiVersion)
-        );
+        assert_eq!(call(CLIENT_API_VERSION, b"\xff").client_version(), Err(Rejection::InvalidClientApiVersion));
     }
 
     #[test]

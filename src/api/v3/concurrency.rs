@@ -18,12 +18,7 @@ pub(super) async fn refuse(api: Arc<Api>, call: Call, _: Bytes) -> Result<Reply,
 }
 
 /// Refuses a streaming call of the services.
-pub(super) async fn refuse_stream(
-    api: Arc<Api>,
-    call: &Call,
-    _: Inbound,
-    _: &mut Outbound,
-) -> Result<(), Status> {
+pub(super) async fn refuse_stream(api: Arc<Api>, call: &Call, _: Inbound, _: &mut Outbound) -> Result<(), Status> {
     api.admit_stream(call)?;
     Err(not_yet())
 }

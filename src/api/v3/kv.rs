@@ -5,23 +5,23 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::{Call, Reply, call, decode, parts, quota};
+use super::{Call, Reply, call, decode, parts};
 use crate::{
     api::{
         Api,
         status::Status,
         wire::{Inbound, Outbound},
     },
+    apply::{Response, quota_cost},
     clock::Stopwatch,
     metrics,
-    mvcc::{ReadError, check},
+    mvcc::check,
     pb::etcdserverpb::{
         CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, InternalRaftRequest,
         PutRequest, PutResponse, RangeRequest, RangeResponse, RangeStreamResponse, RequestOp, TxnRequest, TxnResponse,
         range_request::{SortOrder, SortTarget},
         request_op::Request,
     },
-    server::Response,
 };
 
 /// Most operations and compares of a read-only transaction that is answered without leaving the worker thread.
@@ -79,12 +79,8 @@ fn check_streamable(request: &RangeRequest) -> Result<(), Status> {
     if request.sort_order() != SortOrder::None && !ascending {
         return Err(Status::unimplemented("RangeStream does not support custom sort orders"));
     }
-    let filters = [
-        request.min_mod_revision,
-        request.max_mod_revision,
-        request.min_create_revision,
-        request.max_create_revision,
-    ];
+    let filters =
+        [request.min_mod_revision, request.max_mod_revision, request.min_create_revision, request.max_create_revision];
     if filters.into_iter().any(|bound| bound != 0) {
         return Err(Status::unimplemented("RangeStream does not support revision filters"));
     }
@@ -137,9 +133,11 @@ fn next_chunk(kvs_max: usize, bytes: usize, target_bytes: usize) -> usize {
 
 /// Puts one pair.
 pub(super) async fn put(api: Arc<Api>, _: Call, request: PutRequest) -> Result<PutResponse, Status> {
-    api.check_quota(quota::put_cost(&request)).await?;
-    check::check_put(&request)?;
-    match propose(&api, "Put", InternalRaftRequest { put: Some(request), ..Default::default() }).await? {
+    let checked = check::check_put(&request);
+    let proposal = InternalRaftRequest { put: Some(request), ..Default::default() };
+    api.server().check_quota(quota_cost(&proposal)).await?;
+    checked?;
+    match propose(&api, "Put", proposal).await? {
         Response::Put(mut answer) => {
             api.complete(&mut answer.header);
             Ok(answer)
@@ -167,15 +165,17 @@ pub(super) async fn delete_range(
 
 /// Carries out a transaction; one that only reads needs no entry in the log.
 pub(super) async fn txn(api: Arc<Api>, _: Call, request: TxnRequest) -> Result<TxnResponse, Status> {
-    api.check_quota(quota::txn_cost(&request)).await?;
-    check::check_txn(&request, api.options().txn_ops_max)?;
-    if check::is_read_only(&request) {
+    let checked = check::check_txn(&request, api.options().txn_ops_max);
+    if checked.is_ok() && check::is_read_only(&request) {
         let watch = Stopwatch::start();
         let outcome = read_txn(&api, request).await;
         observe("ReadonlyTxn", outcome.is_ok(), watch);
         return outcome;
     }
-    match propose(&api, "Txn", InternalRaftRequest { txn: Some(request), ..Default::default() }).await? {
+    let proposal = InternalRaftRequest { txn: Some(request), ..Default::default() };
+    api.server().check_quota(quota_cost(&proposal)).await?;
+    checked?;
+    match propose(&api, "Txn", proposal).await? {
         Response::Txn(mut answer) => {
             api.complete(&mut answer.header);
             Ok(answer)
@@ -201,7 +201,8 @@ async fn read_txn(api: &Arc<Api>, request: TxnRequest) -> Result<TxnResponse, St
 /// Whether a read-only transaction looks at a few single keys only.
 fn reads_points(request: &TxnRequest) -> bool {
     let ops = || request.success.iter().chain(&request.failure);
-    let point = |op: &RequestOp| matches!(&op.request, Some(Request::RequestRange(range)) if range.range_end.is_empty());
+    let point =
+        |op: &RequestOp| matches!(&op.request, Some(Request::RequestRange(range)) if range.range_end.is_empty());
     ops().count() + request.compare.len() <= POINT_READS_MAX
         && request.compare.iter().all(|compare| compare.range_end.is_empty())
         && ops().all(point)
@@ -218,11 +219,7 @@ pub(super) async fn compact(api: Arc<Api>, _: Call, request: CompactionRequest) 
 }
 
 /// Proposes and waits for the answer of apply, measured under `name`.
-pub(super) async fn propose(
-    api: &Api,
-    name: &'static str,
-    request: InternalRaftRequest,
-) -> Result<Response, Status> {
+pub(super) async fn propose(api: &Api, name: &'static str, request: InternalRaftRequest) -> Result<Response, Status> {
     let watch = Stopwatch::start();
     let outcome = api.server().propose(request).await;
     observe(name, outcome.is_ok(), watch);
@@ -237,11 +234,6 @@ fn observe(name: &'static str, success: bool, watch: Stopwatch) {
 /// An answer that does not belong to the request: a defect of this program.
 pub(super) fn unexpected(response: &Response) -> Status {
     Status::unknown(format!("apply answered with {response:?}"))
-}
-
-/// Reading fails like everything else, or the thread that read is gone.
-pub(super) fn read<T>(outcome: Result<T, ReadError>) -> Result<T, Status> {
-    outcome.map_err(Status::from)
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@ use prost::Message as _;
 use super::{
     Call, decode,
     kv::{propose, unexpected},
-    quota,
 };
 use crate::{
     api::{
@@ -15,13 +14,14 @@ use crate::{
         status::Status,
         wire::{Inbound, Outbound},
     },
+    apply::{LEASE_COST_BYTES, Response},
     metrics,
     pb::etcdserverpb::{
         InternalRaftRequest, LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
         LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus,
         LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
     },
-    server::{Response, ServerError},
+    server::ServerError,
     types::{LeaseId, Rejection},
 };
 
@@ -34,7 +34,7 @@ pub(super) async fn grant(
     _: Call,
     mut request: LeaseGrantRequest,
 ) -> Result<LeaseGrantResponse, Status> {
-    api.check_quota(quota::LEASE_BYTES).await?;
+    api.server().check_quota(LEASE_COST_BYTES).await?;
     if request.id == 0 {
         request.id = api.server().next_lease_id().0;
     }
@@ -49,11 +49,7 @@ pub(super) async fn grant(
 }
 
 /// Revokes a lease and deletes its keys.
-pub(super) async fn revoke(
-    api: Arc<Api>,
-    _: Call,
-    request: LeaseRevokeRequest,
-) -> Result<LeaseRevokeResponse, Status> {
+pub(super) async fn revoke(api: Arc<Api>, _: Call, request: LeaseRevokeRequest) -> Result<LeaseRevokeResponse, Status> {
     let proposal = InternalRaftRequest { lease_revoke: Some(request), ..Default::default() };
     match propose(&api, "LeaseRevoke", proposal).await? {
         Response::LeaseRevoke(mut answer) => {

@@ -14,12 +14,13 @@ use crate::{
         status::Status,
         wire::{Inbound, Outbound},
     },
+    apply::Response,
     pb::etcdserverpb::{
         AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse, DowngradeInfo, DowngradeRequest,
         DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest, HashResponse, InternalRaftRequest,
         MoveLeaderRequest, MoveLeaderResponse, StatusRequest, StatusResponse, alarm_request::AlarmAction,
     },
-    server::Response,
+    server::State,
     types::{MemberId, Rejection},
 };
 
@@ -46,24 +47,24 @@ fn status_of(api: &Api) -> StatusResponse {
     let status = api.server().status();
     let published = api.server().published();
     let no_leader = status.leader.is_none().then(|| Rejection::NoLeader.to_string());
-    let alarms = published.alarms.iter().map(|alarm| {
+    let alarms = published.alarms.list(None).into_iter().map(|alarm| {
         let kind = AlarmType::try_from(alarm.alarm).unwrap_or(AlarmType::None);
         format!("memberID:{} alarm:{} ", alarm.member_id, kind.as_str_name())
     });
     let downgrade = published.cluster.downgrade().target;
     StatusResponse {
         header: Some(api.header(published.view.revision())),
-        version: api.options().version.clone(),
-        db_size: status.db_size,
+        version: status.version.to_string(),
+        db_size: signed(status.db_size),
         leader: status.leader.unwrap_or_default().0,
         raft_index: status.commit_index.0,
         raft_term: status.term.0,
         raft_applied_index: status.applied_index.0,
         errors: no_leader.into_iter().chain(alarms).collect(),
-        db_size_in_use: status.db_size_in_use,
+        db_size_in_use: signed(status.db_size_in_use),
         is_learner: status.is_learner,
-        storage_version: status.storage_version,
-        db_size_quota: status.quota,
+        storage_version: storage_version(&published),
+        db_size_quota: status.quota.map_or(NO_QUOTA, signed),
         downgrade_info: Some(DowngradeInfo {
             enabled: downgrade.is_some(),
             target_version: downgrade.map(|version| version.to_string()).unwrap_or_default(),
@@ -71,13 +72,25 @@ fn status_of(api: &Api) -> StatusResponse {
     }
 }
 
-/// Gives unused space back to the file system.
+/// What is shown as the quota of a member without one.
+const NO_QUOTA: i64 = -1;
+
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+/// The version of the stored state, which follows that of the cluster: `x.y.0`, empty while undecided.
+fn storage_version(state: &State) -> String {
+    state.cluster.version().map(|version| format!("{}.{}.0", version.major, version.minor)).unwrap_or_default()
+}
+
+/// Space falls free by itself; what remains to do is to make the state durable.
 pub(super) async fn defragment(
     api: Arc<Api>,
     _: Call,
     DefragmentRequest {}: DefragmentRequest,
 ) -> Result<DefragmentResponse, Status> {
-    api.server().defragment().await?;
+    api.server().persist().await?;
     Ok(DefragmentResponse::default())
 }
 

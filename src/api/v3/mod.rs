@@ -15,7 +15,6 @@ mod lease;
 mod maintenance;
 mod methods;
 mod parts;
-mod quota;
 mod watch;
 
 use std::sync::Arc;
@@ -25,7 +24,9 @@ use futures_util::future::BoxFuture;
 use prost::Message;
 
 pub(crate) use call::Call;
-pub(crate) use methods::{METHODS, find};
+#[cfg(test)]
+pub(crate) use methods::METHODS;
+pub(crate) use methods::find;
 pub(crate) use parts::Parts;
 
 use crate::{

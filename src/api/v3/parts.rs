@@ -3,24 +3,20 @@
 //! The engine says first how long the answer will be, to the byte; the answer then leaves piece by piece as the client
 //! takes it. Every piece is by itself an encoded `RangeResponse`, so that whoever appends them reads the whole.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, fmt, sync::Arc};
 
 use bytes::Bytes;
 use prost::Message as _;
 
 use super::Reply;
 use crate::{
-    api::{
-        Api,
-        status::Status,
-        wire::Outbound,
-    },
+    api::{Api, status::Status, wire::Outbound},
     mvcc::{RangePlan, ReadError, View},
     pb::etcdserverpb::{
         RangeRequest, RangeResponse,
         range_request::{SortOrder, SortTarget},
     },
-    server::Snapshot,
+    storage::{Engine, FjallEngine},
     types::Code,
 };
 
@@ -31,8 +27,9 @@ const PART_BYTES: usize = 128 * 1024;
 /// Longest message gRPC clients can be sent.
 const MESSAGE_BYTES_MAX: u64 = i32::MAX as u64;
 
+type Snapshot = <FjallEngine as Engine>::Snapshot;
+
 /// A long answer on its way.
-#[derive(Debug)]
 pub(crate) struct Parts {
     api: Arc<Api>,
     message_bytes: u32,
@@ -40,6 +37,12 @@ pub(crate) struct Parts {
     /// Pieces at hand: the header at first, the rest of the frame at last.
     ready: VecDeque<Bytes>,
     tail: Bytes,
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts").field("message_bytes", &self.message_bytes).finish_non_exhaustive()
+    }
 }
 
 impl Parts {
@@ -123,12 +126,8 @@ fn is_in_key_order(request: &RangeRequest) -> bool {
         SortOrder::None | SortOrder::Ascend => request.sort_target() == SortTarget::Key,
         SortOrder::Descend => false,
     };
-    let filters = [
-        request.min_mod_revision,
-        request.max_mod_revision,
-        request.min_create_revision,
-        request.max_create_revision,
-    ];
+    let filters =
+        [request.min_mod_revision, request.max_mod_revision, request.min_create_revision, request.max_create_revision];
     ordered && filters.into_iter().all(|bound| bound == 0)
 }
 

@@ -17,16 +17,8 @@ use crate::{
     types::Rejection,
 };
 
-/// Most messages handed to the connection at a time.
-const BATCH_MESSAGES_MAX: usize = 64;
-
 /// Serves one stream of watchers.
-pub(super) async fn watch(
-    api: Arc<Api>,
-    call: &Call,
-    inbound: Inbound,
-    outbound: &mut Outbound,
-) -> Result<(), Status> {
+pub(super) async fn watch(api: Arc<Api>, call: &Call, inbound: Inbound, outbound: &mut Outbound) -> Result<(), Status> {
     api.admit_stream(call)?;
     let stream = api.server().watch_open();
     tokio::select! {
@@ -35,9 +27,8 @@ pub(super) async fn watch(
     }
 }
 
-async fn pump(mut stream: WatchStream, mut inbound: Inbound, outbound: &mut Outbound) -> Result<(), Status> {
+async fn pump(stream: WatchStream, mut inbound: Inbound, outbound: &mut Outbound) -> Result<(), Status> {
     let mut asking = true;
-    let mut batch = Vec::with_capacity(BATCH_MESSAGES_MAX);
     loop {
         tokio::select! {
             request = inbound.next(), if asking => match request.map_err(gone)? {
@@ -45,15 +36,12 @@ async fn pump(mut stream: WatchStream, mut inbound: Inbound, outbound: &mut Outb
                 // The client may stop asking and go on listening.
                 None => asking = false,
             },
-            more = stream.recv_many(&mut batch, BATCH_MESSAGES_MAX) => {
-                if !more {
-                    return Err(Rejection::Stopped.into());
-                }
-                if outbound.send_all(&batch).await.is_err() {
+            frames = stream.recv() => {
+                let frames = frames.ok_or(Rejection::Stopped)?;
+                if outbound.send_frames(&frames).await.is_err() {
                     metrics::STREAM_FAILURES.with(["watch", "send"]).inc();
                     return Err(Rejection::WatchCanceled.into());
                 }
-                batch.clear();
             }
             () = outbound.closed() => return Err(Rejection::WatchCanceled.into()),
         }

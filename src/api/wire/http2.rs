@@ -2,7 +2,6 @@
 
 use std::{
     future::poll_fn,
-    io,
     pin::Pin,
     sync::{
         Arc,
@@ -14,11 +13,7 @@ use std::{
 
 use axum::body::Body;
 use bytes::Bytes;
-use futures_util::{
-    FutureExt as _, Stream as _,
-    future::BoxFuture,
-    stream::FuturesUnordered,
-};
+use futures_util::{FutureExt as _, Stream as _, future::BoxFuture, stream::FuturesUnordered};
 use h2::{
     Ping, PingPong, RecvStream,
     server::{Connection, SendResponse},
@@ -71,9 +66,8 @@ where
     let driver = Driver { connection, calls: FuturesUnordered::new(), service, busy };
     tokio::select! {
         ended = driver.run(stop) => ended,
-        () = ping(pings, keepalive.interval, keepalive.timeout) => {
-            Err(h2::Error::from(io::Error::from(io::ErrorKind::TimedOut)))
-        }
+        // The client is gone without a word; dropping the connection tells its calls.
+        () = ping(pings, keepalive.interval, keepalive.timeout) => Ok(()),
     }
 }
 
@@ -149,7 +143,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
 
 async fn serve_request(service: Arc<Service>, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
     let (head, body) = request.into_parts();
-    if service.serves != Serves::Http && is_grpc(&head.headers) && head.method == HttpMethod::POST {
+    if service.serves.grpc() && is_grpc(&head.headers) && head.method == HttpMethod::POST {
         serve_call(&service, head.uri.path(), head.headers, body, respond).await;
     } else {
         serve_http(&service, Request::from_parts(head, body), respond).await;
@@ -218,8 +212,8 @@ async fn serve_unary(
             outbound.finish(&outcome);
         }
         Err(status) => {
-            tally.end(&Err::<(), _>(&status).map_err(Clone::clone));
             outbound::refuse(&mut respond, &status);
+            tally.end(&Err::<(), Status>(status));
         }
     }
 }
@@ -245,8 +239,9 @@ async fn serve_http(service: &Service, request: Request<RecvStream>, mut respond
     let request = request.map(|body| Body::new(Http2Body { body }));
     let Some(response) = unless_reset(service.http(request), &mut respond).await else { return };
     let (head, body) = response.into_parts();
-    // A client that is gone does not hear the answer; nothing is left to do for it.
-    drop(send_http(http::Response::from_parts(head, ()), body, respond).await);
+    if send_http(http::Response::from_parts(head, ()), body, respond).await.is_err() {
+        tracing::debug!("a client left before it had its answer");
+    }
 }
 
 async fn send_http(

@@ -20,7 +20,10 @@ pub(crate) struct Inbound {
 
 #[derive(Debug)]
 enum Source {
-    Http2 { body: RecvStream, frames: Frames },
+    Http2 {
+        body: RecvStream,
+        frames: Frames,
+    },
     /// The JSON gateway, which has decoded and checked them already.
     Channel(mpsc::Receiver<Result<Bytes, Status>>),
 }

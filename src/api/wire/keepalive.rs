@@ -185,7 +185,11 @@ impl Frames {
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for PingGuard<I> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         std::task::ready!(Pin::new(&mut self.io).poll_read(context, buffer))?;
         if self.received(buffer.filled().get(before..).unwrap_or_default()) {

@@ -17,6 +17,6 @@ pub(crate) use frame::{PREFIX_BYTES, framed, prefix};
 pub(crate) use http2::serve_http2;
 pub(crate) use inbound::Inbound;
 pub(crate) use keepalive::PingGuard;
-pub(crate) use outbound::{Gone, Outbound};
+pub(crate) use outbound::Outbound;
 pub(crate) use sniff::{Prefixed, Protocol, sniff};
 pub(crate) use tally::Tally;

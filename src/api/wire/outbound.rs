@@ -14,10 +14,11 @@ use super::{PREFIX_BYTES, prefix};
 use crate::{
     api::status::Status,
     metrics::{self, GrpcMethod},
+    watch::Frame,
 };
 
-/// Messages up to this size are copied behind one another into one frame; larger ones are sent as they are.
-const COPY_BYTES_MAX: usize = 16 * 1024;
+/// Messages are joined until they reach this size, then handed to the connection.
+const BATCH_BYTES: usize = 64 * 1024;
 
 /// The client went away: nothing more can be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,33 +62,40 @@ impl Outbound {
     /// # Errors
     /// If the client went away.
     pub(crate) async fn send(&mut self, message: Bytes) -> Result<(), Gone> {
-        self.send_all(&[message]).await
+        self.count(1, message.len());
+        if let Sink::Channel(sender) = &self.sink {
+            return sender.send(message).await.map_err(|_| Gone);
+        }
+        let stream = self.open()?;
+        let mut head = BytesMut::with_capacity(PREFIX_BYTES + message.len());
+        head.extend_from_slice(&prefix(u32::try_from(message.len()).map_err(|_| Gone)?));
+        head.extend_from_slice(&message);
+        write(stream, head.freeze()).await
     }
 
-    /// Sends several encoded messages at once.
+    /// Sends watch responses, as many at a time as make a batch.
     ///
     /// # Errors
     /// If the client went away.
-    pub(crate) async fn send_all(&mut self, messages: &[Bytes]) -> Result<(), Gone> {
-        self.count(messages);
-        if let Sink::Channel(sender) = &self.sink {
-            for message in messages {
-                sender.send(message.clone()).await.map_err(|_| Gone)?;
+    pub(crate) async fn send_frames(&mut self, frames: &[Frame]) -> Result<(), Gone> {
+        let mut batch = BytesMut::new();
+        for frame in frames {
+            let bytes = frame.encoded_len();
+            self.count(1, bytes);
+            if let Sink::Channel(sender) = &self.sink {
+                let mut message = BytesMut::with_capacity(bytes);
+                frame.encode(&mut message);
+                sender.send(message.freeze()).await.map_err(|_| Gone)?;
+                continue;
             }
-            return Ok(());
-        }
-        let stream = self.open()?;
-        let mut joined = BytesMut::new();
-        for message in messages {
-            joined.extend_from_slice(&prefix(u32::try_from(message.len()).map_err(|_| Gone)?));
-            if message.len() <= COPY_BYTES_MAX {
-                joined.extend_from_slice(message);
-            } else {
-                write(stream, joined.split().freeze()).await?;
-                write(stream, message.clone()).await?;
+            batch.reserve(PREFIX_BYTES + bytes);
+            batch.extend_from_slice(&prefix(u32::try_from(bytes).map_err(|_| Gone)?));
+            frame.encode(&mut batch);
+            if batch.len() >= BATCH_BYTES {
+                write(self.open()?, batch.split().freeze()).await?;
             }
         }
-        write(stream, joined.freeze()).await
+        if batch.is_empty() { Ok(()) } else { write(self.open()?, batch.freeze()).await }
     }
 
     /// Begins a message whose parts follow through [`Outbound::send_part`].
@@ -95,8 +103,7 @@ impl Outbound {
     /// # Errors
     /// If the client went away.
     pub(crate) async fn begin_parts(&mut self, message_bytes: u32) -> Result<(), Gone> {
-        self.counters.on_sent(1);
-        metrics::CLIENT_SENT_BYTES.add(u64::from(message_bytes));
+        self.count(1, usize::try_from(message_bytes).unwrap_or(usize::MAX));
         let head = Bytes::copy_from_slice(&prefix(message_bytes));
         write(self.open()?, head).await
     }
@@ -140,9 +147,9 @@ impl Outbound {
     pub(crate) fn finish(self, outcome: &Result<(), Status>) {
         let sent = match self.sink {
             Sink::Unopened(mut respond) => match outcome {
-                Ok(()) => respond.send_response(headers(), false).and_then(|mut stream| {
-                    stream.send_trailers(trailers(outcome))
-                }),
+                Ok(()) => respond
+                    .send_response(headers(), false)
+                    .and_then(|mut stream| stream.send_trailers(trailers(outcome))),
                 Err(status) => respond.send_response(refusal(status), true).map(drop),
             },
             Sink::Open(mut stream) => stream.send_trailers(trailers(outcome)),
@@ -152,9 +159,9 @@ impl Outbound {
         drop(sent);
     }
 
-    fn count(&self, messages: &[Bytes]) {
-        self.counters.on_sent(messages.len() as u64);
-        metrics::CLIENT_SENT_BYTES.add(messages.iter().map(|message| message.len() as u64).sum());
+    fn count(&self, messages: u64, bytes: usize) {
+        self.counters.on_sent(messages);
+        metrics::CLIENT_SENT_BYTES.add(bytes as u64);
     }
 }
 
