@@ -16,6 +16,15 @@ pub enum Serves {
     Http,
     /// `/metrics`, `/health`, `/livez` and `/readyz` alone: `listen-metrics-urls`.
     Metrics,
+    /// `/members` and `/version`, which other members ask for before they join: `listen-peer-urls`.
+    Peers,
+}
+
+impl Serves {
+    /// Whether gRPC is among it.
+    pub(super) fn grpc(self) -> bool {
+        matches!(self, Self::Everything | Self::Grpc)
+    }
 }
 
 /// A list of names, or everybody.

@@ -28,6 +28,7 @@ pub use alarms::{AlarmKind, Alarms};
 pub use applier::{Applier, ApplyOptions, CompactionProgress, Published};
 pub use entry::EntryError;
 pub use error::{ApplyError, OpenError};
+pub use state::position;
 pub use quota::{LEASE_COST_BYTES, PUT_OVERHEAD_BYTES, QUOTA_BYTES_DEFAULT, put_cost, quota_cost, txn_cost};
 
 use std::sync::Arc;

@@ -43,10 +43,11 @@ impl State {
         let cluster = read_cluster(rows)?;
         check_version(cluster.version(), options.server_version)?;
         let leases = lease_rows(rows)?.into_iter().map(|lease| lease.id).collect();
+        let (applied, term) = position(rows)?;
         Ok(Self {
             options,
-            applied: LogIndex(read_number(rows, INDEX_KEY)?.unwrap_or(0)),
-            term: Term(read_number(rows, TERM_KEY)?.unwrap_or(0)),
+            applied,
+            term,
             store: Store::open(rows)?,
             cluster: Arc::new(cluster),
             alarms: Arc::new(read_alarms(rows)?),
@@ -76,6 +77,15 @@ pub(super) fn write_rows<R: Read>(batch: &mut Batch<R>, rows: impl IntoIterator<
 /// Writes which cluster a state belongs to.
 pub(super) fn write_cluster_id<R: Read>(batch: &mut Batch<R>, id: ClusterId) {
     batch.put_row(Table::Meta, CLUSTER_ID_KEY.as_bytes(), number(id.0));
+}
+
+/// Index and term of the last entry the stored state includes; zeros for a fresh one.
+///
+/// # Errors
+/// [`OpenError`] if they are damaged or cannot be read.
+pub fn position(rows: &impl Read) -> Result<(LogIndex, Term), OpenError> {
+    let index = read_number(rows, INDEX_KEY)?.unwrap_or(0);
+    Ok((LogIndex(index), Term(read_number(rows, TERM_KEY)?.unwrap_or(0))))
 }
 
 /// Every stored lease, by identifier.

@@ -103,6 +103,25 @@ pub(super) fn parse_duration(text: &str) -> Option<i64> {
     if empty { None } else { i64::try_from(signed).ok() }
 }
 
+/// The words of `ParseDuration` for a text that is no duration.
+pub(super) fn duration_error(text: &str) -> String {
+    let quoted = quote(text);
+    let body = text.trim_start_matches(['-', '+']);
+    let number_len = body.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(body.len());
+    let (number, rest) = body.split_at_checked(number_len).unwrap_or((body, ""));
+    let unit_len = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+    let unit = rest.get(..unit_len).unwrap_or_default();
+    if number.trim_matches('.').is_empty() {
+        format!("time: invalid duration {quoted}")
+    } else if unit.is_empty() {
+        format!("time: missing unit in duration {quoted}")
+    } else if unit_nanos(unit).is_none() {
+        format!("time: unknown unit {} in duration {quoted}", quote(unit))
+    } else {
+        format!("time: invalid duration {quoted}")
+    }
+}
+
 /// One number with its unit, and what follows.
 fn duration_part(text: &str) -> Option<(u64, &str)> {
     let number = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
@@ -174,11 +193,14 @@ fn decimal(size: u64, unit: u64, name: &str) -> String {
 
 /// Go's `%q`.
 pub(super) fn quote(text: &str) -> String {
-    let mut out = String::from('"');
+    format!("\"{}\"", escape(&text.replace('\\', "\\\\").replace('"', "\\\"")))
+}
+
+/// `text` on one line: control characters as Go's `%q` writes them.
+pub(super) fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
@@ -191,7 +213,6 @@ pub(super) fn quote(text: &str) -> String {
             c => out.push(c),
         }
     }
-    out.push('"');
     out
 }
 
@@ -236,6 +257,17 @@ mod tests {
         }
         for text in ["", "-", "5", "s", ".s", "1 s", "5d", "1..5s", "9999999h", "00"] {
             assert_eq!(parse_duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_are_refused_in_gos_words() {
+        for (text, why) in [
+            ("xx", "time: invalid duration \"xx\""),
+            ("5", "time: missing unit in duration \"5\""),
+            ("5x", "time: unknown unit \"x\" in duration \"5x\""),
+        ] {
+            assert_eq!(duration_error(text), why);
         }
     }
 

@@ -14,23 +14,39 @@ mod document;
 pub mod env_file;
 mod error;
 pub mod feature;
+mod files;
+mod flags;
 pub mod gates;
 mod go;
+mod judge;
+mod layers;
 mod model;
 mod origin;
+mod raw;
+mod resolve;
+mod rotation;
+mod settings;
 mod sources;
+mod suggest;
 pub mod table;
 mod url;
 mod value;
 
 use std::{ffi::OsString, path::PathBuf};
 
+pub use document::{FILE_BYTES_MAX, FILE_DEPTH_MAX, FILE_NODES_MAX};
 pub use error::{ConfigErrors, Problem};
+pub use flags::ExtraFlag;
 pub use model::*;
-pub use origin::Origin;
+pub use origin::{Form, Origin};
+pub use resolve::{Lookup, check_own_entry};
+pub use settings::{Changes, Setting, Settings};
 pub use sources::Sources;
 pub use url::{ListenUrl, Scheme, Url};
 pub use value::Value;
+
+use layers::{Gathered, Layers};
+use raw::RawConfig;
 
 /// What the command line asks the daemon's binary to do.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,6 +72,8 @@ pub enum Command {
 pub struct Loaded {
     /// What is true.
     pub config: Config,
+    /// Every option's effective value and where it stands.
+    pub settings: Settings,
     /// What an operator should hear once logging works, in order.
     pub notices: Vec<Notice>,
     /// The files it was read from; watch them to reload.
@@ -81,12 +99,35 @@ pub struct Notice {
     pub fields: Vec<(&'static str, String)>,
 }
 
-/// What the command line asks for.
+/// What the command line asks for. Looks at no file, so that `--version` is fast and safe everywhere.
 ///
 /// # Errors
-/// A command line without valid form (exit code 2).
+/// A command line without valid form (exit code 2), with every mistake.
 pub fn command(sources: &Sources) -> Result<Command, ConfigErrors> {
-    todo!("{sources:?}")
+    let rest = || sources.args.iter().skip(1).cloned().collect();
+    match sources.args.first().and_then(|word| word.to_str()) {
+        Some("config") => return Ok(Command::Config(rest())),
+        Some("gateway") => return Ok(Command::Gateway(rest())),
+        Some("grpc-proxy") => return Ok(Command::GrpcProxy(rest())),
+        Some("discovery") => return Ok(Command::Discovery(rest())),
+        _ => {}
+    }
+    let line = flags::scan(&sources.args, &[]);
+    if line.help {
+        return Ok(Command::Help);
+    }
+    let version = line.last("version").is_some_and(|text| go::parse_bool(text) == Some(true));
+    if version && line.problems.is_empty() {
+        return Ok(Command::Version(asked_compat(&line, sources)));
+    }
+    ConfigErrors::check(line.problems).map(|()| Command::Serve)
+}
+
+/// The version to report before any file was read: the flag's, else the variable's.
+fn asked_compat(line: &flags::CommandLine, sources: &Sources) -> Compat {
+    let variable = sources.env.iter().find(|(name, _)| name == "ETCD_COMPAT_VERSION");
+    let text = line.last("compat-version").or_else(|| variable.and_then(|(_, value)| value.to_str()));
+    text.and_then(Compat::from_minor).unwrap_or_default()
 }
 
 /// Reads all layers and checks them.
@@ -94,7 +135,38 @@ pub fn command(sources: &Sources) -> Result<Command, ConfigErrors> {
 /// # Errors
 /// Every mistake in them.
 pub fn load(sources: &Sources) -> Result<Loaded, ConfigErrors> {
-    todo!("{sources:?}")
+    load_with(sources, &[])
+}
+
+/// The values of `extras` on the command line, in order; other flags are passed over.
+pub fn extra_flags(args: &[OsString], extras: &[ExtraFlag]) -> Vec<(&'static str, String)> {
+    flags::scan(args, extras).extras
+}
+
+/// As [`load`], for a command that has flags of its own.
+///
+/// # Errors
+/// Every mistake in the layers.
+pub fn load_with(sources: &Sources, extras: &[ExtraFlag]) -> Result<Loaded, ConfigErrors> {
+    let gathered = Gathered::read(flags::scan(&sources.args, extras), sources);
+    let layers = Layers::merge(&gathered);
+    let (judged, remarks) = judge::judge(&gathered, &layers);
+    let raw: RawConfig = layers.figment.extract().map_err(|error| {
+        ConfigErrors::of(Problem::in_file(Origin::Default, "", format!("the option table contradicts itself: {error}")))
+    })?;
+    let (config, related, more) = resolve::resolve(&raw, &layers, gathered.threads.as_deref());
+    // Where a whole file could not be read, what follows from its absence is not worth telling.
+    let is_whole = !gathered.problems.iter().any(|problem| problem.option.is_empty());
+    let mut problems = gathered.problems;
+    problems.extend(judged);
+    problems.extend(related.into_iter().filter(|_| is_whole));
+    if problems.is_empty() && !config.member.is_initialized() {
+        let own = check_own_entry(&config, &|_| None);
+        problems.extend(own.err().map(|(option, what)| layers.problem(option, what).with_example(None)));
+    }
+    ConfigErrors::check(problems)?;
+    let notices = gathered.notices.into_iter().chain(remarks).chain(more).collect();
+    Ok(Loaded { config, settings: Settings::of(&layers), notices, files: gathered.files })
 }
 
 /// What `--version` prints: etcd's four lines under etcd's name, a line of our own before them otherwise.

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::IpAddr,
+    num::NonZeroUsize,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -50,6 +51,8 @@ pub struct Config {
     pub tracing: Option<Tracing>,
     /// The v2 store and the v2 HTTP proxy.
     pub legacy: Legacy,
+    /// Worker threads that `GOMAXPROCS` of old units asks for.
+    pub threads: Option<NonZeroUsize>,
 }
 
 /// Minor version of etcd that is imitated (`compat-version`).

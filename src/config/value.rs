@@ -116,12 +116,14 @@ fn url_words(text: &str) -> Result<Vec<String>, Refusal> {
     Ok(Url::parse_list(text)?.iter().map(Url::to_string).collect())
 }
 
+/// Empty words are kept where they stand between others: some options refuse them.
 fn words(text: &str) -> Vec<String> {
-    text.split(',').map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned).collect()
+    if text.trim().is_empty() { Vec::new() } else { text.split(',').map(|word| word.trim().to_owned()).collect() }
 }
 
 fn word_set(text: &str) -> Vec<String> {
     let mut words = words(text);
+    words.retain(|word| !word.is_empty());
     words.sort();
     words.dedup();
     words

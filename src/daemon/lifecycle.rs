@@ -141,8 +141,12 @@ async fn serve(runtime: &Runtime, config: &Config, server: &Server, listeners: L
     let handle = server.handle();
     let mut tasks = Tasks::default();
     let api = Api::new(handle.clone(), settings::serve_options(config), tasks.stop());
-    let metrics = listeners.metrics.into_iter().chain(listeners.peer.into_iter().map(|peer| peer));
-    for (url, socket) in metrics {
+    for (url, socket) in listeners.peer {
+        tracing::info!(address = url.url.as_str(), "serving peer traffic");
+        serve_socket(&mut tasks, &api, url, socket, Serves::Peers)?;
+    }
+    for (url, socket) in listeners.metrics {
+        tracing::info!(address = url.url.as_str(), "serving metrics");
         serve_socket(&mut tasks, &api, url, socket, Serves::Metrics)?;
     }
     start_duties(&mut tasks, &handle);
@@ -208,14 +212,14 @@ fn serve_socket(tasks: &mut Tasks, api: &Arc<Api>, url: ListenUrl, socket: Socke
     let (api, stop) = (Arc::clone(api), tasks.stop());
     match socket {
         Socket::Tcp(listener) => {
-            let listener = tokio::net::TcpListener::from_std(listener).with_context(|| format!("serving {url}"))?;
+            let listener = tokio::net::TcpListener::from_std(listener).with_context(|| format!("serving {}", url.url))?;
             tasks.start("listener", async move {
                 api::serve(listener, api, serves, false, stop).await;
                 Ok(())
             });
         }
         Socket::Unix(listener) => {
-            let listener = tokio::net::UnixListener::from_std(listener).with_context(|| format!("serving {url}"))?;
+            let listener = tokio::net::UnixListener::from_std(listener).with_context(|| format!("serving {}", url.url))?;
             tasks.start("listener", async move {
                 api::serve(listener, api, serves, false, stop).await;
                 Ok(())

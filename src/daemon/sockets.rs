@@ -52,7 +52,7 @@ impl Inherited {
 /// # Errors
 /// In etcd's words, with the address.
 pub fn bind(url: &ListenUrl, inherited: &mut Inherited) -> Result<Socket> {
-    match url.bind() {
+    match &url.bind {
         Bind::Unix(path) => Ok(Socket::Unix(bind_file(path)?)),
         Bind::Any(port) => bind_tcp(url, &any(*port), inherited),
         Bind::Address(ip, port) => bind_tcp(url, &[SocketAddr::new(*ip, *port)], inherited),
@@ -83,7 +83,7 @@ fn bind_tcp(url: &ListenUrl, addresses: &[SocketAddr], inherited: &mut Inherited
                 io::ErrorKind::PermissionDenied => "bind: permission denied".to_owned(),
                 _ => format!("bind: {cause}"),
             };
-            anyhow::anyhow!("listen tcp {address}: {reason} ({url}): stop what listens there, or choose another address")
+            anyhow::anyhow!("listen tcp {address}: {reason} ({}): stop what listens there, or choose another address", url.url)
         })?,
     };
     listener.set_nonblocking(true).context("setting a listener to non-blocking")?;

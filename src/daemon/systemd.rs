@@ -59,10 +59,7 @@ pub fn journal(priority: u8, record: &str) -> io::Result<()> {
     #[cfg(feature = "systemd")]
     {
         let fields = [format!("PRIORITY={priority}"), format!("MESSAGE={record}"), "SYSLOG_IDENTIFIER=etcd".to_owned()];
-        match systemd::journal::send(&fields.each_ref().map(String::as_str)) {
-            0 => Ok(()),
-            error => Err(io::Error::from_raw_os_error(-error)),
-        }
+        systemd::journal::send(&fields.each_ref().map(String::as_str)).map_err(io::Error::other)
     }
     #[cfg(not(feature = "systemd"))]
     Err(io::Error::other(format!("built without systemd: {priority} {record}")))

@@ -21,6 +21,8 @@ pub(super) struct View {
     pub(super) last: u64,
     /// Whether too many entries wait to be applied.
     pub(super) overloaded: bool,
+    /// Whether the member was removed and hands over.
+    pub(super) leaving: bool,
     /// Whether a batch waits for the disk.
     pub(super) unsynced: bool,
     /// Whether too many reads of peers wait for a quorum.
@@ -97,7 +99,11 @@ fn check_proposal(view: View, message: &mut raftpb::Message) -> Checked {
             entry.data = reencoded(&entry.data)?;
         }
     }
-    if view.overloaded { Err(RefuseReason::Overloaded) } else { Ok(()) }
+    match (view.overloaded, view.leaving) {
+        (true, _) => Err(RefuseReason::Overloaded),
+        (_, true) => Err(RefuseReason::Leaving),
+        _ => Ok(()),
+    }
 }
 
 fn reencoded(body: &bytes::Bytes) -> Result<bytes::Bytes, RefuseReason> {
@@ -179,8 +185,16 @@ mod tests {
 
     use super::*;
 
-    const VIEW: View =
-        View { id: 1, term: 5, leads: false, last: 10, overloaded: false, unsynced: false, reads_full: false };
+    const VIEW: View = View {
+        id: 1,
+        term: 5,
+        leads: false,
+        last: 10,
+        overloaded: false,
+        leaving: false,
+        unsynced: false,
+        reads_full: false,
+    };
 
     fn message(kind: raftpb::MessageType) -> raftpb::Message {
         raftpb::Message { r#type: kind.into(), to: 1, from: 2, term: 5, ..Default::default() }

@@ -162,6 +162,9 @@ pub enum RefuseReason {
     /// The state machine is too far behind the log; the sender tries again.
     #[error("too many entries wait to be applied")]
     Overloaded,
+    /// This member was removed and takes no more proposals.
+    #[error("this member is leaving the cluster")]
+    Leaving,
     /// The log is waiting for its disk; no election is started meanwhile.
     #[error("the log waits for its disk")]
     DiskStalled,

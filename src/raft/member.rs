@@ -4,7 +4,7 @@ use std::{collections::VecDeque, fmt, mem};
 
 use ::raft::{
     RawNode, Ready, SnapshotStatus, StateRole,
-    eraftpb::{ConfState, Entry, EntryType, Message, MessageType},
+    eraftpb::{ConfChangeV2, ConfState, Entry, EntryType, Message, MessageType},
 };
 use prost::Message as _;
 
@@ -44,8 +44,14 @@ pub struct Member {
     /// The term and vote of the last batch.
     vote_batched: (u64, u64),
     reads: Reads,
+    /// Reads of peers that came before this leader's first commit; the raft crate would drop them.
+    early_reads: Vec<Message>,
     /// The tick at which a stalled leader began to hand over.
     handing_over_since: Option<u64>,
+    /// The entry that removed this member, while the others may not know that it is committed.
+    leaving: Option<u64>,
+    /// The highest commit index a leader has told this member.
+    leader_commit: u64,
 }
 
 /// A batch on its way to the disk.
@@ -102,7 +108,10 @@ impl Member {
             unsynced: VecDeque::new(),
             vote_batched: (hard_state.term, hard_state.vote),
             reads: Reads::default(),
+            early_reads: Vec::new(),
             handing_over_since: None,
+            leaving: None,
+            leader_commit: 0,
             node,
         })
     }
@@ -138,6 +147,7 @@ impl Member {
 
     /// Lists what follows from the inputs accepted since the last call.
     pub fn settle(&mut self, effects: &mut Vec<Effect>) {
+        self.leave_if_known();
         self.note_standing(effects);
         self.ask_reads();
         while self.node.has_ready() {
@@ -302,6 +312,7 @@ impl Member {
             return;
         }
         self.reads.ask_again();
+        self.early_reads.clear();
         self.node.mut_store().forget_fetches();
         effects.push(Effect::Standing { from, to });
     }
@@ -324,6 +335,7 @@ impl Member {
         self.now += 1;
         if self.leads() {
             self.check_stall();
+            self.hand_over_before_leaving();
         } else if self.election_is_near() && !self.may_campaign() {
             return;
         }
@@ -393,8 +405,9 @@ impl Member {
             leads: self.leads(),
             last: self.node.raft.raft_log.last_index(),
             overloaded: self.is_overloaded(),
+            leaving: self.leaving.is_some(),
             unsynced: !self.may_campaign(),
-            reads_full: self.node.raft.pending_read_count() >= PEER_READS_MAX,
+            reads_full: self.early_reads.len() + self.node.raft.pending_read_count() >= PEER_READS_MAX,
         }
     }
 
@@ -405,12 +418,23 @@ impl Member {
     fn step(&mut self, message: raftpb::Message, effects: &mut Vec<Effect>) {
         let from = MemberId(message.from);
         match door::admit(self.view(), message) {
-            // What fails here was lost on its way, as far as the sender knows.
-            Ok(message) => drop(self.node.step(message)),
+            Ok(message) => self.step_admitted(message),
             Err(Turned::Away(reason)) => effects.push(Effect::Refused { from, reason }),
             Err(Turned::LogLost(acknowledged)) => {
                 effects.push(Effect::LogLost { acknowledged, last: self.last_index() });
             }
+        }
+    }
+
+    /// What fails here was lost on its way, as far as the sender knows.
+    fn step_admitted(&mut self, message: Message) {
+        self.note_leader_commit(&message);
+        match message.get_msg_type() {
+            MessageType::MsgPropose => drop(self.step_proposal(message)),
+            MessageType::MsgReadIndex if self.leads() && !self.node.raft.commit_to_current_term() => {
+                self.early_reads.push(message);
+            }
+            _ => drop(self.node.step(message)),
         }
     }
 
@@ -449,7 +473,9 @@ impl Member {
         proposal.set_entries(entries.into());
         let reason = if self.is_overloaded() {
             DropReason::Overloaded
-        } else if self.node.step(proposal).is_ok() {
+        } else if self.leaving.is_some() {
+            DropReason::Transferring
+        } else if self.step_proposal(proposal) {
             return;
         } else if self.node.raft.leader_id == ::raft::INVALID_ID {
             DropReason::NoLeader
@@ -457,6 +483,35 @@ impl Member {
             DropReason::Transferring
         };
         effects.push(Effect::Dropped { ids, reason });
+    }
+
+    /// A leader appends; a follower forwards to its leader. False if the proposal is dropped.
+    ///
+    /// The leader's part of the raft crate would parse configuration changes with its own decoder, which knows neither
+    /// etcd's numbers nor limits; its rules are carried out here instead.
+    fn step_proposal(&mut self, mut proposal: Message) -> bool {
+        if !self.leads() {
+            return self.node.step(proposal).is_ok();
+        }
+        let raft = &mut self.node.raft;
+        if raft.lead_transferee.is_some() || raft.prs().get(raft.id).is_none() {
+            return false;
+        }
+        let mut entries = proposal.take_entries().into_vec();
+        for (index, entry) in (raft.raft_log.last_index() + 1..).zip(&mut entries) {
+            if entry.get_entry_type() == EntryType::EntryNormal {
+                continue;
+            }
+            if raft.has_pending_conf() {
+                // One change at a time (raft thesis §4.1): an entry without effect takes its place, as in etcd.
+                *entry = Entry::default();
+            } else {
+                raft.pending_conf_index = index;
+            }
+        }
+        let appended = raft.append_entry(&mut entries);
+        raft.bcast_append();
+        appended
     }
 
     fn read(&mut self, context: RequestId, effects: &mut Vec<Effect>) {
@@ -472,6 +527,9 @@ impl Member {
             _ => self.node.raft.leader_id != ::raft::INVALID_ID,
         };
         if answerable {
+            for early in mem::take(&mut self.early_reads) {
+                drop(self.node.step(early));
+            }
             for context in self.reads.due(self.now) {
                 self.node.read_index(reads::encode(context).to_vec());
             }
@@ -504,33 +562,83 @@ impl Member {
     }
 
     fn apply_change(&mut self, index: LogIndex, change: Change, effects: &mut Vec<Effect>) {
-        let own = MemberId(self.node.raft.id);
-        if change == Change::Remove(own) || change == Change::AddLearner(own) {
-            self.leave_office();
-        }
-        if let Some(change) = convert::change_in(change) {
-            match self.node.apply_conf_change(&change) {
-                Ok(conf_state) => self.conf_state = conf_state,
-                Err(error) => tracing::error!(%index, %error, "raft refuses a committed configuration change"),
-            }
+        self.leave();
+        let own = self.node.raft.id;
+        if change == Change::Remove(MemberId(own)) {
+            self.conf_state.voters.retain(|id| *id != own);
+            self.conf_state.learners.retain(|id| *id != own);
+            self.leaving = Some(index.0);
+        } else if let Some(change) = convert::change_in(change) {
+            self.reconfigure(&change);
         }
         let conf_state = convert::conf_state_out(self.conf_state.clone());
         effects.push(Effect::Configured { index, conf_state });
     }
 
-    /// A member about to lose its vote lets the best peer elect itself at once and stops leading or asking for votes:
-    /// the raft crate panics when a leader outside of the configuration counts itself.
-    fn leave_office(&mut self) {
-        if self.node.raft.state == StateRole::Follower {
+    fn reconfigure(&mut self, change: &ConfChangeV2) {
+        match self.node.apply_conf_change(change) {
+            Ok(conf_state) => self.conf_state = conf_state,
+            Err(error) => tracing::error!(%error, "raft refuses a committed configuration change"),
+        }
+    }
+
+    fn note_leader_commit(&mut self, message: &Message) {
+        let from_leader = matches!(message.get_msg_type(), MessageType::MsgAppend | MessageType::MsgHeartbeat);
+        if from_leader && message.term >= self.node.raft.term {
+            self.leader_commit = self.leader_commit.max(message.commit);
+        }
+    }
+
+    /// A member that is removed stays in its own configuration until the others know of the removal. If it went at
+    /// once and its log were the longest, the others could need its vote, be denied it, and never elect a leader.
+    /// Configurations that differ by one member have overlapping quorums, so this is safe as long as nothing further
+    /// changes; no proposals are taken meanwhile.
+    fn leave_if_known(&mut self) {
+        if self.leaving.is_some_and(|index| self.leader_commit >= index || self.quorum_knows(index)) {
+            self.leave();
+        }
+    }
+
+    /// Whether a majority of the voters that remain has told this leader of a commit index at or after `index`.
+    fn quorum_knows(&self, index: u64) -> bool {
+        let remaining = &self.conf_state.voters;
+        let peers = remaining.iter().filter_map(|id| self.node.raft.prs().get(*id));
+        let knowing = peers.filter(|progress| progress.committed_index >= index).count();
+        self.leads() && 2 * knowing > remaining.len()
+    }
+
+    fn hand_over_before_leaving(&mut self) {
+        if self.leaving.is_some()
+            && self.node.raft.lead_transferee.is_none()
+            && let Some(successor) = self.best_successor()
+        {
+            self.node.transfer_leader(successor.0);
+        }
+    }
+
+    /// Carries out the removal of this member, if one waits. It stops leading or asking for votes first: the raft
+    /// crate panics when a leader outside of its configuration counts itself.
+    fn leave(&mut self) {
+        if self.leaving.take().is_none() {
             return;
         }
+        if self.node.raft.state != StateRole::Follower {
+            self.wake_successor();
+            self.step_down();
+        }
+        if let Some(change) = convert::change_in(Change::Remove(MemberId(self.node.raft.id))) {
+            self.reconfigure(&change);
+        }
+    }
+
+    /// Lets the best peer elect itself at once, if it has the whole log.
+    fn wake_successor(&mut self) {
         let last = self.last_index();
         let successor = self.best_successor();
-        let caught_up = self.progress().into_iter().find(|peer| Some(peer.id) == successor && peer.matched == last);
-        if let Some(peer) = caught_up {
+        if let Some(peer) = self.progress().into_iter().find(|peer| Some(peer.id) == successor && peer.matched == last)
+        {
             self.node.raft.send_timeout_now(peer.id.0);
         }
-        self.step_down();
     }
 
     fn fetched(&mut self, fetched: Fetched) {

@@ -26,6 +26,9 @@ mod recovery;
 mod terms;
 mod trace;
 
+#[cfg(test)]
+mod tests;
+
 pub use bootstrap::{Founding, founding};
 pub use effect::{DropReason, Effect, FetchRequest, LogBatch, RefuseReason, Role, Standing};
 pub use input::{Change, Fetched, Input, Proposal};

@@ -1,17 +1,20 @@
 //! From a data directory to the parts of a member: found a new one, or recover the one that is there.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use thiserror::Error;
 
 use crate::{
-    apply::{Applier, ApplyError, ApplyOptions},
+    apply::{self, Applier, ApplyError, ApplyOptions},
     disk::FileDirectory,
     lease::{LeaseRow, LeaseRowError, ttl_min_seconds},
     membership::{Founding, FoundingError},
     raft::{self, Member, Recovered, RecoveryError},
     storage::{Engine as _, FjallEngine, FjallOptions, Read as _, StorageError, Table},
-    types::{ClusterId, MemberId},
+    types::{ClusterId, LogIndex, MemberId, Term},
     wal::{self, Wal, WalError},
 };
 
@@ -133,8 +136,9 @@ fn found(dir: DataDir, options: &Options, bootstrap: &Bootstrap) -> Result<Opene
     let recovered = Recovered {
         hard_state: founding.hard_state(),
         conf_state: founding.configuration(),
+        last: LogIndex(founding.hard_state().commit),
         entries: founding.entries(),
-        terms: vec![wal::TermRun { first: crate::types::LogIndex(1), term: crate::types::Term(1) }],
+        terms: vec![wal::TermRun { first: LogIndex(1), term: Term(1) }],
         ..Recovered::default()
     };
     assemble(Parts { dir, options, identity, restarted: false, state, wal, recovered })
@@ -142,22 +146,21 @@ fn found(dir: DataDir, options: &Options, bootstrap: &Bootstrap) -> Result<Opene
 
 fn restart(dir: DataDir, options: &Options, bootstrap: &Bootstrap) -> Result<Opened, OpenError> {
     let path = dir.live_state()?.ok_or_else(|| dir.torn(false))?;
-    let metadata = Wal::metadata(&wal_directory(&dir)?).map_err(wal_error(&dir))?;
-    let identity = Identity { member: metadata.member, cluster: metadata.cluster };
-    let mut state = OpenState::open(path, identity.member, options)?;
-    let position = (state.applier.published().applied, state.applier.published().term);
+    let engine = OpenState::engine(&path, options)?;
+    let position = position_of(&path, &engine)?;
     let (mut wal, log) = Wal::open(wal_directory(&dir)?, position, &wal_options(options)).map_err(wal_error(&dir))?;
     if let Some(repair) = &log.repaired {
         tracing::warn!(file = repair.file, offset = repair.offset, "repaired the torn end of the write-ahead log");
     }
+    let identity = Identity { member: log.metadata.member, cluster: log.metadata.cluster };
+    let mut state = OpenState::new(path, engine, identity.member, options)?;
     if log.last.0 == 0 && !state.applied_anything() {
         // A first start ended between creating the log and writing the founding entries.
         let founding = Founding::new(&bootstrap.initial_cluster, &bootstrap.token)?;
         if founding.cluster_id() == identity.cluster {
             state.establish(&founding)?;
             write_founding(&mut wal, &founding).map_err(wal_error(&dir))?;
-            drop(wal);
-            drop(state);
+            drop((wal, state));
             return restart(dir, options, bootstrap);
         }
     }
@@ -165,16 +168,23 @@ fn restart(dir: DataDir, options: &Options, bootstrap: &Bootstrap) -> Result<Ope
     if stored != identity.cluster {
         return Err(OpenError::Mixed { path: dir.wal().to_owned(), log: identity.cluster, state: stored });
     }
-    let entries = wal.entries_after(position.0).map_err(wal_error(&dir))?;
+    let first = LogIndex(position.0.0 + 1);
+    let entries = wal.reader().entries(first, log.last, usize::MAX).map_err(wal_error(&dir))?;
     let recovered = Recovered {
         hard_state: log.hard_state,
         conf_state: state.applier.published().cluster.configuration().clone(),
         applied: position.0,
         start: log.start,
+        last: log.last,
         terms: log.terms,
         entries,
     };
     assemble(Parts { dir, options, identity, restarted: true, state, wal, recovered })
+}
+
+fn position_of(path: &Path, engine: &FjallEngine) -> Result<(LogIndex, Term), OpenError> {
+    let position = apply::position(&engine.snapshot()).map_err(|cause| StateError::Apply(cause.into()));
+    position.map_err(|cause| OpenError::State { path: path.to_owned(), cause })
 }
 
 struct Parts<'a> {
@@ -205,14 +215,22 @@ struct OpenState {
 
 impl OpenState {
     fn open(path: PathBuf, member: MemberId, options: &Options) -> Result<Self, OpenError> {
+        let engine = Self::engine(&path, options)?;
+        Self::new(path, engine, member, options)
+    }
+
+    fn engine(path: &Path, options: &Options) -> Result<FjallEngine, OpenError> {
+        let fjall = FjallOptions { cache_bytes: options.cache_bytes, ..FjallOptions::default() };
+        let failed = |cause: StorageError| OpenError::State { path: path.to_owned(), cause: cause.into() };
+        FjallEngine::open(path, &fjall).map_err(failed)
+    }
+
+    fn new(path: PathBuf, engine: FjallEngine, member: MemberId, options: &Options) -> Result<Self, OpenError> {
         let opened = || -> Result<_, StateError> {
-            let fjall = FjallOptions { cache_bytes: options.cache_bytes, ..FjallOptions::default() };
-            let engine = FjallEngine::open(&path, &fjall)?;
             let leases = stored_leases(&engine)?;
-            let applier = Applier::open(engine.clone(), apply_options(options, member))?;
-            Ok((engine, applier, leases))
+            Ok((leases, Applier::open(engine.clone(), apply_options(options, member))?))
         };
-        let (engine, applier, leases) = opened().map_err(|cause| OpenError::State { path: path.clone(), cause })?;
+        let (leases, applier) = opened().map_err(|cause| OpenError::State { path: path.clone(), cause })?;
         Ok(Self { path, engine, applier, leases })
     }
 

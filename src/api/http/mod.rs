@@ -4,6 +4,7 @@
 mod access;
 mod debug;
 mod health;
+mod peers;
 mod plain;
 mod probes;
 
@@ -21,6 +22,9 @@ use plain::{get_only, not_found};
 
 /// Everything one listener serves over HTTP.
 pub(super) fn router(api: &Arc<Api>, serves: Serves, secure: bool) -> Router {
+    if serves == Serves::Peers {
+        return peers::router(api);
+    }
     let mut router = Router::new()
         .route("/health", get_only(api, health::health))
         .route("/metrics", get_only(api, debug::metrics))

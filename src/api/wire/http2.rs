@@ -143,7 +143,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
 
 async fn serve_request(service: Arc<Service>, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
     let (head, body) = request.into_parts();
-    if service.serves != Serves::Http && is_grpc(&head.headers) && head.method == HttpMethod::POST {
+    if service.serves.grpc() && is_grpc(&head.headers) && head.method == HttpMethod::POST {
         serve_call(&service, head.uri.path(), head.headers, body, respond).await;
     } else {
         serve_http(&service, Request::from_parts(head, body), respond).await;
