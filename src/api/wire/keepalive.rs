@@ -194,6 +194,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for PingGuard<I> {
         std::task::ready!(Pin::new(&mut self.io).poll_read(context, buffer))?;
         if self.received(buffer.filled().get(before..).unwrap_or_default()) {
             self.say_goodbye(context);
+            buffer.set_filled(before);
             return Poll::Ready(Err(io::Error::other("too_many_pings")));
         }
         Poll::Ready(Ok(()))
