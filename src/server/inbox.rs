@@ -109,16 +109,6 @@ impl<T> Inbox<T> {
         self.arrived.notify_one();
     }
 
-    /// Items waiting now.
-    pub fn len(&self) -> usize {
-        self.lock().items.len()
-    }
-
-    /// Whether nothing waits now.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     fn sleep<'a>(&self, queue: MutexGuard<'a, Queue<T>>, patience: Option<Duration>) -> MutexGuard<'a, Queue<T>> {
         let idle = |queue: &mut Queue<T>| queue.items.is_empty() && !queue.closed;
         match patience {

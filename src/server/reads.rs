@@ -45,8 +45,12 @@ impl Reads {
     /// returned, so that raft can forget them.
     pub fn start_round(&self, context: RequestId) -> (bool, Vec<RequestId>) {
         let mut state = self.lock();
-        let abandoned: Vec<RequestId> =
-            state.rounds.iter().filter(|(_, readers)| readers.iter().all(oneshot::Sender::is_closed)).map(|(id, _)| *id).collect();
+        let abandoned: Vec<RequestId> = state
+            .rounds
+            .iter()
+            .filter(|(_, readers)| readers.iter().all(oneshot::Sender::is_closed))
+            .map(|(id, _)| *id)
+            .collect();
         for id in &abandoned {
             state.rounds.remove(id);
         }
