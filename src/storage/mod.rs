@@ -1,1 +1,102 @@
 //! The replicated state's engine: ordered bytes, atomic batches, snapshots.
+//!
+//! One flat space of byte keys, divided into tables by a prefix byte ([`Table`]). Writers collect a [`Writes`] (most
+//! often through a [`Batch`], which reads its own writes) and hand it to [`Engine::commit`], which is atomic but not
+//! durable; [`Engine::persist`] makes everything committed before it durable. The write-ahead log is the redo log:
+//! what was committed and not persisted may be lost together, youngest first, and is applied again from there.
+//!
+//! Invariants:
+//! - a snapshot sees all of a commit or nothing of it, and never changes;
+//! - after a crash the state is that of some prefix of the commits, at least as long as at the last `persist`;
+//! - the first failed write or sync is final: every later write fails with [`StorageError::Poisoned`], which names it;
+//! - no key longer than [`KEY_BYTES_MAX`] reaches an engine, neither in a write nor as a bound of a read.
+
+mod batch;
+mod bounds;
+#[cfg(test)]
+mod conformance;
+mod error;
+pub mod fjall;
+mod format;
+pub mod memory;
+mod merger;
+mod tables;
+mod writes;
+
+use std::ops::Bound;
+
+use bytes::Bytes;
+
+pub use batch::Batch;
+pub use error::StorageError;
+pub use fjall::{FjallEngine, FjallOptions, FjallSnapshot};
+pub use format::FORMAT_FILE;
+pub use memory::{MemoryEngine, MemorySnapshot};
+pub use tables::Table;
+pub use writes::Writes;
+
+/// Longest key an engine stores, table prefix included.
+pub const KEY_BYTES_MAX: usize = 65_535;
+/// Longest value an engine stores: 1 GiB, far above what one request can carry.
+pub const VALUE_BYTES_MAX: usize = 1 << 30;
+
+/// One stored pair: the full key (table prefix included) and the value.
+pub type Row = (Bytes, Bytes);
+/// Rows in key order, or in descending order from [`Read::scan_back`].
+pub type Scan<'a> = Box<dyn Iterator<Item = Result<Row, StorageError>> + 'a>;
+
+/// A state that does not change while it is read: a snapshot, or a [`Batch`] between two of its writes.
+pub trait Read {
+    /// The value under `key`, or nothing; keys above [`KEY_BYTES_MAX`] are never there.
+    ///
+    /// # Errors
+    /// [`StorageError`] if the engine cannot read.
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError>;
+
+    /// The rows between two bounds in ascending order. Reversed bounds give nothing.
+    fn scan(&self, lower: Bound<&[u8]>, upper: Bound<&[u8]>) -> Scan<'_>;
+
+    /// The rows between two bounds in descending order.
+    fn scan_back(&self, lower: Bound<&[u8]>, upper: Bound<&[u8]>) -> Scan<'_>;
+
+    /// The value under `key` of `table`.
+    ///
+    /// # Errors
+    /// [`StorageError`] if the engine cannot read.
+    fn row(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
+        self.get(&table.key(key))
+    }
+
+    /// All rows of `table` in key order, keys without the table's prefix.
+    fn rows(&self, table: Table) -> Scan<'_> {
+        let (lower, upper) = table.bounds();
+        Box::new(self.scan(Bound::Included(&lower), Bound::Excluded(&upper)).map(|row| {
+            let (key, value) = row?;
+            Ok((key.slice(1.min(key.len())..), value))
+        }))
+    }
+}
+
+/// A place that keeps the replicated state.
+pub trait Engine: Send + Sync + 'static {
+    /// A consistent, unchanging view; cheap to clone.
+    type Snapshot: Read + Clone + Send + Sync + 'static;
+
+    /// The state after the newest commit.
+    fn snapshot(&self) -> Self::Snapshot;
+
+    /// Applies `writes` atomically, without making them durable. May block while the engine catches up.
+    ///
+    /// # Errors
+    /// Any failure poisons the engine.
+    fn commit(&self, writes: Writes) -> Result<(), StorageError>;
+
+    /// Makes everything committed before durable.
+    ///
+    /// # Errors
+    /// Any failure poisons the engine.
+    fn persist(&self) -> Result<(), StorageError>;
+
+    /// Bytes the engine occupies on disk, in the sense of etcd's `dbSize`.
+    fn disk_bytes(&self) -> u64;
+}

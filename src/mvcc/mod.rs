@@ -1,0 +1,54 @@
+//! The multi-version key space: revisions, ranges, transactions, compaction, hashes.
+//!
+//! [`Store`] is the single writer's value. For each request it opens a [`Change`] over the batch of the group of
+//! entries; what the change writes is in the batch, what happened is in the [`Changes`] it ends with. [`View`] is what
+//! readers get: a snapshot together with the revision it stands at.
+
+mod change;
+pub mod check;
+mod compact;
+mod hash;
+mod history;
+mod plan;
+mod store;
+mod view;
+
+use thiserror::Error;
+
+use crate::{
+    pb::mvccpb::Event,
+    storage::StorageError,
+    types::{LeaseId, Rejection},
+};
+
+pub use change::Change;
+pub use compact::{CompactionStep, Compactor};
+pub use hash::{CompactionHashes, HashKv, HashWork};
+pub use history::{History, HistoryLimits, RevisionEvents};
+pub use plan::{Chunk, RangePlan};
+pub use store::Store;
+pub use view::View;
+
+/// Why a read or a change was not carried out.
+#[derive(Debug, Clone, Error)]
+pub enum ReadError {
+    /// Every member refuses alike; nothing was written.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// This member's store failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// Answers whether a lease exists, from the replicated rows.
+pub type LeaseExists<'a> = &'a dyn Fn(LeaseId) -> bool;
+
+/// What one request changed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Changes {
+    /// The new revision of the store.
+    pub revision: i64,
+    /// In the order of their sub-revisions. `kv` is always there (of a delete: key and mod revision only); `prev_kv`
+    /// whenever the change replaced or removed a living pair. The watch layer strips what a watcher did not ask for.
+    pub events: Vec<Event>,
+}

@@ -1,0 +1,87 @@
+//! What can go wrong in an engine.
+
+use std::{path::PathBuf, sync::Arc};
+
+use thiserror::Error;
+
+/// A failure of this member's own disk or memory of it; other members do not share it.
+#[derive(Debug, Clone, Error)]
+pub enum StorageError {
+    /// The engine failed at `action`.
+    #[error("state store: {action} failed")]
+    Engine {
+        /// What was being done.
+        action: &'static str,
+        /// The engine's own report.
+        #[source]
+        cause: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// An earlier write or sync failed; what is on disk is known only after a restart.
+    #[error("state store: refused, because an earlier write failed ({first}); restart the member")]
+    Poisoned {
+        /// The failure that poisoned the store.
+        first: Arc<str>,
+    },
+    /// A key the engine cannot hold.
+    #[error("state store: key of {bytes} bytes in table {table:#04x}, the store can hold {max}", max = super::KEY_BYTES_MAX)]
+    KeyTooLong {
+        /// Length of the key, table prefix included.
+        bytes: usize,
+        /// Prefix byte of the table.
+        table: u8,
+    },
+    /// A value the engine cannot hold.
+    #[error("state store: value of {bytes} bytes, the store can hold {max}", max = super::VALUE_BYTES_MAX)]
+    ValueTooLong {
+        /// Length of the value.
+        bytes: usize,
+    },
+    /// Rows to load in bulk that do not ascend.
+    #[error("state store: rows to load are out of order at key {key}")]
+    OutOfOrder {
+        /// The key that is not above the one before it, escaped for printing.
+        key: String,
+    },
+    /// A row that does not decode, or rows that contradict each other.
+    #[error("state store: table {table:?} holds a bad row at key {key}: {what}")]
+    Corrupt {
+        /// The table.
+        table: super::Table,
+        /// The row's key, escaped for printing.
+        key: String,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// A directory that is not a state of ours, or one of a format this version does not know.
+    #[error("state store: {path} {what}")]
+    Format {
+        /// The file or directory.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        what: String,
+    },
+}
+
+impl StorageError {
+    /// A bad row of `table`.
+    pub fn corrupt(table: super::Table, key: &[u8], what: &'static str) -> Self {
+        Self::Corrupt { table, key: key.escape_ascii().to_string(), what }
+    }
+
+    /// A failure reported by an engine.
+    pub fn engine(action: &'static str, cause: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Engine { action, cause: Arc::new(cause) }
+    }
+
+    /// The error and its causes on one line.
+    pub(super) fn with_causes(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
+}
