@@ -52,7 +52,7 @@ pub enum CompactionProgress {
     Idle,
     /// Call again.
     Working,
-    /// The compaction at this revision is complete.
+    /// The compaction at this revision is complete, and no other is waiting.
     Finished(i64),
 }
 
@@ -156,22 +156,19 @@ impl<E: Engine> Applier<E> {
     }
 
     fn compact_step(&mut self, rows_max: usize) -> Result<CompactionProgress, ApplyError> {
-        let view = &self.published.view;
-        let compactor = match &mut self.compactor {
-            Some(running) => running,
-            none => match Compactor::due(view).map_err(|error| self.state.stopped_by(error))? {
-                Some(due) => none.insert(due),
-                None => return Ok(CompactionProgress::Idle),
-            },
-        };
-        let (step, revision) = (compactor.step(view, rows_max), compactor.revision());
+        let running = self.compactor.take().map_or_else(|| self.due_compaction(), |running| Ok(Some(running)))?;
+        let Some(mut compactor) = running else { return Ok(CompactionProgress::Idle) };
+        let step = compactor.step(&self.published.view, rows_max);
         let CompactionStep { writes, finished } = step.map_err(|error| self.state.stopped_by(error))?;
         self.commit(writes)?;
-        if !finished {
-            return Ok(CompactionProgress::Working);
-        }
-        self.compactor = None;
-        Ok(CompactionProgress::Finished(revision))
+        let revision = compactor.revision();
+        self.compactor = if finished { self.due_compaction()? } else { Some(compactor) };
+        let done = self.compactor.is_none();
+        Ok(if done { CompactionProgress::Finished(revision) } else { CompactionProgress::Working })
+    }
+
+    fn due_compaction(&self) -> Result<Option<Compactor>, ApplyError> {
+        Compactor::due(&self.published.view).map_err(|error| self.state.stopped_by(error))
     }
 
     fn commit(&mut self, writes: Writes) -> Result<(), ApplyError> {

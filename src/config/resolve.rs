@@ -636,7 +636,7 @@ impl Resolver<'_> {
             progress_interval: self.duration_or(
                 "watch-progress-notify-interval",
                 raw.watch_progress_notify_interval,
-                Duration::from_secs(600),
+                Duration::from_mins(10),
             ),
             warn_apply: self.duration("warning-apply-duration", raw.warning_apply_duration),
             warn_unary: self.duration("warning-unary-request-duration", raw.warning_unary_request_duration),
