@@ -299,6 +299,8 @@ const OLD_GATES: &str = "old-gates";
 /// The layers on top of each other.
 pub(super) struct Layers {
     pub(super) figment: Figment,
+    /// What the layers come to, taken out of `figment` once: it clones everything for every question.
+    values: Dict,
     pub(super) compat: Compat,
     pub(super) is_exclusive: bool,
     /// Current options that some layer sets, with the form in which the strongest does.
@@ -314,6 +316,7 @@ impl Layers {
         let compat = chosen.and_then(|written| Compat::from_minor(&written.value.to_text())).unwrap_or_default();
         let mut layers = Self {
             figment: Figment::from(defaults(compat)),
+            values: Dict::new(),
             compat,
             is_exclusive: gathered.is_exclusive,
             set: BTreeMap::new(),
@@ -322,6 +325,8 @@ impl Layers {
         for written in &gathered.written {
             layers.lay(written);
         }
+        let profiles = layers.figment.data();
+        layers.values = profiles.ok().and_then(|mut profiles| profiles.remove(&Profile::Default)).unwrap_or_default();
         layers
     }
 
@@ -376,20 +381,24 @@ impl Layers {
 
     /// The effective value.
     pub(super) fn value(&self, spec: &OptionSpec) -> Value {
-        let layered = self.figment.find_value(spec.name).ok();
-        layered.map_or_else(|| Value::Text(String::new()), |layered| Value::from_layered(spec.kind, &layered))
+        let layered = self.values.get(spec.name);
+        layered.map_or_else(|| Value::Text(String::new()), |layered| Value::from_layered(spec.kind, layered))
     }
 
     /// Where the effective value stands.
     pub(super) fn origin(&self, name: &str) -> Origin {
-        self.figment.find_metadata(name).map_or(Origin::Default, Origin::from_metadata)
+        self.values.get(name).map_or(Origin::Default, |layered| self.origin_of(layered))
+    }
+
+    fn origin_of(&self, layered: &Layered) -> Origin {
+        self.figment.get_metadata(layered.tag()).map_or(Origin::Default, Origin::from_metadata)
     }
 
     /// Gates that were set by their old names, with the origin of each.
     pub(super) fn old_gates(&self) -> Vec<(String, bool, Origin)> {
-        let Ok(Layered::Dict(_, gates)) = self.figment.find_value(OLD_GATES) else { return Vec::new() };
-        let origin = |gate: &str| self.origin(&format!("{OLD_GATES}.{gate}"));
-        gates.iter().map(|(gate, on)| (gate.clone(), on.to_bool().unwrap_or(false), origin(gate))).collect()
+        let Some(Layered::Dict(_, gates)) = self.values.get(OLD_GATES) else { return Vec::new() };
+        let row = |(gate, on): (&String, &Layered)| (gate.clone(), on.to_bool().unwrap_or(false), self.origin_of(on));
+        gates.iter().map(row).collect()
     }
 
     /// All gates that are set, by their own and by their old names.

@@ -489,7 +489,10 @@ impl Resolver<'_> {
             Err(_) => return self.retention_period(retention),
         };
         chosen.unwrap_or_else(|| {
-            let why = format!("{} is no number of revisions or hours", go::quote(retention));
+            let why = match go::parse_duration(retention) {
+                Some(_) => format!("{} is no number of revisions", go::quote(retention)),
+                None => go::duration_error(retention),
+            };
             self.refuse("auto-compaction-retention", format!("error parsing CompactionRetention: {why}"));
             AutoCompaction::Off
         })
@@ -945,11 +948,10 @@ fn mismatch(name: &str, urls: &[Url], advertised: &[Url]) -> (&'static str, Stri
         let what = format!("--initial-advertise-peer-urls has {has} but missing from --initial-cluster={cluster}");
         return ("initial-advertise-peer-urls", what);
     }
-    let (have, want) = (all(advertised), all(urls));
-    let why = if advertised.len() == urls.len() {
-        format!("resolved urls: [{have}] != [{want}]")
-    } else {
-        format!("len([{have}]) != len([{want}])")
+    let differing = advertised.iter().zip(urls).find(|(own, wanted)| own != wanted);
+    let why = match differing.filter(|_| advertised.len() == urls.len()) {
+        Some((own, wanted)) => format!("resolved urls: {} != {}", go::quote(own.as_str()), go::quote(wanted.as_str())),
+        None => format!("len([{}]) != len([{}])", all(advertised), all(urls)),
     };
     let has = join(&missing.iter().collect::<Vec<_>>(), &format!("{name}="));
     let given = join(&advertised.iter().collect::<Vec<_>>(), "");
