@@ -769,14 +769,11 @@ pub const OPTIONS: &[OptionSpec] = &[
         .since(5)
         .unit(Unit::Years),
     opt(Group::Security, "cipher-suites", Kind::Words, "", "TLS 1.2 cipher suites; empty for the library's choice.")
-        .needs(Feature::Tls)
         .example("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"),
     opt(Group::Security, "tls-min-version", Kind::Text, "TLS1.2", "Lowest TLS version: TLS1.2, TLS1.3.")
-        .since(4)
-        .needs(Feature::Tls),
+        .since(4),
     opt(Group::Security, "tls-max-version", Kind::Text, "", "Highest TLS version: TLS1.2, TLS1.3; empty for the newest.")
         .since(4)
-        .needs(Feature::Tls)
         .example("TLS1.3"),
     opt(Group::Security, "cors", Kind::Origins, "*", "Origins that browsers may come from; * for all.").live(),
     opt(Group::Security, "host-whitelist", Kind::WordSet, "*", "Accepted Host values on plain HTTP; * for all.")
