@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// Modules by floor, lowest first.
 const FLOORS: [&[&str]; 7] = [
-    &["types", "pb", "codec", "clock", "metrics"],
+    &["types", "pb", "codec", "clock", "metrics", "disk"],
     &["storage", "wal", "etcdfile", "config", "tls"],
     &["raft", "mvcc", "lease", "auth", "membership", "watch", "v2store"],
     &["apply"],
