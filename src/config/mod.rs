@@ -183,7 +183,8 @@ pub fn load_with(sources: &Sources, extras: &[ExtraFlag]) -> Result<Loaded, Conf
     }
     ConfigErrors::check(problems)?;
     let notices = gathered.notices.into_iter().chain(remarks).chain(more).collect();
-    Ok(Loaded { config, settings: Settings::of(&layers), notices, files: gathered.files })
+    let settings = Settings::of(&layers, &config);
+    Ok(Loaded { config, settings, notices, files: gathered.files })
 }
 
 #[cfg(test)]
