@@ -20,7 +20,7 @@ use super::{
 };
 
 /// Time a client has to send the head of a request, the first one included.
-const HEAD_PATIENCE: Duration = Duration::from_secs(5 * 60);
+const HEAD_PATIENCE: Duration = Duration::from_mins(5);
 /// How long accepting pauses after the system refused it for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 

@@ -62,7 +62,7 @@ impl Default for Keepalive {
     fn default() -> Self {
         Self {
             client_min: Duration::from_secs(5),
-            interval: Some(Duration::from_secs(2 * 60 * 60)),
+            interval: Some(Duration::from_hours(2)),
             timeout: Duration::from_secs(20),
         }
     }

@@ -299,9 +299,9 @@ mod tests {
 
     #[test]
     fn auth_changes_stop_the_member_and_auth_reads_do_not() {
-        let add = InternalRaftRequest { auth_user_add: Some(Default::default()), ..Default::default() };
+        let add = InternalRaftRequest { auth_user_add: Some(pb::AuthUserAddRequest::default()), ..Default::default() };
         assert!(matches!(normal(add.encode_to_vec()), Err(EntryError::Auth("add a user"))));
-        let status = InternalRaftRequest { auth_status: Some(Default::default()), ..Default::default() };
+        let status = InternalRaftRequest { auth_status: Some(pb::AuthStatusRequest::default()), ..Default::default() };
         assert!(matches!(request(normal(status.encode_to_vec())), (None, Request::AuthStatus)));
     }
 

@@ -128,7 +128,7 @@ impl State {
 
     fn compact<R: Read>(&mut self, batch: &mut Batch<R>, revision: i64) -> Result<Outcome, Refused> {
         self.store.compact(batch, revision)?;
-        let response = Response::Compaction(pb::CompactionResponse { header: self.header() });
+        let response = Response::Compaction(pb::CompactionResponse { header: Some(self.header()) });
         Ok(Outcome::from(response).with(Effect::CompactionRequested { revision }))
     }
 
@@ -145,7 +145,7 @@ impl State {
         }
         let ttl = grant.ttl.max(self.options.lease_ttl_min);
         write_lease(batch, LeaseRow { id, ttl, remaining: 0 });
-        let response = pb::LeaseGrantResponse { header: self.header(), id: id.0, ttl, error: String::new() };
+        let response = pb::LeaseGrantResponse { header: Some(self.header()), id: id.0, ttl, error: String::new() };
         Ok(Outcome::from(Response::LeaseGrant(response)).with(Effect::LeaseGranted { id, ttl }))
     }
 
@@ -159,7 +159,7 @@ impl State {
         let changes = change.end();
         batch.delete_row(Table::Lease, &LeaseRow::key_of(id));
         self.leases.remove(&id);
-        let response = Response::LeaseRevoke(pb::LeaseRevokeResponse { header: self.header() });
+        let response = Response::LeaseRevoke(pb::LeaseRevokeResponse { header: Some(self.header()) });
         Ok(Outcome { changes, ..Outcome::from(response) }.with(Effect::LeaseRevoked(id)))
     }
 
@@ -170,7 +170,7 @@ impl State {
         checkpoints: &[pb::LeaseCheckpoint],
     ) -> Result<Outcome, Refused> {
         let stored = self.cluster.version().is_some_and(|version| version >= CHECKPOINTS_STORED_FROM);
-        let response = Response::LeaseCheckpoint(pb::LeaseCheckpointResponse { header: self.header() });
+        let response = Response::LeaseCheckpoint(pb::LeaseCheckpointResponse { header: Some(self.header()) });
         let mut outcome = Outcome::from(response);
         for pb::LeaseCheckpoint { id, remaining_ttl } in checkpoints {
             let (id, remaining) = (LeaseId(*id), *remaining_ttl);
@@ -199,7 +199,7 @@ impl State {
             (AlarmAction::Activate, None) if !none => return Err(Rejection::UnknownAlarmAction.into()),
             _ => (Vec::new(), false),
         };
-        let response = Response::Alarm(pb::AlarmResponse { header: self.header(), alarms });
+        let response = Response::Alarm(pb::AlarmResponse { header: Some(self.header()), alarms });
         let effects = if changed { vec![Effect::AlarmsChanged] } else { Vec::new() };
         Ok(Outcome { effects, ..Outcome::from(response) })
     }
@@ -291,7 +291,7 @@ impl State {
 
     /// What can be said about users and roles while there are none.
     fn answer_without_auth(&self, request: &Request) -> Result<Outcome, Refused> {
-        let header = self.header();
+        let header = Some(self.header());
         Ok(Outcome::from(match request {
             Request::AuthStatus => {
                 Response::AuthStatus(pb::AuthStatusResponse { header, enabled: false, auth_revision: 1 })
@@ -305,8 +305,8 @@ impl State {
         }))
     }
 
-    fn header(&self) -> Option<pb::ResponseHeader> {
-        Some(pb::ResponseHeader { revision: self.store.revision(), ..pb::ResponseHeader::default() })
+    fn header(&self) -> pb::ResponseHeader {
+        pb::ResponseHeader { revision: self.store.revision(), ..pb::ResponseHeader::default() }
     }
 
     /// A refusal that all members share is an outcome; anything else stops this one.

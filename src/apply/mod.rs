@@ -23,13 +23,15 @@ mod execute;
 mod quota;
 mod shape;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub use alarms::{AlarmKind, Alarms};
 pub use applier::{Applier, ApplyOptions, CompactionProgress, Published};
 pub use entry::EntryError;
 pub use error::{ApplyError, OpenError};
-pub use state::position;
 pub use quota::{LEASE_COST_BYTES, PUT_OVERHEAD_BYTES, QUOTA_BYTES_DEFAULT, put_cost, quota_cost, txn_cost};
+pub use state::position;
 
 use std::sync::Arc;
 

@@ -197,7 +197,8 @@ fn target(endpoint: &Endpoint, options: &Options) -> Result<Target, ClientError>
     Ok(if options.keepalive_time.is_zero() {
         target
     } else {
-        target.http2_keep_alive_interval(options.keepalive_time).keep_alive_timeout(options.keepalive_timeout)
+        let interval = options.keepalive_time.max(KEEPALIVE_TIME_MIN);
+        target.http2_keep_alive_interval(interval).keep_alive_timeout(options.keepalive_timeout)
     })
 }
 
@@ -211,6 +212,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 const RECONNECT_WAIT_MIN: Duration = Duration::from_millis(100);
 /// Longest pause between two attempts to connect.
 const RECONNECT_WAIT_MAX: Duration = Duration::from_secs(5);
+/// Members close connections that ping more often than every 5 s; gRPC's Go clients stay above this.
+const KEEPALIVE_TIME_MIN: Duration = Duration::from_secs(10);
 /// What a member may send on one stream before it is read: a default-sized answer in one flight.
 const STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 /// What a member may send on all streams of a connection before it is read.

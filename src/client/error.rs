@@ -42,17 +42,6 @@ pub enum ClientError {
         /// What asked for it.
         what: String,
     },
-    /// More could be sent than received.
-    #[error("gRPC message recv limit ({receive} bytes) must be greater than send limit ({send} bytes)")]
-    BadLimits {
-        /// Longest request in bytes.
-        send: usize,
-        /// Longest answer in bytes.
-        receive: usize,
-    },
-    /// A password and a token cannot both say who is calling.
-    #[error("Username/Password and Token configurations are mutually exclusive")]
-    TwoCredentials,
     /// A token that cannot travel in a header.
     #[error("the authentication token contains characters that no header can carry")]
     BadToken,
@@ -138,6 +127,10 @@ impl Refusal {
 impl ClientError {
     /// Reads the status of a call.
     pub fn from_status(status: &Status) -> Self {
+        if let Some((bytes, limit)) = too_long(status) {
+            let message = format!("grpc: received message larger than max ({bytes} vs. {limit})");
+            return Self::Status { code: Code::ResourceExhausted, message };
+        }
         Self::from_parts(status.code(), status.message())
     }
 
@@ -153,7 +146,7 @@ impl ClientError {
             Self::Status { code, .. } => *code,
             Self::DeadlineExceeded { .. } => Code::DeadlineExceeded,
             Self::NoEndpoints | Self::BadEndpoint { .. } | Self::TlsUnavailable { .. } => Code::Unavailable,
-            Self::BadLimits { .. } | Self::TwoCredentials | Self::BadToken => Code::InvalidArgument,
+            Self::BadToken => Code::InvalidArgument,
         }
     }
 
@@ -182,6 +175,13 @@ impl ClientError {
             other => other.to_string(),
         }
     }
+}
+
+/// The size of an answer that was refused unread, and the limit it exceeds. The gRPC library tells both in a text only.
+fn too_long(status: &Status) -> Option<(usize, usize)> {
+    let sizes = status.message().strip_prefix("Error, decoded message length too large: found ")?;
+    let (bytes, limit) = sizes.split_once(" bytes, the limit is: ")?;
+    Some((bytes.parse().ok()?, limit.strip_suffix(" bytes")?.parse().ok()?))
 }
 
 /// The name gRPC's Go implementation gives a code; users know these names from etcd's messages.

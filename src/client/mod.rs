@@ -42,7 +42,7 @@ pub struct Options {
     pub endpoints: Vec<String>,
     /// Time for the authentication that [`Client::connect`] performs when there is a password.
     pub dial_timeout: Duration,
-    /// Silence after which a connection with calls on it is pinged; zero pings never.
+    /// Silence after which a connection with calls on it is pinged; zero pings never, less than 10 s means 10 s.
     pub keepalive_time: Duration,
     /// Time a ping may stay unanswered before the connection is given up.
     pub keepalive_timeout: Duration,
@@ -90,10 +90,9 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::NoEndpoints`], [`ClientError::BadEndpoint`], [`ClientError::TlsUnavailable`] for endpoints that ask
-    /// for TLS, [`ClientError::BadLimits`], or whatever authentication answered.
+    /// for TLS, or whatever authentication answered.
     pub async fn connect(options: Options) -> Result<Self, ClientError> {
         let endpoints = Endpoint::parse_all(&options.endpoints)?;
-        check_limits(&options)?;
         let client = Self {
             inner: Arc::new(Inner {
                 balancer: Balancer::start(endpoints, &options)?,
@@ -110,11 +109,4 @@ impl Client {
     pub fn endpoint_count(&self) -> usize {
         self.inner.balancer.len()
     }
-}
-
-fn check_limits(options: &Options) -> Result<(), ClientError> {
-    if options.request_bytes_max > options.response_bytes_max {
-        return Err(ClientError::BadLimits { send: options.request_bytes_max, receive: options.response_bytes_max });
-    }
-    Ok(())
 }

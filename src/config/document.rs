@@ -76,6 +76,16 @@ impl Node {
     }
 }
 
+impl Node {
+    /// As [`Node::text`], but strings in quotes: their quotes may be what is wrong.
+    pub(super) fn shown(&self) -> String {
+        match &self.content {
+            Content::Scalar(text, Type::Text) => go::quote(text),
+            _ => self.text(),
+        }
+    }
+}
+
 /// Reads a whole file, up to [`FILE_BYTES_MAX`].
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, Flaw> {
     let io = |error: std::io::Error| (0, format!("open {}: {}", path.display(), reason(&error)));
@@ -117,7 +127,11 @@ pub(super) fn parse_toml(text: &str) -> Result<Node, Vec<Flaw>> {
     if !errors.is_empty() {
         let flaw =
             |error: &toml::de::Error| (error.span().map_or(0, |span| lines.at(span.start)), one_line(error.message()));
-        return Err(errors.iter().map(flaw).collect());
+        let mut flaws: Vec<Flaw> = errors.iter().map(flaw).collect();
+        // What follows a flaw on its line is mostly the same mistake, seen again.
+        flaws.sort_by_key(|(line, _)| *line);
+        flaws.dedup_by_key(|(line, _)| *line);
+        return Err(flaws);
     }
     let mut budget = Budget::default();
     toml_table(table.get_ref(), 1, &lines, &mut budget, 0).map_err(|flaw| vec![flaw])

@@ -74,13 +74,11 @@ fn is_source(spec: &OptionSpec) -> bool {
 pub(super) fn yaml(path: &Path, into: &mut Gathered) {
     let Some(bytes) = contents(path, into) else { return };
     match document::text(&bytes).and_then(document::parse_yaml) {
-        Ok(node) => match &node.content {
-            Content::Table(entries) => yaml_table(path, "", entries, into),
-            _ => {
-                let what = format!("the file holds {}, not keys with values", node.type_name());
-                flawed(path, (node.line, what), "", into);
-            }
-        },
+        Ok(Node { content: Content::Table(entries), .. }) => yaml_table(path, "", &entries, into),
+        Ok(node) => {
+            let what = format!("the file holds {}, not keys with values", node.type_name());
+            flawed(path, (node.line, what), "", into);
+        }
         Err((line, why)) if path.extension().is_some_and(|extension| extension == "toml") => {
             flawed(
                 path,
@@ -166,7 +164,7 @@ fn assign(spec: &'static OptionSpec, node: &Node, origin: Origin, form: Form, in
         Err(Mismatch::Value(why)) => into.problems.push(Problem::refused(spec, &node.text(), origin, form, &why)),
         Err(Mismatch::Type(wanted)) => {
             let what = format!("{} wants {wanted}, found {}", spec.name, node.type_name());
-            into.problems.push(Problem::of(spec, &node.text(), origin, form, what));
+            into.problems.push(Problem::of(spec, &node.shown(), origin, form, what));
         }
     }
 }
@@ -186,11 +184,14 @@ fn value_of(spec: &OptionSpec, node: &Node, form: Form) -> Result<Value, Mismatc
         (Kind::Switch, Content::Scalar(text, Type::Bool)) => {
             Ok(Value::Bool(document::yaml_bool(text).unwrap_or(false)))
         }
-        (Kind::Uint | Kind::Uint32 | Kind::Int, Content::Scalar(text, Type::Integer)) => parse(text),
-        (Kind::Switch | Kind::Uint | Kind::Uint32 | Kind::Int, _) => Err(Mismatch::Type(kind.name())),
+        (Kind::Switch, _) => Err(Mismatch::Type(kind.name())),
+        (Kind::Uint | Kind::Uint32 | Kind::Int, content) if !matches!(content, Content::Scalar(_, Type::Integer)) => {
+            Err(Mismatch::Type(kind.name()))
+        }
         (Kind::Duration, Content::Scalar(text, Type::Integer)) => bare_duration(text, form),
-        (Kind::Duration, Content::Scalar(text, Type::Text)) => parse(text),
-        (Kind::Duration, _) => Err(Mismatch::Type("a duration with its unit, in quotes")),
+        (Kind::Duration, content) if !matches!(content, Content::Scalar(_, Type::Text)) => {
+            Err(Mismatch::Type("a duration with its unit, in quotes"))
+        }
         (_, Content::Scalar(text, _)) => parse(text),
         (_, Content::List(items)) if kind.is_list() => parse(&join(items, kind)?),
         (Kind::Gates, Content::Table(entries)) => parse(&join_table(entries, kind)?),

@@ -18,6 +18,11 @@ pub enum Stage {
 }
 
 impl Stage {
+    /// The default of its gates.
+    pub fn is_on(self) -> bool {
+        self == Self::Beta
+    }
+
     /// As the metric `etcd_server_feature_enabled` labels it.
     pub fn name(self) -> &'static str {
         match self {
@@ -111,11 +116,8 @@ pub(super) fn resolve(chosen: &BTreeMap<String, bool>) -> FeatureGates {
         priority_request: false,
     };
     for gate in &GATES {
-        let (stage, default) = match gate.stage {
-            Stage::Alpha => ("AllAlpha", false),
-            Stage::Beta => ("AllBeta", true),
-        };
-        let of_stage = chosen.get(stage).copied().unwrap_or(default);
+        let stage = if gate.stage == Stage::Alpha { "AllAlpha" } else { "AllBeta" };
+        let of_stage = chosen.get(stage).copied().unwrap_or(gate.stage.is_on());
         *(gate.field)(&mut gates) = chosen.get(gate.name).copied().unwrap_or(of_stage);
     }
     gates

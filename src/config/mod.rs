@@ -18,6 +18,7 @@ mod files;
 mod flags;
 pub mod gates;
 mod go;
+mod help;
 mod judge;
 mod layers;
 mod model;
@@ -26,17 +27,19 @@ mod raw;
 mod resolve;
 mod rotation;
 mod settings;
+pub mod show;
 mod sources;
 mod suggest;
 pub mod table;
 mod url;
 mod value;
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, net::IpAddr, path::PathBuf};
 
 pub use document::{FILE_BYTES_MAX, FILE_DEPTH_MAX, FILE_NODES_MAX};
 pub use error::{ConfigErrors, Problem};
 pub use flags::ExtraFlag;
+pub use help::{help_text, usage_text, version_text};
 pub use model::*;
 pub use origin::{Form, Origin};
 pub use resolve::{Lookup, check_own_entry};
@@ -99,6 +102,20 @@ pub struct Notice {
     pub fields: Vec<(&'static str, String)>,
 }
 
+/// The one name that needs no asking.
+fn localhost_alone(host: &str) -> Option<Vec<IpAddr>> {
+    (host == "localhost").then(|| vec![IpAddr::from([127, 0, 0, 1])])
+}
+
+impl std::fmt::Display for Notice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let fields: Vec<String> = self.fields.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let text =
+            if fields.is_empty() { self.message.clone() } else { format!("{} ({})", self.message, fields.join(", ")) };
+        f.write_str(&go::escape(&text))
+    }
+}
+
 /// What the command line asks for. Looks at no file, so that `--version` is fast and safe everywhere.
 ///
 /// # Errors
@@ -148,7 +165,7 @@ pub fn extra_flags(args: &[OsString], extras: &[ExtraFlag]) -> Vec<(&'static str
 /// # Errors
 /// Every mistake in the layers.
 pub fn load_with(sources: &Sources, extras: &[ExtraFlag]) -> Result<Loaded, ConfigErrors> {
-    let gathered = Gathered::read(flags::scan(&sources.args, extras), sources);
+    let gathered = Gathered::read(&flags::scan(&sources.args, extras), sources);
     let layers = Layers::merge(&gathered);
     let (judged, remarks) = judge::judge(&gathered, &layers);
     let raw: RawConfig = layers.figment.extract().map_err(|error| {
@@ -161,7 +178,7 @@ pub fn load_with(sources: &Sources, extras: &[ExtraFlag]) -> Result<Loaded, Conf
     problems.extend(judged);
     problems.extend(related.into_iter().filter(|_| is_whole));
     if problems.is_empty() && !config.member.is_initialized() {
-        let own = check_own_entry(&config, &|_| None);
+        let own = check_own_entry(&config, &localhost_alone);
         problems.extend(own.err().map(|(option, what)| layers.problem(option, what).with_example(None)));
     }
     ConfigErrors::check(problems)?;
@@ -169,17 +186,5 @@ pub fn load_with(sources: &Sources, extras: &[ExtraFlag]) -> Result<Loaded, Conf
     Ok(Loaded { config, settings: Settings::of(&layers), notices, files: gathered.files })
 }
 
-/// What `--version` prints: etcd's four lines under etcd's name, a line of our own before them otherwise.
-pub fn version_text(compat: Compat, called_as_etcd: bool) -> String {
-    todo!("{compat:?} {called_as_etcd}")
-}
-
-/// The short usage.
-pub fn usage_text(program: &str) -> String {
-    todo!("{program}")
-}
-
-/// The long list of flags.
-pub fn help_text() -> String {
-    todo!()
-}
+#[cfg(test)]
+mod tests;

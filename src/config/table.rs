@@ -82,6 +82,23 @@ pub enum Unit {
     PerMillion,
 }
 
+impl Unit {
+    /// As help names it; nothing for plain numbers and text.
+    pub fn name(self) -> Option<&'static str> {
+        Some(match self {
+            Self::None => return None,
+            Self::Milliseconds => "milliseconds",
+            Self::Seconds => "seconds",
+            Self::Bytes => "bytes",
+            Self::Megabytes => "megabytes",
+            Self::Entries => "log entries",
+            Self::Files => "files",
+            Self::Years => "years",
+            Self::PerMillion => "per million",
+        })
+    }
+}
+
 /// Whether a running daemon can take a new value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reload {
@@ -752,14 +769,11 @@ pub const OPTIONS: &[OptionSpec] = &[
         .since(5)
         .unit(Unit::Years),
     opt(Group::Security, "cipher-suites", Kind::Words, "", "TLS 1.2 cipher suites; empty for the library's choice.")
-        .needs(Feature::Tls)
         .example("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"),
     opt(Group::Security, "tls-min-version", Kind::Text, "TLS1.2", "Lowest TLS version: TLS1.2, TLS1.3.")
-        .since(4)
-        .needs(Feature::Tls),
+        .since(4),
     opt(Group::Security, "tls-max-version", Kind::Text, "", "Highest TLS version: TLS1.2, TLS1.3; empty for the newest.")
         .since(4)
-        .needs(Feature::Tls)
         .example("TLS1.3"),
     opt(Group::Security, "cors", Kind::Origins, "*", "Origins that browsers may come from; * for all.").live(),
     opt(Group::Security, "host-whitelist", Kind::WordSet, "*", "Accepted Host values on plain HTTP; * for all.")
@@ -898,7 +912,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         "distributed-tracing-service-name",
         "etcd",
     ),
-    promoted("experimental-distributed-tracing-instance-id", Kind::Text, 5, "distributed-tracing-instance-id", ""),
+    promoted("experimental-distributed-tracing-instance-id", Kind::Text, 5, "distributed-tracing-instance-id", "").example("etcd1"),
     promoted("experimental-distributed-tracing-sampling-rate", Kind::Int, 5, "distributed-tracing-sampling-rate", "0"),
     gated("experimental-initial-corrupt-check", 3, "InitialCorruptCheck", "false"),
     gated("experimental-compact-hash-check-enabled", 5, "CompactHashCheck", "false"),
@@ -998,3 +1012,89 @@ pub const OPTIONS: &[OptionSpec] = &[
     ignored("test.coverprofile"),
     ignored("test.outputdir"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::config::Value;
+
+    /// Flags of etcd 3.3 to 3.8, one per line.
+    const ETCD_FLAGS: &str = include_str!("../../tests/config/etcd_flags.txt");
+
+    fn unique(texts: impl Iterator<Item = String>) {
+        let mut seen = BTreeSet::new();
+        for text in texts {
+            assert!(seen.insert(text.to_ascii_lowercase()), "{text} twice");
+        }
+    }
+
+    #[test]
+    fn every_option_of_etcd_is_in_the_table() {
+        let missing: Vec<_> = ETCD_FLAGS.lines().filter(|name| find(name).is_none()).collect();
+        assert_eq!(missing, Vec::<&str>::new());
+    }
+
+    #[test]
+    fn names_variables_and_keys_are_unique() {
+        unique(OPTIONS.iter().map(|spec| spec.name.to_owned()));
+        unique(OPTIONS.iter().map(OptionSpec::variable));
+        unique(OPTIONS.iter().filter_map(|spec| spec.yaml_path().map(str::to_owned)));
+    }
+
+    #[test]
+    fn every_name_is_found_by_flag_variable_and_key() {
+        for spec in OPTIONS {
+            assert_eq!(find(spec.name), Some(spec));
+            let by_variable = find_variable(&spec.variable());
+            assert_eq!(by_variable, Some(spec), "{}", spec.variable());
+            assert!(spec.yaml_path().is_none_or(|path| find_yaml(&path.to_ascii_uppercase()) == Some(spec)));
+        }
+    }
+
+    #[test]
+    fn every_default_and_every_example_is_allowed() {
+        for spec in OPTIONS {
+            for compat in Compat::ALL {
+                assert!(Value::parse(spec.kind, spec.default_for(compat)).is_ok(), "{}", spec.name);
+            }
+            assert!(Value::parse(spec.kind, spec.example).is_ok(), "{}", spec.name);
+            assert!(!spec.example.is_empty() || spec.kind == Kind::Ignored, "{} has no example", spec.name);
+        }
+    }
+
+    #[test]
+    fn successors_exist_and_read_the_same_kind_of_value() {
+        for spec in OPTIONS {
+            match spec.successor {
+                Successor::Option(name) => {
+                    let new = find(name).expect("in the table");
+                    assert!(new.is_current() && new.kind == spec.kind, "{} -> {name}", spec.name);
+                }
+                Successor::Gate(gate) => assert!(crate::config::gates::find(gate).is_some(), "{gate}"),
+                Successor::None | Successor::CaFile(_) | Successor::DebugLevel => {}
+            }
+        }
+    }
+
+    #[test]
+    fn old_names_tell_what_took_their_place() {
+        let text = |name: &str, compat, value| find(name).expect("in the table").deprecation(compat, value);
+        let told = "--experimental-corrupt-check-time is deprecated in v3.6 and will be decommissioned in v3.7. Use \
+                    '--corrupt-check-time' instead.";
+        assert_eq!(text("experimental-corrupt-check-time", Compat::V3_6, "1s").as_deref(), Some(told));
+        assert_eq!(text("experimental-corrupt-check-time", Compat::V3_5, "1s"), None);
+        let told = "--proxy is deprecated in 3.5 and will be decommissioned in 3.6.";
+        assert_eq!(text("proxy", Compat::V3_7, "off").as_deref(), Some(told));
+        for spec in OPTIONS.iter().filter(|spec| !spec.is_current() && spec.kind != Kind::Ignored) {
+            assert!(spec.deprecated.is_some(), "{} says nothing", spec.name);
+        }
+    }
+
+    #[test]
+    fn lower_case_names_are_no_variables() {
+        assert_eq!(find_variable("ETCD_name"), None);
+        assert_eq!(find_variable("NAME"), None);
+    }
+}

@@ -143,11 +143,11 @@ async fn serve(runtime: &Runtime, config: &Config, server: &Server, listeners: L
     let api = Api::new(handle.clone(), settings::serve_options(config), tasks.stop());
     for (url, socket) in listeners.peer {
         tracing::info!(address = url.url.as_str(), "serving peer traffic");
-        serve_socket(&mut tasks, &api, url, socket, Serves::Peers)?;
+        serve_socket(&mut tasks, &api, &url, socket, Serves::Peers)?;
     }
     for (url, socket) in listeners.metrics {
         tracing::info!(address = url.url.as_str(), "serving metrics");
-        serve_socket(&mut tasks, &api, url, socket, Serves::Metrics)?;
+        serve_socket(&mut tasks, &api, &url, socket, Serves::Metrics)?;
     }
     start_duties(&mut tasks, &handle);
     let joined = select! {
@@ -162,11 +162,11 @@ async fn serve(runtime: &Runtime, config: &Config, server: &Server, listeners: L
     let everything = if listeners.client_http.is_empty() { Serves::Everything } else { Serves::Grpc };
     for (url, socket) in listeners.client {
         announce(&url, "grpc+http");
-        serve_socket(&mut tasks, &api, url, socket, everything)?;
+        serve_socket(&mut tasks, &api, &url, socket, everything)?;
     }
     for (url, socket) in listeners.client_http {
         announce(&url, "http");
-        serve_socket(&mut tasks, &api, url, socket, Serves::Http)?;
+        serve_socket(&mut tasks, &api, &url, socket, Serves::Http)?;
     }
     tell_ready(&handle);
     let signal = select! {
@@ -194,32 +194,49 @@ async fn join(handle: &Handle) -> Result<()> {
 }
 
 fn start_duties(tasks: &mut Tasks, handle: &Handle) {
-    tasks.start("lease expiry", server::expire_leases(handle.clone()));
-    tasks.start("auto compaction", server::compact_by_itself(handle.clone()));
-    tasks.start("housekeeping", server::keep_house(handle.clone()));
+    start_duty(tasks, "lease expiry", server::expire_leases(handle.clone()));
+    start_duty(tasks, "auto compaction", server::compact_by_itself(handle.clone()));
+    start_duty(tasks, "housekeeping", server::keep_house(handle.clone()));
     tasks.start("status", report_status(handle.clone(), tasks.stop()));
     if let Some(period) = systemd::watchdog_period() {
         tasks.start("watchdog", feed_watchdog(handle.clone(), period, tasks.stop()));
     }
 }
 
-fn announce(url: &ListenUrl, traffic: &str) {
-    tracing::info!("ready to serve client requests");
-    tracing::info!(traffic, address = url.url.as_str(), "serving client traffic insecurely; this is strongly discouraged!");
+/// Duties end with the member; a stop ends them at once, wherever they are: what they do is safe to leave undone.
+fn start_duty(tasks: &mut Tasks, name: &'static str, duty: impl Future<Output = Result<(), Error>> + Send + 'static) {
+    let stop = tasks.stop();
+    tasks.start(name, async move {
+        select! {
+            outcome = duty => outcome,
+            () = stop.cancelled() => Ok(()),
+        }
+    });
 }
 
-fn serve_socket(tasks: &mut Tasks, api: &Arc<Api>, url: ListenUrl, socket: Socket, serves: Serves) -> Result<()> {
+fn announce(url: &ListenUrl, traffic: &str) {
+    tracing::info!("ready to serve client requests");
+    tracing::info!(
+        traffic,
+        address = url.url.as_str(),
+        "serving client traffic insecurely; this is strongly discouraged!"
+    );
+}
+
+fn serve_socket(tasks: &mut Tasks, api: &Arc<Api>, url: &ListenUrl, socket: Socket, serves: Serves) -> Result<()> {
     let (api, stop) = (Arc::clone(api), tasks.stop());
     match socket {
         Socket::Tcp(listener) => {
-            let listener = tokio::net::TcpListener::from_std(listener).with_context(|| format!("serving {}", url.url))?;
+            let listener =
+                tokio::net::TcpListener::from_std(listener).with_context(|| format!("serving {}", url.url))?;
             tasks.start("listener", async move {
                 api::serve(listener, api, serves, false, stop).await;
                 Ok(())
             });
         }
         Socket::Unix(listener) => {
-            let listener = tokio::net::UnixListener::from_std(listener).with_context(|| format!("serving {}", url.url))?;
+            let listener =
+                tokio::net::UnixListener::from_std(listener).with_context(|| format!("serving {}", url.url))?;
             tasks.start("listener", async move {
                 api::serve(listener, api, serves, false, stop).await;
                 Ok(())

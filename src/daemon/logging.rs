@@ -75,6 +75,9 @@ impl std::fmt::Debug for Control {
 
 impl Control {
     /// From here on records below `level` are dropped.
+    ///
+    /// # Errors
+    /// If the log is gone.
     pub fn set_level(&self, level: Level) -> Result<()> {
         self.level.reload(LevelFilter::from_level(level)).context("changing the log level")
     }

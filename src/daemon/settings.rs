@@ -20,7 +20,7 @@ const CACHE_BYTES: u64 = 16 << 20;
 ///
 /// # Errors
 /// A reported version that is no version, which only a defect in the table of versions can cause.
-pub fn server_options(config: &Config) -> anyhow::Result<server::Options> {
+pub(super) fn server_options(config: &Config) -> anyhow::Result<server::Options> {
     Ok(server::Options {
         name: config.member.name.clone(),
         client_urls: texts(&config.advertise.client),
@@ -54,7 +54,7 @@ pub fn server_options(config: &Config) -> anyhow::Result<server::Options> {
 
 /// The founding members. Other ways of finding a cluster are refused when options are read, as long as they do not
 /// exist.
-pub fn bootstrap(config: &Config) -> Bootstrap {
+pub(super) fn bootstrap(config: &Config) -> Bootstrap {
     let initial_cluster = match &config.bootstrap.method {
         BootstrapMethod::Static(members) => members.0.iter().map(|(name, urls)| (name.clone(), texts(urls))).collect(),
         _ => BTreeMap::new(),
@@ -63,7 +63,7 @@ pub fn bootstrap(config: &Config) -> Bootstrap {
 }
 
 /// What the client listeners serve.
-pub fn serve_options(config: &Config) -> ServeOptions {
+pub(super) fn serve_options(config: &Config) -> ServeOptions {
     ServeOptions {
         request_bytes_max: config.limits.request_bytes_max,
         txn_ops_max: config.limits.txn_ops_max,
@@ -82,7 +82,7 @@ pub fn serve_options(config: &Config) -> ServeOptions {
 }
 
 /// Where log records go, and which.
-pub fn log_options(config: &Config) -> logging::Options {
+pub(super) fn log_options(config: &Config) -> logging::Options {
     logging::Options {
         level: match config.log.level {
             LogLevel::Debug => Level::DEBUG,

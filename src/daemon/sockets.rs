@@ -13,7 +13,7 @@ use crate::config::{Bind, ListenUrl};
 
 /// One listening socket, not yet served.
 #[derive(Debug)]
-pub enum Socket {
+pub(super) enum Socket {
     /// TCP.
     Tcp(TcpListener),
     /// A socket file.
@@ -22,11 +22,11 @@ pub enum Socket {
 
 /// Sockets passed by socket activation, each taken at most once.
 #[derive(Debug, Default)]
-pub struct Inherited(Vec<TcpListener>);
+pub(super) struct Inherited(Vec<TcpListener>);
 
 impl Inherited {
     /// What systemd passed to this process.
-    pub fn of_process() -> Self {
+    pub(super) fn of_process() -> Self {
         Self(super::systemd::inherited_listeners())
     }
 
@@ -34,7 +34,9 @@ impl Inherited {
     fn take(&mut self, addresses: &[SocketAddr]) -> Option<TcpListener> {
         let matches = |listener: &TcpListener| {
             listener.local_addr().is_ok_and(|local| {
-                addresses.iter().any(|wanted| *wanted == local || (wanted.port() == local.port() && local.ip().is_unspecified()))
+                addresses
+                    .iter()
+                    .any(|wanted| *wanted == local || (wanted.port() == local.port() && local.ip().is_unspecified()))
             })
         };
         let place = self.0.iter().position(matches)?;
@@ -42,7 +44,7 @@ impl Inherited {
     }
 
     /// Sockets nobody asked for; the unit and the options disagree.
-    pub fn unused(&self) -> Vec<SocketAddr> {
+    pub(super) fn unused(&self) -> Vec<SocketAddr> {
         self.0.iter().filter_map(|listener| listener.local_addr().ok()).collect()
     }
 }
@@ -51,7 +53,7 @@ impl Inherited {
 ///
 /// # Errors
 /// In etcd's words, with the address.
-pub fn bind(url: &ListenUrl, inherited: &mut Inherited) -> Result<Socket> {
+pub(super) fn bind(url: &ListenUrl, inherited: &mut Inherited) -> Result<Socket> {
     match &url.bind {
         Bind::Unix(path) => Ok(Socket::Unix(bind_file(path)?)),
         Bind::Any(port) => bind_tcp(url, &any(*port), inherited),
@@ -59,7 +61,7 @@ pub fn bind(url: &ListenUrl, inherited: &mut Inherited) -> Result<Socket> {
         Bind::Localhost(port) => {
             let addresses = ("localhost", *port).to_socket_addrs().context("resolving localhost")?;
             let mut addresses: Vec<_> = addresses.collect();
-            addresses.sort_by_key(|address| address.is_ipv6());
+            addresses.sort_by_key(SocketAddr::is_ipv6);
             bind_tcp(url, addresses.get(..1).unwrap_or_default(), inherited)
         }
     }
@@ -67,10 +69,7 @@ pub fn bind(url: &ListenUrl, inherited: &mut Inherited) -> Result<Socket> {
 
 /// Both families where the system has IPv6, else IPv4 alone.
 fn any(port: u16) -> [SocketAddr; 2] {
-    [
-        SocketAddr::new(IpAddr::from([0_u16; 8]), port),
-        SocketAddr::new(IpAddr::from([0_u8; 4]), port),
-    ]
+    [SocketAddr::new(IpAddr::from([0_u16; 8]), port), SocketAddr::new(IpAddr::from([0_u8; 4]), port)]
 }
 
 fn bind_tcp(url: &ListenUrl, addresses: &[SocketAddr], inherited: &mut Inherited) -> Result<Socket> {
@@ -83,7 +82,10 @@ fn bind_tcp(url: &ListenUrl, addresses: &[SocketAddr], inherited: &mut Inherited
                 io::ErrorKind::PermissionDenied => "bind: permission denied".to_owned(),
                 _ => format!("bind: {cause}"),
             };
-            anyhow::anyhow!("listen tcp {address}: {reason} ({}): stop what listens there, or choose another address", url.url)
+            anyhow::anyhow!(
+                "listen tcp {address}: {reason} ({}): stop what listens there, or choose another address",
+                url.url
+            )
         })?,
     };
     listener.set_nonblocking(true).context("setting a listener to non-blocking")?;
@@ -108,7 +110,10 @@ fn first_bound(addresses: &[SocketAddr]) -> Result<TcpListener, (SocketAddr, io:
 fn bind_file(path: &Path) -> Result<UnixListener> {
     if let Ok(metadata) = fs::symlink_metadata(path) {
         if !metadata.file_type().is_socket() {
-            bail!("listen unix {}: there is a file that is not a socket: remove it, or choose another path", path.display());
+            bail!(
+                "listen unix {}: there is a file that is not a socket: remove it, or choose another path",
+                path.display()
+            );
         }
         if std::os::unix::net::UnixStream::connect(path).is_ok() {
             bail!("listen unix {}: bind: address already in use", path.display());

@@ -61,16 +61,16 @@ impl ApplyThread {
             }
             let shared = Arc::clone(&self.shared);
             let busy = shared.pulse(Thread::Apply);
-            let entries = orders.drain(..).flat_map(|ApplyOrder::Entries(entries)| entries).collect();
-            if let Err(failure) = self.apply_all(entries).and_then(|()| self.compact_if_due()) {
+            let entries: Vec<Entry> = orders.drain(..).flat_map(|ApplyOrder::Entries(entries)| entries).collect();
+            if let Err(failure) = self.apply_all(&entries).and_then(|()| self.compact_if_due()) {
                 return shared.fail(failure);
             }
             drop(busy);
         }
     }
 
-    fn apply_all(&mut self, entries: Vec<Entry>) -> Result<(), ServerFailure> {
-        let mut rest = entries.as_slice();
+    fn apply_all(&mut self, entries: &[Entry]) -> Result<(), ServerFailure> {
+        let mut rest = entries;
         while !rest.is_empty() {
             let (group, later) = rest.split_at(group_length(rest));
             self.apply_group(group)?;
@@ -86,7 +86,9 @@ impl ApplyThread {
         self.applier.observe_disk(self.shared.disk_bytes.load(std::sync::atomic::Ordering::Relaxed));
         let mut applied = self.applier.apply(group).map_err(ServerFailure::Apply)?;
         // 2. Raft and lease countdowns learn what the entries mean before anybody can act on the answers.
-        applied.iter().for_each(|entry| self.take_effects(entry));
+        for entry in &applied {
+            self.take_effects(entry);
+        }
         // 3. The watch hub has the events before any reader can see the revision, so that no created watcher misses one.
         let changes: Vec<Arc<Changes>> = applied.iter_mut().filter_map(|entry| entry.changes.take()).collect();
         let state = self.applier.published();
@@ -105,7 +107,8 @@ impl ApplyThread {
     }
 
     fn tell_watchers(&self, changes: Vec<Arc<Changes>>, state: super::State) {
-        if self.shared.watch.push(WatchOrder::Changes(changes, Box::new(state))).is_err() && !self.shared.is_stopping() {
+        if self.shared.watch.push(WatchOrder::Changes(changes, Box::new(state))).is_err() && !self.shared.is_stopping()
+        {
             self.shared.fail(ServerFailure::Overrun { thread: "watch" });
         }
     }

@@ -42,7 +42,9 @@ pub enum DataDirError {
         cause: io::Error,
     },
     /// Another process holds the lock.
-    #[error("data directory {path} is in use by another process: stop that process, or give this member its own --data-dir")]
+    #[error(
+        "data directory {path} is in use by another process: stop that process, or give this member its own --data-dir"
+    )]
     InUse {
         /// The directory.
         path: PathBuf,
@@ -56,7 +58,9 @@ pub enum DataDirError {
         path: PathBuf,
     },
     /// A format of the future, or no format of ours.
-    #[error("{path} says {found:?}, and this version reads \"quorate {FORMAT_VERSION}\": use the version that wrote the directory, or an empty --data-dir")]
+    #[error(
+        "{path} says {found:?}, and this version reads \"quorate {FORMAT_VERSION}\": use the version that wrote the directory, or an empty --data-dir"
+    )]
     Format {
         /// The FORMAT file.
         path: PathBuf,
@@ -64,13 +68,17 @@ pub enum DataDirError {
         found: String,
     },
     /// Files of a member without the marker that says whose they are.
-    #[error("data directory {path} has a member/ but no FORMAT file: restore the directory from a backup, or give this member an empty --data-dir")]
+    #[error(
+        "data directory {path} has a member/ but no FORMAT file: restore the directory from a backup, or give this member an empty --data-dir"
+    )]
     Unmarked {
         /// The directory.
         path: PathBuf,
     },
     /// One of log and state is there without the other.
-    #[error("{present} exists but {missing} does not: restore the missing part from a backup (was --wal-dir changed?), or give this member an empty --data-dir")]
+    #[error(
+        "{present} exists but {missing} does not: restore the missing part from a backup (was --wal-dir changed?), or give this member an empty --data-dir"
+    )]
     Torn {
         /// What is there.
         present: PathBuf,
@@ -196,8 +204,12 @@ fn create(path: &Path) -> Result<(), DataDirError> {
 
 fn lock(root: &Path) -> Result<File, DataDirError> {
     let path = root.join("LOCK");
-    let file =
-        File::options().create(true).truncate(false).write(true).open(&path).map_err(DataDirError::io("opening", &path))?;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(DataDirError::io("opening", &path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => Err(DataDirError::InUse { path: root.to_owned() }),

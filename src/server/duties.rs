@@ -44,10 +44,7 @@ const SWEEP: Duration = Duration::from_secs(5);
 pub async fn join(handle: &Handle) -> Result<(), ServerError> {
     let options = &handle.shared.options;
     let attributes = Attributes { name: options.name.clone(), client_urls: options.client_urls.clone() };
-    let request = ClusterMemberAttrSetRequest {
-        member_id: handle.member_id().0,
-        member_attributes: Some(attributes),
-    };
+    let request = ClusterMemberAttrSetRequest { member_id: handle.member_id().0, member_attributes: Some(attributes) };
     let request = InternalRaftRequest { cluster_member_attr_set: Some(request), ..Default::default() };
     insist(handle, || request.clone()).await?;
     tracing::info!(
@@ -124,10 +121,8 @@ pub async fn expire_leases(handle: Handle) -> Result<(), Error> {
 
 async fn revoke(handle: &Handle, expired: Vec<LeaseId>) {
     let revocations = stream::iter(expired).map(|lease| async move {
-        let request = InternalRaftRequest {
-            lease_revoke: Some(LeaseRevokeRequest { id: lease.0 }),
-            ..Default::default()
-        };
+        let request =
+            InternalRaftRequest { lease_revoke: Some(LeaseRevokeRequest { id: lease.0 }), ..Default::default() };
         if let Err(why) = handle.propose(request).await {
             tracing::warn!(lease_id = %lease, %why, "failed to revoke lease");
         }

@@ -116,7 +116,8 @@ impl Handle {
         }
         let pending = Pending;
         metrics::PROPOSALS_PENDING.inc();
-        let outcome = timeout(shared.options.request_timeout, self.submit(Proposal { id, payload: payload.into() })).await;
+        let outcome =
+            timeout(shared.options.request_timeout, self.submit(Proposal { id, payload: payload.into() })).await;
         drop(pending);
         outcome.unwrap_or_else(|_| {
             metrics::PROPOSALS_FAILED.inc();

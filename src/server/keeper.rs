@@ -164,11 +164,7 @@ fn tree(cluster: &Cluster) -> v2json::Tree {
 }
 
 fn tree_member(member: &crate::membership::Member) -> v2json::TreeMember {
-    let attributes = member.is_started().then(|| (member.attributes.name.clone(), member.attributes.client_urls.clone()));
-    v2json::TreeMember {
-        id: member.id,
-        peer_urls: member.peer_urls.clone(),
-        is_learner: member.is_learner,
-        attributes,
-    }
+    let attributes =
+        member.is_started().then(|| (member.attributes.name.clone(), member.attributes.client_urls.clone()));
+    v2json::TreeMember { id: member.id, peer_urls: member.peer_urls.clone(), is_learner: member.is_learner, attributes }
 }

@@ -74,7 +74,9 @@ pub enum ServerFailure {
     #[error("the state failed: check the disk, then restart the member")]
     Keeper(#[source] KeeperError),
     /// This member acknowledged entries it no longer has.
-    #[error("the log ends at {last}, but this member acknowledged {acknowledged}: remove it from the cluster and add it again")]
+    #[error(
+        "the log ends at {last}, but this member acknowledged {acknowledged}: remove it from the cluster and add it again"
+    )]
     LogLost {
         /// The last acknowledged entry.
         acknowledged: LogIndex,

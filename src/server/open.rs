@@ -55,7 +55,9 @@ pub enum OpenError {
     #[error(transparent)]
     Founding(#[from] FoundingError),
     /// `name` is not among the founding members.
-    #[error("couldn't find local name {0:?} in the initial cluster configuration: add {0:?}=URL to --initial-cluster, or correct --name")]
+    #[error(
+        "couldn't find local name {0:?} in the initial cluster configuration: add {0:?}=URL to --initial-cluster, or correct --name"
+    )]
     NotFounding(String),
     /// The state.
     #[error("opening the state in {path}")]

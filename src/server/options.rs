@@ -11,6 +11,7 @@ pub const APPLY_GAP_MAX: u64 = 5_000;
 
 /// How a member behaves.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "one switch per option, named as the option is")]
 pub struct Options {
     /// `name`, published to the cluster.
     pub name: String,

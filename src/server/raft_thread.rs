@@ -158,7 +158,9 @@ impl RaftThread {
             DropReason::Overloaded => Rejection::TooManyRequests,
             _ => Rejection::ProposalDropped,
         };
-        ids.iter().for_each(|id| self.shared.waiters.answer(*id, || Err(why)));
+        for id in ids {
+            self.shared.waiters.answer(*id, || Err(why));
+        }
     }
 
     fn take_standing(&self, from: Standing, to: Standing) {

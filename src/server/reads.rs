@@ -13,11 +13,11 @@ use tokio::sync::oneshot;
 use crate::types::{LogIndex, Rejection, RequestId};
 
 /// How a read ended before it could start.
-pub type Confirmed = Result<(), Rejection>;
+pub(super) type Confirmed = Result<(), Rejection>;
 
 /// Readers by how far they have come.
 #[derive(Debug, Default)]
-pub struct Reads {
+pub(super) struct Reads {
     state: Mutex<State>,
 }
 
@@ -33,7 +33,7 @@ struct State {
 
 impl Reads {
     /// Joins the next round. The flag says whether the raft thread has to be told: true for the first in line.
-    pub fn join(&self) -> (oneshot::Receiver<Confirmed>, bool) {
+    pub(super) fn join(&self) -> (oneshot::Receiver<Confirmed>, bool) {
         let (sender, receiver) = oneshot::channel();
         let mut state = self.lock();
         let first = state.waiting.is_empty();
@@ -43,10 +43,14 @@ impl Reads {
 
     /// Starts a round with everybody waiting; false if nobody is left. Earlier rounds whose callers all gave up are
     /// returned, so that raft can forget them.
-    pub fn start_round(&self, context: RequestId) -> (bool, Vec<RequestId>) {
+    pub(super) fn start_round(&self, context: RequestId) -> (bool, Vec<RequestId>) {
         let mut state = self.lock();
-        let abandoned: Vec<RequestId> =
-            state.rounds.iter().filter(|(_, readers)| readers.iter().all(oneshot::Sender::is_closed)).map(|(id, _)| *id).collect();
+        let abandoned: Vec<RequestId> = state
+            .rounds
+            .iter()
+            .filter(|(_, readers)| readers.iter().all(oneshot::Sender::is_closed))
+            .map(|(id, _)| *id)
+            .collect();
         for id in &abandoned {
             state.rounds.remove(id);
         }
@@ -61,7 +65,7 @@ impl Reads {
 
     /// Raft has confirmed the round: its readers may go on once `index` is applied. `applied` is asked under the lock
     /// that [`Reads::applied`] takes, so that no reader misses its index.
-    pub fn confirm(&self, context: RequestId, index: LogIndex, applied: impl Fn() -> LogIndex) {
+    pub(super) fn confirm(&self, context: RequestId, index: LogIndex, applied: impl Fn() -> LogIndex) {
         let mut state = self.lock();
         let Some(mut readers) = state.rounds.remove(&context) else { return };
         if index <= applied() {
@@ -72,7 +76,7 @@ impl Reads {
     }
 
     /// The state now includes `index`, and readers have been given it.
-    pub fn applied(&self, index: LogIndex) {
+    pub(super) fn applied(&self, index: LogIndex) {
         let mut state = self.lock();
         if state.applying.is_empty() {
             return;
@@ -84,19 +88,19 @@ impl Reads {
     }
 
     /// Ends every round that is not confirmed, because the leader that would confirm it is gone.
-    pub fn fail_rounds(&self, why: Rejection) {
+    pub(super) fn fail_rounds(&self, why: Rejection) {
         let rounds = std::mem::take(&mut self.lock().rounds);
         answer(rounds.into_values().flatten(), Err(why));
     }
 
     /// Ends one round.
-    pub fn fail_round(&self, context: RequestId, why: Rejection) {
+    pub(super) fn fail_round(&self, context: RequestId, why: Rejection) {
         let readers = self.lock().rounds.remove(&context);
         answer(readers.into_iter().flatten(), Err(why));
     }
 
     /// Ends everything; the member stops.
-    pub fn fail_all(&self, why: Rejection) {
+    pub(super) fn fail_all(&self, why: Rejection) {
         let state = std::mem::take(&mut *self.lock());
         answer(state.waiting, Err(why));
         answer(state.rounds.into_values().chain(state.applying.into_values()).flatten(), Err(why));
@@ -109,7 +113,12 @@ impl Reads {
 
 /// Readers that went away hear nothing.
 fn answer(readers: impl IntoIterator<Item = oneshot::Sender<Confirmed>>, how: Confirmed) {
-    readers.into_iter().for_each(|reader| drop(reader.send(how)));
+    for reader in readers {
+        let gone = reader.send(how).is_err();
+        if gone {
+            tracing::trace!("a reader gave up before its round was confirmed");
+        }
+    }
 }
 
 #[cfg(test)]

@@ -100,7 +100,7 @@ pub(super) type Reply = Result<Response, Rejection>;
 
 /// One member's shared state.
 #[derive(Debug)]
-pub struct Shared {
+pub(super) struct Shared {
     pub(super) options: Options,
     pub(super) identity: Identity,
     pub(super) clock: SystemClock,

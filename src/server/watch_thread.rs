@@ -8,7 +8,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::Ordering,
         mpsc::{self, SyncSender},
     },
     time::Duration,
@@ -184,7 +184,9 @@ pub(super) fn run(shared: Arc<Shared>) {
     let (rounds, to_read) = mpsc::sync_channel::<(Vec<CatchUp>, State)>(1);
     let for_reader = Arc::clone(&shared);
     let reader = super::spawn("watch-past", move || {
-        to_read.into_iter().for_each(|(round, state)| read_round(&for_reader, round, &state));
+        for (round, state) in to_read {
+            read_round(&for_reader, round, &state);
+        }
     });
     if let Err(cause) = reader {
         return shared.fail(ServerFailure::Thread(cause));
@@ -192,7 +194,17 @@ pub(super) fn run(shared: Arc<Shared>) {
     let view = &shared.published().view;
     let hub = Hub::new(view.revision(), view.compact_revision());
     let state = State::clone(&shared.published());
-    WatchThread { hub, state, streams: HashMap::new(), tokens: HashMap::new(), rounds, reading: false, next_stats: Duration::ZERO, shared }.run();
+    WatchThread {
+        hub,
+        state,
+        streams: HashMap::new(),
+        tokens: HashMap::new(),
+        rounds,
+        reading: false,
+        next_stats: Duration::ZERO,
+        shared,
+    }
+    .run();
 }
 
 fn read_round(shared: &Shared, round: Vec<CatchUp>, state: &State) {
@@ -371,14 +383,11 @@ impl WatchThread {
 }
 
 /// From half of the hub's room on, room taken by the client is returned at once instead of with the next delivery.
-const HUNGRY_RESPONSES: usize = (ROOM_RESPONSES / 2) as usize;
-const HUNGRY_BYTES: usize = (ROOM_BYTES / 2) as usize;
+const HUNGRY_RESPONSES: usize = ROOM_RESPONSES / 2;
+const HUNGRY_BYTES: usize = ROOM_BYTES / 2;
 
 /// Scatters consecutive numbers (the finalizer of splitmix64).
 fn spread(token: Token) -> u64 {
     let mixed = (token ^ (token >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb) >> 1
 }
-
-/// The next stream's token.
-pub(super) type NextToken = AtomicU64;

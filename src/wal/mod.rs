@@ -9,15 +9,32 @@
 //! - After a failed write or sync the log is poisoned: every later call fails, and only a restart reads what is there.
 //! - Only the end of the last segment can be torn, and only there is a broken record cut off (a copy stays beside it,
 //!   `.broken`). A broken record anywhere else is refused, naming file and offset.
+//! - What [`Wal::open`] returns is durable: it may have been read from the page cache of a process that was killed
+//!   before its sync.
 //! - No length read from a file is trusted: nothing is allocated beyond what the file holds.
+
+use std::{io, path::PathBuf};
 
 use thiserror::Error;
 
 use crate::{
-    disk::Directory,
     pb::{raftpb, walpb},
     types::{ClusterId, LogIndex, MemberId, Term},
 };
+
+mod map;
+mod reader;
+mod record;
+mod scan;
+mod segment;
+mod writer;
+
+pub use reader::{Reader, Survey, survey};
+pub use record::{Frame, RECORD_BYTES_MAX, decode_frame};
+pub use writer::Wal;
+
+#[cfg(test)]
+mod tests;
 
 /// A segment is closed after the batch that fills it to here; etcd's size.
 pub const SEGMENT_BYTES: u64 = 64_000_000;
@@ -62,7 +79,7 @@ pub struct Log {
     pub metadata: Metadata,
     /// The last hard state; zeros if there is none.
     pub hard_state: raftpb::HardState,
-    /// The position before the first readable entry, with its term.
+    /// The position before the first readable entry, with its term. Never after what is applied.
     pub start: (LogIndex, Term),
     /// Terms of the readable entries, oldest first.
     pub terms: Vec<TermRun>,
@@ -77,122 +94,143 @@ pub struct Log {
 /// A torn end that was cut off.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Repair {
-    /// The segment.
+    /// The segment. Its former contents are in a file of this name with `.broken` appended.
     pub file: String,
     /// Where it ends now.
     pub offset: u64,
+    /// What was found there.
+    pub what: &'static str,
 }
 
 /// The log could not be read or written.
 #[derive(Debug, Error)]
 pub enum WalError {
-    /// Something is wrong with the files.
-    #[error("write-ahead log: {0}")]
-    Other(String),
+    /// The operating system refuses.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Its answer.
+        #[source]
+        cause: io::Error,
+    },
+    /// There is a log already.
+    #[error("{} holds a write-ahead log already; start without forming a new cluster, or move it away", path.display())]
+    Exists {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// There is no log.
+    #[error("{} holds no write-ahead log", path.display())]
+    Missing {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Another process uses the log.
+    #[error("{} is locked by another process; is this member running already?", path.display())]
+    Locked {
+        /// The segment.
+        path: PathBuf,
+    },
+    /// A segment is gone.
+    #[error(
+        "segments are missing between {} and {}; \
+         bring them back, or remove this member from the cluster and add it again",
+        before.display(), after.display()
+    )]
+    MissingSegment {
+        /// The last segment before the gap.
+        before: PathBuf,
+        /// The first segment after it.
+        after: PathBuf,
+    },
+    /// A record is damaged where no interrupted write can have damaged it.
+    #[error(
+        "{} is damaged at offset {offset}: {what}; this is no interrupted write: check the disk, \
+         then remove this member from the cluster and add it again, or restore from a snapshot",
+        path.display()
+    )]
+    Corrupt {
+        /// The segment.
+        path: PathBuf,
+        /// Where the damaged record begins.
+        offset: u64,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// A record of a kind this version does not know.
+    #[error(
+        "{} holds a record of unknown type {kind} at offset {offset}; \
+         it was written by a newer version: start the version that wrote it",
+        path.display()
+    )]
+    UnknownRecord {
+        /// The segment.
+        path: PathBuf,
+        /// Where the record begins.
+        offset: u64,
+        /// Its type.
+        kind: i64,
+    },
+    /// The log has dropped what the state machine needs next.
+    #[error(
+        "the log starts after entry {start}, but the state has applied only {applied}; \
+         remove this member from the cluster and add it again, or restore from a snapshot"
+    )]
+    StartsAfter {
+        /// What the log starts after.
+        start: LogIndex,
+        /// What the state machine holds.
+        applied: LogIndex,
+    },
+    /// A snapshot was received and logged, but the state machine does not hold it: finish its installation, then open
+    /// the log with its position.
+    #[error("the log begins with the snapshot at {index}, but the state has applied only {applied}")]
+    SnapshotAhead {
+        /// The snapshot's index.
+        index: LogIndex,
+        /// Its term.
+        term: Term,
+        /// What the state machine holds.
+        applied: LogIndex,
+    },
+    /// State and log are not of one history.
+    #[error(
+        "entry {index} is of term {log} in the log but of term {state} in the state; \
+         the two are not from the same member: check the data directories"
+    )]
+    OtherHistory {
+        /// The state machine's position.
+        index: LogIndex,
+        /// Its term in the log.
+        log: Term,
+        /// Its term in the state machine.
+        state: Term,
+    },
+    /// A write or sync failed before. Nothing more is written.
+    #[error("the log is closed after a failed write to {}; restart the member", path.display())]
+    Poisoned {
+        /// The segment.
+        path: PathBuf,
+    },
+    /// The record is longer than any reader accepts.
+    #[error("an entry of {bytes} bytes is too long for the log")]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// The entry is not readable any more, or not yet.
+    #[error("entry {index} is not in the log files")]
+    Gone {
+        /// The entry.
+        index: LogIndex,
+    },
 }
 
-/// A log open for appending. Belongs to one thread.
-#[derive(Debug)]
-pub struct Wal<D: Directory> {
-    directory: D,
-}
-
-/// Reads entries back while the log is being written. Clones share the map of the log.
-#[derive(Clone, Debug)]
-pub struct Reader<D: Directory> {
-    directory: D,
-}
-
-impl<D: Directory> Wal<D> {
-    /// Whether `directory` holds a log.
-    ///
-    /// # Errors
-    /// If it cannot be listed.
-    pub fn exists(directory: &D) -> Result<bool, WalError> {
-        let names = directory.names().map_err(|error| WalError::Other(error.to_string()))?;
-        Ok(!names.is_empty())
-    }
-
-    /// Creates the first segment, durably.
-    ///
-    /// # Errors
-    /// If there is a log already, or on failure to write.
-    pub fn create(directory: D, metadata: Metadata, options: &Options) -> Result<Self, WalError> {
-        let _ = (metadata, options);
-        Ok(Self { directory })
-    }
-
-    /// Opens the log to go on after `applied`, the position (and its term) of the durable state: reads from the
-    /// segment that holds it, repairs a torn end, and locks every segment.
-    ///
-    /// # Errors
-    /// If the log is damaged, foreign, locked, starts after `applied` or contradicts its term.
-    pub fn open(directory: D, applied: (LogIndex, Term), options: &Options) -> Result<(Self, Log), WalError> {
-        let _ = (directory, applied, options);
-        Err(WalError::Other(String::new()))
-    }
-
-    /// Adds entries, then the hard state, to the batch being built. The first entry may replace earlier ones.
-    ///
-    /// # Errors
-    /// If the log is poisoned or a write fails: a large batch is written as it grows.
-    pub fn append(&mut self, entries: &[raftpb::Entry], state: Option<&raftpb::HardState>) -> Result<(), WalError> {
-        let _ = (entries, state, &mut self.directory);
-        Ok(())
-    }
-
-    /// Adds a snapshot mark: the state at this index is durable outside the log. A mark that does not match the
-    /// log's own entry replaces the whole log before it.
-    ///
-    /// # Errors
-    /// As [`Wal::append`].
-    pub fn mark_snapshot(&mut self, snapshot: &walpb::Snapshot) -> Result<(), WalError> {
-        let _ = (snapshot, &mut self.directory);
-        Ok(())
-    }
-
-    /// Writes the batch without making it durable (a hard state of which only the commit index changed).
-    ///
-    /// # Errors
-    /// As [`Wal::append`].
-    pub fn flush(&mut self) -> Result<(), WalError> {
-        let _ = &mut self.directory;
-        Ok(())
-    }
-
-    /// Writes the batch and makes everything appended so far durable: one write, one `fdatasync`.
-    ///
-    /// # Errors
-    /// On failure to write or sync, which poisons the log.
-    pub fn sync(&mut self) -> Result<(), WalError> {
-        let _ = &mut self.directory;
-        Ok(())
-    }
-
-    /// Removes segments that hold nothing after `index`, oldest first, as long as more than `keep` remain. Returns
-    /// how many were removed.
-    ///
-    /// # Errors
-    /// On failure to remove.
-    pub fn release(&mut self, index: LogIndex, keep: usize) -> Result<usize, WalError> {
-        let _ = (index, keep, &mut self.directory);
-        Ok(0)
-    }
-
-    /// A reader for another thread.
-    pub fn reader(&self) -> Reader<D> {
-        Reader { directory: self.directory.clone() }
-    }
-}
-
-impl<D: Directory> Reader<D> {
-    /// Entries from `first` to `last`, at most; stops after the entry that makes their encoded size exceed
-    /// `bytes_max`. At least one entry.
-    ///
-    /// # Errors
-    /// If the entries are gone or damaged.
-    pub fn entries(&self, first: LogIndex, last: LogIndex, bytes_max: usize) -> Result<Vec<raftpb::Entry>, WalError> {
-        let _ = (first, last, bytes_max, &self.directory);
-        Ok(Vec::new())
+impl WalError {
+    fn io(action: &'static str, path: PathBuf, cause: io::Error) -> Self {
+        Self::Io { action, path, cause }
     }
 }

@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::slab::Key;
 use crate::types::Ticks;
 
-/// Responses that may wait for a stream's client before its watchers turn into cursors (etcd's channel holds as many).
-pub const ROOM_RESPONSES: i64 = 128;
+/// Responses that may wait for a stream's client before its watchers turn into cursors (they are a few numbers and
+/// shared bytes each; a thousand watchers of one stream must fit several times).
+pub const ROOM_RESPONSES: usize = 4_096;
 /// Bytes of events that may wait for a stream's client; one response may exceed it.
-pub const ROOM_BYTES: i64 = 1024 * 1024;
+pub const ROOM_BYTES: usize = 1024 * 1024;
 /// Bytes of events that may wait while a stream still gets pieces of the past: with a piece of
 /// [`super::HISTORY_BYTES_MAX`] on top a stream holds half a mebibyte of its own, whatever its client does.
-pub(super) const ROOM_BYTES_CATCH_UP: i64 = 256 * 1024;
+pub(super) const ROOM_BYTES_CATCH_UP: usize = 256 * 1024;
 
 /// Names a stream of one [`super::Hub`]; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,9 +24,9 @@ pub(super) struct Stream {
     pub(super) ids: BTreeMap<i64, Option<Key>>,
     next_id: i64,
     /// Responses on their way.
-    pub(super) responses: i64,
+    pub(super) responses: usize,
     /// Their bytes of events.
-    pub(super) bytes: i64,
+    pub(super) bytes: usize,
     /// Watchers with a cursor that wait for room.
     pub(super) parked: Vec<Key>,
     /// Watchers that are not synced.
@@ -77,12 +78,12 @@ impl Stream {
 
     pub(super) fn take_room(&mut self, bytes: usize) {
         self.responses += 1;
-        self.bytes += i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.bytes += bytes;
     }
 
     pub(super) fn return_room(&mut self, responses: usize, bytes: usize) {
-        self.responses = (self.responses - i64::try_from(responses).unwrap_or(i64::MAX)).max(0);
-        self.bytes = (self.bytes - i64::try_from(bytes).unwrap_or(i64::MAX)).max(0);
+        self.responses = self.responses.saturating_sub(responses);
+        self.bytes = self.bytes.saturating_sub(bytes);
     }
 
     /// Whether every watcher has got, or will never get, everything up to `revision`.

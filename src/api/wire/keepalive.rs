@@ -23,7 +23,7 @@ use crate::clock::{self, Clock as _};
 /// Strikes a client is forgiven.
 const STRIKES_MAX: u32 = 2;
 /// Least time between pings while no call runs.
-const IDLE_PING_MIN: Duration = Duration::from_secs(2 * 60 * 60);
+const IDLE_PING_MIN: Duration = Duration::from_hours(2);
 /// Bytes a client sends before its first frame.
 const PREFACE_BYTES: usize = 24;
 const HEADER_BYTES: usize = 9;
