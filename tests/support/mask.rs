@@ -27,8 +27,14 @@ impl Mask {
 
     /// Adds a lease, which texts show in either base.
     pub fn add_lease(&mut self, lease: i64) {
+        self.names.push((format!("{lease:016x}"), "LEASE"));
         self.names.push((format!("{lease:x}"), "LEASE"));
         self.names.push((lease.to_string(), "LEASE"));
+    }
+
+    /// The id of the member, in hexadecimal.
+    pub fn member(&self) -> &str {
+        self.names.iter().find(|(_, name)| *name == "MEMBER").map_or("", |(id, _)| id)
     }
 
     pub fn apply(&self, text: &str) -> String {
