@@ -44,6 +44,8 @@ pub enum Output {
     Stderr,
     /// Standard output.
     Stdout,
+    /// The journal's native socket.
+    Journal,
     /// A file, appended to, created with mode 0600.
     File(std::path::PathBuf),
 }
@@ -73,6 +75,9 @@ impl std::fmt::Debug for Control {
 
 impl Control {
     /// From here on records below `level` are dropped.
+    ///
+    /// # Errors
+    /// If the log is gone.
     pub fn set_level(&self, level: Level) -> Result<()> {
         self.level.reload(LevelFilter::from_level(level)).context("changing the log level")
     }
@@ -104,6 +109,7 @@ fn panic_text(panic: &std::panic::PanicHookInfo<'_>) -> String {
 enum Sink {
     Stderr,
     Stdout,
+    Journal,
     File(Mutex<File>),
 }
 
@@ -112,16 +118,18 @@ impl Sink {
         Ok(match output {
             Output::Stderr => Self::Stderr,
             Output::Stdout => Self::Stdout,
+            Output::Journal => Self::Journal,
             Output::File(path) => Self::File(Mutex::new(open_file(path)?)),
         })
     }
 
     /// Errors are dropped on purpose: there is nowhere left to report them.
-    fn write(&self, line: &[u8]) {
+    fn write(&self, level: Level, line: &str) {
         let written: io::Result<()> = match self {
-            Self::Stderr => io::stderr().lock().write_all(line),
-            Self::Stdout => io::stdout().lock().write_all(line),
-            Self::File(file) => file.lock().map_or(Ok(()), |mut file| file.write_all(line)),
+            Self::Journal => super::systemd::journal(priority(level), line.trim_end()),
+            Self::Stderr => io::stderr().lock().write_all(line.as_bytes()),
+            Self::Stdout => io::stdout().lock().write_all(line.as_bytes()),
+            Self::File(file) => file.lock().map_or(Ok(()), |mut file| file.write_all(line.as_bytes())),
         };
         drop(written);
     }
@@ -151,7 +159,7 @@ impl<S: Subscriber> Layer<S> for Records {
             Shape::Console => console_line(event.metadata(), &fields),
         };
         line.push('\n');
-        self.sinks.iter().for_each(|sink| sink.write(line.as_bytes()));
+        self.sinks.iter().for_each(|sink| sink.write(*event.metadata().level(), &line));
     }
 }
 
@@ -161,6 +169,16 @@ fn level_name(level: Level) -> &'static str {
         Level::WARN => "warn",
         Level::INFO => "info",
         Level::DEBUG | Level::TRACE => "debug",
+    }
+}
+
+/// The priority of syslog.
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::ERROR => 3,
+        Level::WARN => 4,
+        Level::INFO => 6,
+        Level::DEBUG | Level::TRACE => 7,
     }
 }
 

@@ -3,7 +3,7 @@
 //! A notification that cannot be delivered never stops the service. Without the `systemd` feature, or outside systemd,
 //! every call does nothing.
 
-use std::{net::TcpListener, time::Duration};
+use std::{io, net::TcpListener, time::Duration};
 
 /// What the service manager shall know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +49,20 @@ pub fn watchdog_period() -> Option<Duration> {
     #[cfg(not(feature = "systemd"))]
     let period = 0;
     (period > 0).then(|| Duration::from_micros(period))
+}
+
+/// Writes one record to the journal.
+///
+/// # Errors
+/// A journal that is not there or does not take the record.
+pub fn journal(priority: u8, record: &str) -> io::Result<()> {
+    #[cfg(feature = "systemd")]
+    {
+        let fields = [format!("PRIORITY={priority}"), format!("MESSAGE={record}"), "SYSLOG_IDENTIFIER=etcd".to_owned()];
+        systemd::journal::send(&fields.each_ref().map(String::as_str)).map_err(io::Error::other)
+    }
+    #[cfg(not(feature = "systemd"))]
+    Err(io::Error::other(format!("built without systemd: {priority} {record}")))
 }
 
 /// The listening TCP sockets passed by socket activation, in order. Sockets of other kinds are left alone.

@@ -24,7 +24,7 @@ pub enum Policy {
 
 /// Decides when history may go.
 #[derive(Debug)]
-pub struct AutoCompactor {
+pub(super) struct AutoCompactor {
     policy: Policy,
     /// Periodic: the revision at each past sample, oldest first, one per `interval`.
     samples: VecDeque<i64>,
@@ -35,17 +35,17 @@ pub struct AutoCompactor {
 
 impl AutoCompactor {
     /// Starts counting at `now`.
-    pub fn new(policy: Policy, now: Duration) -> Self {
+    pub(super) fn new(policy: Policy, now: Duration) -> Self {
         Self { policy, samples: VecDeque::new(), next: now + interval(policy), samples_since_compaction: 0, last: 0 }
     }
 
     /// How long until the next [`AutoCompactor::tick`] does anything.
-    pub fn patience(&self, now: Duration) -> Duration {
+    pub(super) fn patience(&self, now: Duration) -> Duration {
         self.next.saturating_sub(now)
     }
 
     /// The revision to compact to, if it is time.
-    pub fn tick(&mut self, now: Duration, revision: i64) -> Option<i64> {
+    pub(super) fn tick(&mut self, now: Duration, revision: i64) -> Option<i64> {
         if now < self.next {
             return None;
         }

@@ -42,7 +42,9 @@ pub enum DataDirError {
         cause: io::Error,
     },
     /// Another process holds the lock.
-    #[error("data directory {path} is in use by another process: stop that process, or give this member its own --data-dir")]
+    #[error(
+        "data directory {path} is in use by another process: stop that process, or give this member its own --data-dir"
+    )]
     InUse {
         /// The directory.
         path: PathBuf,
@@ -56,7 +58,9 @@ pub enum DataDirError {
         path: PathBuf,
     },
     /// A format of the future, or no format of ours.
-    #[error("{path} says {found:?}, and this version reads \"quorate {FORMAT_VERSION}\": use the version that wrote the directory, or an empty --data-dir")]
+    #[error(
+        "{path} says {found:?}, and this version reads \"quorate {FORMAT_VERSION}\": use the version that wrote the directory, or an empty --data-dir"
+    )]
     Format {
         /// The FORMAT file.
         path: PathBuf,
@@ -64,19 +68,30 @@ pub enum DataDirError {
         found: String,
     },
     /// Files of a member without the marker that says whose they are.
-    #[error("data directory {path} has a member/ but no FORMAT file: restore the directory from a backup, or give this member an empty --data-dir")]
+    #[error(
+        "data directory {path} has a member/ but no FORMAT file: restore the directory from a backup, or give this member an empty --data-dir"
+    )]
     Unmarked {
         /// The directory.
         path: PathBuf,
     },
     /// One of log and state is there without the other.
-    #[error("{present} exists but {missing} does not: restore the missing part from a backup (was --wal-dir changed?), or give this member an empty --data-dir")]
+    #[error(
+        "{present} exists but {missing} does not: restore the missing part from a backup (was --wal-dir changed?), or give this member an empty --data-dir"
+    )]
     Torn {
         /// What is there.
         present: PathBuf,
         /// What is not.
         missing: PathBuf,
     },
+}
+
+impl DataDirError {
+    pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |cause| Self::Io { action, path, cause }
+    }
 }
 
 /// A locked data directory. The lock lasts as long as this value.
@@ -116,6 +131,14 @@ impl DataDir {
     /// Where `.snap` files are.
     pub fn snap(&self) -> PathBuf {
         self.root.join("member/snap")
+    }
+
+    /// Creates the log's directory with mode 0700 if it is not there.
+    ///
+    /// # Errors
+    /// A directory that cannot be created.
+    pub fn create_wal(&self) -> Result<(), DataDirError> {
+        create(&self.wal)
     }
 
     /// Whether a member was founded here: the log is created last.
@@ -175,23 +198,22 @@ impl DataDir {
     }
 }
 
-fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DataDirError {
-    let path = path.to_owned();
-    move |cause| DataDirError::Io { action, path, cause }
-}
-
 fn create(path: &Path) -> Result<(), DataDirError> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io_error("creating directory", path))
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(DataDirError::io("creating directory", path))
 }
 
 fn lock(root: &Path) -> Result<File, DataDirError> {
     let path = root.join("LOCK");
-    let file =
-        File::options().create(true).truncate(false).write(true).open(&path).map_err(io_error("opening", &path))?;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(DataDirError::io("opening", &path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => Err(DataDirError::InUse { path: root.to_owned() }),
-        Err(fs::TryLockError::Error(cause)) => Err(io_error("locking", &path)(cause)),
+        Err(fs::TryLockError::Error(cause)) => Err(DataDirError::io("locking", &path)(cause)),
     }
 }
 
@@ -212,10 +234,10 @@ fn read_marker(path: &Path) -> Result<Option<String>, DataDirError> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(cause) => return Err(io_error("opening", path)(cause)),
+        Err(cause) => return Err(DataDirError::io("opening", path)(cause)),
     };
     let mut bytes = Vec::new();
-    file.take(MARKER_BYTES_MAX).read_to_end(&mut bytes).map_err(io_error("reading", path))?;
+    file.take(MARKER_BYTES_MAX).read_to_end(&mut bytes).map_err(DataDirError::io("reading", path))?;
     let text = String::from_utf8_lossy(&bytes);
     Ok(Some(text.strip_suffix('\n').unwrap_or(&text).to_owned()))
 }
@@ -231,7 +253,7 @@ fn replace(path: &Path, line: &str) -> Result<(), DataDirError> {
         fs::rename(&temporary, path)?;
         path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
     };
-    write().map_err(io_error("writing", path))
+    write().map_err(DataDirError::io("writing", path))
 }
 
 #[cfg(test)]

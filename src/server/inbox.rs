@@ -10,7 +10,7 @@ use std::{
 
 /// Why an item was not taken in. The caller gets it back.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Refused<T> {
+pub(super) enum Refused<T> {
     /// The receiver lags; the capacity is used up.
     Full(T),
     /// The receiver is gone, or shutting down.
@@ -19,7 +19,7 @@ pub enum Refused<T> {
 
 /// What ended a [`Inbox::take`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Taken {
+pub(super) enum Taken {
     /// At least one item was moved out.
     Items,
     /// Nothing arrived in time.
@@ -30,7 +30,7 @@ pub enum Taken {
 
 /// A bounded queue. Senders never block: a full queue refuses, and the sender's own policy decides.
 #[derive(Debug)]
-pub struct Inbox<T> {
+pub(super) struct Inbox<T> {
     queue: Mutex<Queue<T>>,
     arrived: Condvar,
     capacity: usize,
@@ -46,7 +46,7 @@ struct Queue<T> {
 
 impl<T> Inbox<T> {
     /// A queue of at most `capacity` items.
-    pub fn new(capacity: usize) -> Self {
+    pub(super) fn new(capacity: usize) -> Self {
         Self {
             queue: Mutex::new(Queue { items: VecDeque::new(), closed: false, asleep: false }),
             arrived: Condvar::new(),
@@ -58,15 +58,8 @@ impl<T> Inbox<T> {
     ///
     /// # Errors
     /// Hands the item back when the queue is full or closed.
-    pub fn push(&self, item: T) -> Result<(), Refused<T>> {
-        let mut queue = self.lock();
-        if queue.closed {
-            return Err(Refused::Closed(item));
-        }
-        if queue.items.len() >= self.capacity {
-            return Err(Refused::Full(item));
-        }
-        queue.items.push_back(item);
+    pub(super) fn push(&self, item: T) -> Result<(), Refused<T>> {
+        let mut queue = self.enqueue(item)?;
         let wake = std::mem::take(&mut queue.asleep);
         drop(queue);
         if wake {
@@ -75,8 +68,28 @@ impl<T> Inbox<T> {
         Ok(())
     }
 
+    /// As [`Inbox::push`], without waking the receiver: it finds the item when it comes round for another reason.
+    ///
+    /// # Errors
+    /// As [`Inbox::push`].
+    pub(super) fn push_quietly(&self, item: T) -> Result<(), Refused<T>> {
+        self.enqueue(item).map(drop)
+    }
+
+    fn enqueue(&self, item: T) -> Result<MutexGuard<'_, Queue<T>>, Refused<T>> {
+        let mut queue = self.lock();
+        if queue.closed {
+            return Err(Refused::Closed(item));
+        }
+        if queue.items.len() >= self.capacity {
+            return Err(Refused::Full(item));
+        }
+        queue.items.push_back(item);
+        Ok(queue)
+    }
+
     /// Moves everything queued into `into`, waiting up to `patience` for the first item (`None`: for ever).
-    pub fn take(&self, into: &mut Vec<T>, patience: Option<Duration>) -> Taken {
+    pub(super) fn take(&self, into: &mut Vec<T>, patience: Option<Duration>) -> Taken {
         let mut queue = self.lock();
         if queue.items.is_empty() && !queue.closed {
             queue.asleep = true;
@@ -91,19 +104,9 @@ impl<T> Inbox<T> {
     }
 
     /// Refuses what comes from now on; what is queued is still taken.
-    pub fn close(&self) {
+    pub(super) fn close(&self) {
         self.lock().closed = true;
         self.arrived.notify_one();
-    }
-
-    /// Items waiting now.
-    pub fn len(&self) -> usize {
-        self.lock().items.len()
-    }
-
-    /// Whether nothing waits now.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     fn sleep<'a>(&self, queue: MutexGuard<'a, Queue<T>>, patience: Option<Duration>) -> MutexGuard<'a, Queue<T>> {

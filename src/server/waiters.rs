@@ -18,7 +18,7 @@ const SHARDS: usize = 16;
 
 /// The waiting callers; `T` is what they get.
 #[derive(Debug)]
-pub struct Waiters<T> {
+pub(super) struct Waiters<T> {
     shards: [Mutex<HashMap<RequestId, Waiter<T>>>; SHARDS],
 }
 
@@ -36,14 +36,14 @@ impl<T> Default for Waiters<T> {
 
 impl<T> Waiters<T> {
     /// Registers `id`; the receiver resolves with the answer, or with an error once the proposal is known to be lost.
-    pub fn register(&self, id: RequestId, share: OwnedSemaphorePermit) -> oneshot::Receiver<T> {
+    pub(super) fn register(&self, id: RequestId, share: OwnedSemaphorePermit) -> oneshot::Receiver<T> {
         let (reply, answer) = oneshot::channel();
         self.shard(id).insert(id, Waiter { reply, _share: share });
         answer
     }
 
     /// Answers `id` if somebody still waits for it; `answer` is only made then.
-    pub fn answer(&self, id: RequestId, answer: impl FnOnce() -> T) {
+    pub(super) fn answer(&self, id: RequestId, answer: impl FnOnce() -> T) {
         let waiter = self.shard(id).remove(&id);
         if let Some(waiter) = waiter
             && !waiter.reply.is_closed()
@@ -54,7 +54,7 @@ impl<T> Waiters<T> {
     }
 
     /// Forgets callers that gave up waiting, whose entries may never be applied.
-    pub fn sweep(&self) {
+    pub(super) fn sweep(&self) {
         for shard in &self.shards {
             shard.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, waiter| !waiter.reply.is_closed());
         }

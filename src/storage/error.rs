@@ -30,6 +30,18 @@ pub enum StorageError {
         /// Prefix byte of the table.
         table: u8,
     },
+    /// A value the engine cannot hold.
+    #[error("state store: value of {bytes} bytes, the store can hold {max}", max = super::VALUE_BYTES_MAX)]
+    ValueTooLong {
+        /// Length of the value.
+        bytes: usize,
+    },
+    /// Rows to load in bulk that do not ascend.
+    #[error("state store: rows to load are out of order at key {key}")]
+    OutOfOrder {
+        /// The key that is not above the one before it, escaped for printing.
+        key: String,
+    },
     /// A row that does not decode, or rows that contradict each other.
     #[error("state store: table {table:?} holds a bad row at key {key}: {what}")]
     Corrupt {
@@ -59,5 +71,17 @@ impl StorageError {
     /// A failure reported by an engine.
     pub fn engine(action: &'static str, cause: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Engine { action, cause: Arc::new(cause) }
+    }
+
+    /// The error and its causes on one line.
+    pub(super) fn with_causes(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
     }
 }

@@ -1,10 +1,38 @@
-//! The engine on disk: one fjall keyspace.
+//! The engine on disk: one fjall keyspace, all tables in it.
+//!
+//! One keyspace, because fjall makes each keyspace durable on its own: two could be torn apart by a power cut.
+//!
+//! fjall's journal is written through a buffer and synced by [`Engine::persist`] alone: the write-ahead log is the redo
+//! log, and a killed process finds its newest commits there. fjall syncs the journal before it flushes a memtable, so a
+//! state after a crash is always a prefix of the commits.
+//!
+//! Memtables are handed to the flush here, in [`Engine::commit`], and not by fjall's own size check: that one queues a
+//! message for every commit above the limit, and a full queue stops the worker that would empty it. Merging has a thread
+//! of its own ([`super::merger`]).
 
-use std::{ops::Bound, path::Path};
+use std::{
+    ops::Bound,
+    path::Path,
+    sync::{Arc, OnceLock},
+};
 
 use bytes::Bytes;
+use fjall::{AbstractTree, CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 
-use super::{Engine, Read, Scan, StorageError, Writes};
+use super::{Engine, KEY_BYTES_MAX, Read, Row, Scan, StorageError, Writes, bounds, format, merger, writes};
+
+/// The one keyspace.
+const KEYSPACE: &str = "state";
+/// Blocks kept in memory unless configured otherwise. Filled by use, so an idle member does not pay for it.
+pub const CACHE_BYTES_DEFAULT: u64 = 32 << 20;
+/// Writes kept in memory until they are flushed, unless configured otherwise. Up to four such tables wait for the flush.
+pub const MEMTABLE_BYTES_DEFAULT: u64 = 16 << 20;
+/// Journals are kept below this: one that is written (fjall begins a new one at 64 MB) and one whose rows are flushed.
+const JOURNAL_BYTES_MAX: u64 = 128 << 20;
+/// Open table files. The usual limit of a process is 1024.
+const FILES_MAX: usize = 400;
+/// fjall's background threads: they only flush.
+const FLUSHERS: usize = 1;
 
 /// Sizes of the on-disk engine.
 #[derive(Clone, Debug)]
@@ -15,63 +43,192 @@ pub struct FjallOptions {
     pub memtable_bytes: u64,
 }
 
-/// The state on disk. Cheap to clone; the last clone closes the files.
-#[derive(Clone)]
-pub struct FjallEngine {}
+impl Default for FjallOptions {
+    fn default() -> Self {
+        Self { cache_bytes: CACHE_BYTES_DEFAULT, memtable_bytes: MEMTABLE_BYTES_DEFAULT }
+    }
+}
 
-/// What the engine held at one moment.
+/// The state on disk. Cheap to clone; the files are closed with the last clone and the last snapshot.
 #[derive(Clone)]
-pub struct FjallSnapshot {}
+pub struct FjallEngine(Arc<Inner>);
+
+struct Inner {
+    // Declared first, dropped first: its thread uses the database.
+    merger: merger::Merger,
+    database: Database,
+    keyspace: Keyspace,
+    memtable_bytes: u64,
+    poison: Arc<OnceLock<Arc<str>>>,
+}
+
+/// What the engine held at one moment. As long as it lives, memory and files it needs are kept: not for long.
+#[derive(Clone)]
+pub struct FjallSnapshot {
+    snapshot: Arc<fjall::Snapshot>,
+    keyspace: Keyspace,
+}
+
+impl std::fmt::Debug for FjallSnapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FjallSnapshot").field("sequence", &self.snapshot.seqno()).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for FjallEngine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FjallEngine").field("path", &self.0.keyspace.path()).finish_non_exhaustive()
+    }
+}
 
 impl FjallEngine {
-    /// Opens the state in `path`, or creates an empty one if there is none.
+    /// Opens the state in `path`, or creates an empty one if `path` is missing or empty.
     ///
     /// # Errors
     /// [`StorageError::Format`] if `path` holds something else or a newer format; [`StorageError::Engine`] if it cannot
     /// be read.
-    pub fn open(_path: &Path, _options: &FjallOptions) -> Result<Self, StorageError> {
-        todo!()
+    pub fn open(path: &Path, options: &FjallOptions) -> Result<Self, StorageError> {
+        format::claim(path)?;
+        let database = Database::builder(path)
+            .cache_size(options.cache_bytes)
+            .journal_compression(CompressionType::None)
+            .manual_journal_persist(true)
+            .max_cached_files(Some(FILES_MAX))
+            .max_journaling_size(JOURNAL_BYTES_MAX)
+            .worker_threads(FLUSHERS)
+            .open()
+            .map_err(|cause| StorageError::engine("opening it", cause))?;
+        let keyspace = database
+            .keyspace(KEYSPACE, keyspace_options)
+            .map_err(|cause| StorageError::engine("opening its keyspace", cause))?;
+        let poison = Arc::new(OnceLock::new());
+        let failure = Arc::clone(&poison);
+        let failed = move |error| remember(&failure, &error);
+        let merger = merger::Merger::start(database.clone(), keyspace.clone(), failed)?;
+        Ok(Self(Arc::new(Inner { merger, database, keyspace, memtable_bytes: options.memtable_bytes, poison })))
     }
 
-    /// Reads every row once and checks it against the engine's checksums.
+    /// Reads every row once, which checks every block against its checksum, and returns the number of rows.
     ///
     /// # Errors
     /// The first damage found.
-    pub fn verify(&self) -> Result<(), StorageError> {
-        todo!()
+    pub fn verify(&self) -> Result<u64, StorageError> {
+        let snapshot = self.snapshot();
+        let rows = snapshot.scan(Bound::Unbounded, Bound::Unbounded);
+        rows.map(|row| row.map(|_| 1)).sum()
     }
+
+    /// Loads rows in ascending key order into an empty state, past the journal, and makes them durable.
+    ///
+    /// # Errors
+    /// Those of `rows`; [`StorageError::Engine`] if the disk fails. The state is useless then and must be removed.
+    pub fn ingest(&self, rows: impl IntoIterator<Item = Result<Row, StorageError>>) -> Result<(), StorageError> {
+        let failed = |cause| self.poisoned("loading rows", cause);
+        let mut last = Bytes::new();
+        let mut ingestion = self.0.keyspace.start_ingestion().map_err(failed)?;
+        for row in rows {
+            let (key, value) = row?;
+            writes::check_sizes(&key, &value)?;
+            if key <= last {
+                return Err(StorageError::OutOfOrder { key: key.escape_ascii().to_string() });
+            }
+            last.clone_from(&key);
+            ingestion.write(key, value).map_err(failed)?;
+        }
+        ingestion.finish().map_err(failed)?;
+        self.0.merger.wake();
+        self.persist()
+    }
+
+    /// Remembers the first failure, and reports this one.
+    fn poisoned(&self, action: &'static str, cause: fjall::Error) -> StorageError {
+        let error = StorageError::engine(action, cause);
+        remember(&self.0.poison, &error);
+        error
+    }
+
+    fn check_poison(&self) -> Result<(), StorageError> {
+        self.0.poison.get().map_or(Ok(()), |first| Err(StorageError::Poisoned { first: first.clone() }))
+    }
+
+    /// Hands a full memtable to the flush.
+    fn rotate_when_full(&self) -> Result<(), StorageError> {
+        if self.0.keyspace.tree.active_memtable().size() > self.0.memtable_bytes {
+            self.0.keyspace.rotate_memtable().map_err(|cause| self.poisoned("flushing", cause))?;
+            self.0.merger.wake();
+        }
+        Ok(())
+    }
+}
+
+fn remember(poison: &OnceLock<Arc<str>>, error: &StorageError) {
+    poison.get_or_init(|| error.with_causes().into());
+}
+
+fn keyspace_options() -> KeyspaceCreateOptions {
+    KeyspaceCreateOptions::default()
+        .manual_journal_persist(true)
+        .max_memtable_size(u64::MAX)
+        .compaction_strategy(merger::never())
 }
 
 impl Engine for FjallEngine {
     type Snapshot = FjallSnapshot;
 
     fn snapshot(&self) -> FjallSnapshot {
-        todo!()
+        FjallSnapshot { snapshot: Arc::new(self.0.database.snapshot()), keyspace: self.0.keyspace.clone() }
     }
 
-    fn commit(&self, _writes: Writes) -> Result<(), StorageError> {
-        todo!()
+    fn commit(&self, writes: Writes) -> Result<(), StorageError> {
+        self.check_poison()?;
+        writes.check_sizes().inspect_err(|error| remember(&self.0.poison, error))?;
+        let mut batch = fjall::OwnedWriteBatch::with_capacity(self.0.database.clone(), writes.len());
+        for (key, value) in writes.into_rows() {
+            match value {
+                Some(value) => batch.insert(&self.0.keyspace, key, value),
+                None => batch.remove(&self.0.keyspace, key),
+            }
+        }
+        batch.commit().map_err(|cause| self.poisoned("writing", cause))?;
+        self.rotate_when_full()
     }
 
     fn persist(&self) -> Result<(), StorageError> {
-        todo!()
+        self.check_poison()?;
+        self.0.database.persist(PersistMode::SyncAll).map_err(|cause| self.poisoned("syncing", cause))
     }
 
     fn disk_bytes(&self) -> u64 {
-        todo!()
+        self.0.keyspace.disk_space() + self.0.database.write_buffer_size()
     }
 }
 
+impl FjallSnapshot {
+    fn range(&self, lower: Bound<&[u8]>, upper: Bound<&[u8]>) -> Option<fjall::Iter> {
+        let bounds = bounds::clamp(lower, upper)?;
+        Some(self.snapshot.range::<&[u8], _>(&self.keyspace, bounds))
+    }
+}
+
+fn row(guard: fjall::Guard) -> Result<Row, StorageError> {
+    let (key, value) = guard.into_inner().map_err(|cause| StorageError::engine("reading rows", cause))?;
+    Ok((key.into(), value.into()))
+}
+
 impl Read for FjallSnapshot {
-    fn get(&self, _key: &[u8]) -> Result<Option<Bytes>, StorageError> {
-        todo!()
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
+        if key.is_empty() || key.len() > KEY_BYTES_MAX {
+            return Ok(None);
+        }
+        let value = self.snapshot.get(&self.keyspace, key);
+        Ok(value.map_err(|cause| StorageError::engine("reading a row", cause))?.map(Bytes::from))
     }
 
-    fn scan(&self, _lower: Bound<&[u8]>, _upper: Bound<&[u8]>) -> Scan<'_> {
-        todo!()
+    fn scan(&self, lower: Bound<&[u8]>, upper: Bound<&[u8]>) -> Scan<'_> {
+        Box::new(self.range(lower, upper).into_iter().flatten().map(row))
     }
 
-    fn scan_back(&self, _lower: Bound<&[u8]>, _upper: Bound<&[u8]>) -> Scan<'_> {
-        todo!()
+    fn scan_back(&self, lower: Bound<&[u8]>, upper: Bound<&[u8]>) -> Scan<'_> {
+        Box::new(self.range(lower, upper).into_iter().flat_map(Iterator::rev).map(row))
     }
 }

@@ -12,9 +12,14 @@
 //! - no key longer than [`KEY_BYTES_MAX`] reaches an engine, neither in a write nor as a bound of a read.
 
 mod batch;
+mod bounds;
+#[cfg(test)]
+mod conformance;
 mod error;
 pub mod fjall;
+mod format;
 pub mod memory;
+mod merger;
 mod tables;
 mod writes;
 
@@ -24,8 +29,9 @@ use bytes::Bytes;
 
 pub use batch::Batch;
 pub use error::StorageError;
-pub use fjall::{FjallEngine, FjallOptions};
-pub use memory::MemoryEngine;
+pub use fjall::{FjallEngine, FjallOptions, FjallSnapshot};
+pub use format::FORMAT_FILE;
+pub use memory::{MemoryEngine, MemorySnapshot};
 pub use tables::Table;
 pub use writes::Writes;
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::Table;
+use super::{KEY_BYTES_MAX, StorageError, Table, VALUE_BYTES_MAX};
 
 /// An ordered list of puts and deletes; of two changes of one key the later one counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,6 +51,11 @@ impl Writes {
         self.rows.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Bytes::len)).sum()
     }
 
+    /// Ready-made changes, in order; a missing value is a delete.
+    pub fn from_rows(rows: Vec<(Bytes, Option<Bytes>)>) -> Self {
+        Self { rows }
+    }
+
     /// The changes in order; a missing value is a delete.
     pub fn iter(&self) -> impl Iterator<Item = (&Bytes, Option<&Bytes>)> {
         self.rows.iter().map(|(key, value)| (key, value.as_ref()))
@@ -60,4 +65,21 @@ impl Writes {
     pub fn into_rows(self) -> Vec<(Bytes, Option<Bytes>)> {
         self.rows
     }
+
+    /// Whether an engine can hold every row.
+    pub(super) fn check_sizes(&self) -> Result<(), StorageError> {
+        let nothing = Bytes::new();
+        self.rows.iter().try_for_each(|(key, value)| check_sizes(key, value.as_ref().unwrap_or(&nothing)))
+    }
+}
+
+/// Whether an engine can hold the row.
+pub(super) fn check_sizes(key: &Bytes, value: &Bytes) -> Result<(), StorageError> {
+    if key.is_empty() || key.len() > KEY_BYTES_MAX {
+        return Err(StorageError::KeyTooLong { bytes: key.len(), table: key.first().copied().unwrap_or_default() });
+    }
+    if value.len() > VALUE_BYTES_MAX {
+        return Err(StorageError::ValueTooLong { bytes: value.len() });
+    }
+    Ok(())
 }

@@ -1,0 +1,6 @@
+//! Whole groups of members in memory: scripts tell stories, chaos looks for the ones nobody thought of.
+
+mod chaos;
+mod order;
+mod scripts;
+mod world;
