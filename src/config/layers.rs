@@ -16,7 +16,7 @@ use figment::{
 };
 
 use super::{
-    Compat, Loudness, Notice, Problem, Sources, Value, env_file, files,
+    Compat, FILE_NODES_MAX, Loudness, Notice, Problem, Sources, Value, env_file, files,
     flags::{CommandLine, GivenFlag},
     origin::{Form, Origin},
     suggest::closest,
@@ -132,8 +132,13 @@ impl Gathered {
         }
         self.files.push(path.to_owned());
         let at = |line| Origin::File(path.to_owned(), line);
-        let parsed = files::read(path)
-            .and_then(|bytes| env_file::parse(&bytes).map_err(|error| (error.line(), error.to_string())));
+        let parsed = files::read(path).and_then(|bytes| {
+            let file = env_file::parse(&bytes).map_err(|error| (error.line(), error.to_string()))?;
+            match file.assignments.get(FILE_NODES_MAX) {
+                Some((line, ..)) => Err((*line, format!("more than {FILE_NODES_MAX} assignments"))),
+                None => Ok(file),
+            }
+        });
         let file = match parsed {
             Ok(file) => file,
             Err((line, why)) => {
