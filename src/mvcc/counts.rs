@@ -147,6 +147,13 @@ impl Counts {
         Span { whole: self.sum_before(last).saturating_sub(self.sum_before(Some(from))), parts }
     }
 
+    /// All chunks: where they begin, and their keys.
+    #[cfg(test)]
+    pub(super) fn chunks(&self) -> Vec<(Bytes, u32)> {
+        let chunks = self.blocks.iter().flat_map(|block| block.starts.iter().cloned().zip(block.keys.iter().copied()));
+        chunks.collect()
+    }
+
     /// Keys in all chunks before `place`; all keys if there is no such place.
     fn sum_before(&self, place: Option<Place>) -> u64 {
         let Some(place) = place else { return self.total };

@@ -312,7 +312,7 @@ mod tests {
         ) {
             let whole = Version { modified, put: Put { create, version, lease, value } };
             prop_assert_eq!(&Version::decode_live(&key, &whole.encode_live()).unwrap(), &whole);
-            prop_assert_eq!(decode_superseded(&key, &whole.encode_superseded()).unwrap().as_ref(), Some(&whole.put));
+            prop_assert_eq!(decode_superseded(&key, &whole.encode_superseded()).unwrap(), Some(whole.put.clone()));
             prop_assert_eq!(split_version_key(&version_key(&key, modified)).unwrap(), (key.clone(), modified));
             prop_assert_eq!(split_revision_key(&revision_key(modified)).unwrap(), modified);
             let trace = Trace {

@@ -146,19 +146,21 @@ impl<'a, R: Read> State<'a, R> {
 
     /// Undoes, in the newest count, what the changes behind `revision` did to it.
     fn count_back(self, range: &KeyRange, revision: i64, newest: u64) -> Result<u64, StorageError> {
-        let mut count = newest;
+        // Undone in the order they were made, so that the number can be negative on the way.
+        let mut count = i64::try_from(newest).unwrap_or(i64::MAX);
         for change in self.changes(Revision { main: revision.saturating_add(1), sub: 0 }, self.revision) {
             let (_, trace) = change?;
             if range.contains(&trace.key) {
-                count = (count + u64::from(trace.tombstone)).saturating_sub(trace.creates.into());
+                count += i64::from(trace.tombstone) - i64::from(trace.creates);
             }
         }
-        Ok(count)
+        Ok(u64::try_from(count).unwrap_or_default())
     }
 
     /// The changes from `from` up to and including the revision `to`.
     pub(super) fn changes(self, from: Revision, to: i64) -> Changes<'a> {
-        let lower = rows::revision_key(from);
+        // Keys hold revisions without sign.
+        let lower = rows::revision_key(from.max(Revision::default()));
         let upper = rows::revision_key(Revision { main: to.saturating_add(1), sub: 0 });
         Changes(self.read.scan(Bound::Included(&lower), Bound::Excluded(&upper)))
     }
