@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use crate::{
     clock::Clock as _,
     metrics,
-    mvcc::{Changes, ReadError},
+    mvcc::Changes,
     pb::etcdserverpb::WatchRequest,
     types::{Rejection, Ticks},
     watch::{CatchUp, Delivery, Frame, Header, Hub, Past, ROOM_BYTES, ROOM_RESPONSES, StreamId},
@@ -209,10 +209,9 @@ pub(super) fn run(shared: Arc<Shared>) {
 
 fn read_round(shared: &Shared, round: Vec<CatchUp>, state: &State) {
     for item in round {
-        let past = match state.view.history(&item.range, item.from, item.limits()) {
-            Ok(history) => Past::Read(history),
-            Err(ReadError::Rejected(_)) => Past::Compacted { compact_revision: state.view.compact_revision() },
-            Err(ReadError::Storage(cause)) => return shared.fail(ServerFailure::Watch(cause)),
+        let past = match item.read(&state.view) {
+            Ok(past) => past,
+            Err(cause) => return shared.fail(ServerFailure::Watch(cause)),
         };
         // Closed means that the member stops; full cannot be, since one round is bounded.
         drop(shared.watch.push(WatchOrder::CaughtUp(item, past)));
