@@ -18,6 +18,7 @@ use super::{
     ServerFailure,
     inbox::Taken,
     keeper::Keeper,
+    op_counts,
     raft_thread::RaftOrder,
     shared::{Shared, Thread},
     watch_thread::WatchOrder,
@@ -88,6 +89,7 @@ impl ApplyThread {
         // 2. Raft and lease countdowns learn what the entries mean before anybody can act on the answers.
         for entry in &applied {
             self.take_effects(entry);
+            op_counts::count(entry);
         }
         // 3. The watch hub has the events before any reader can see the revision, so that no created watcher misses one.
         let changes: Vec<Arc<Changes>> = applied.iter_mut().filter_map(|entry| entry.changes.take()).collect();
