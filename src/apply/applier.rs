@@ -104,11 +104,7 @@ impl<E: Engine> Applier<E> {
     /// # Errors
     /// [`ApplyError`]; nothing of the call is committed, and the value is unusable from then on.
     pub fn apply(&mut self, entries: &[Entry]) -> Result<Vec<Applied>, ApplyError> {
-        let fresh = entries.iter().position(|entry| entry.index > self.state.applied.0).unwrap_or(entries.len());
-        match entries.get(fresh..) {
-            None | Some([]) => Ok(Vec::new()),
-            Some(fresh) => self.in_batch(|state, batch| state.apply_entries(batch, fresh)),
-        }
+        self.in_batch(|state, batch| state.apply_entries(batch, entries))
     }
 
     /// What readers may see: everything applied so far.
@@ -150,7 +146,9 @@ impl<E: Engine> Applier<E> {
         self.guard(|applier| {
             let mut batch = Batch::new(applier.engine.snapshot());
             let done = work(&mut applier.state, &mut batch)?;
-            applier.commit(batch.into_writes())?;
+            if !batch.is_empty() {
+                applier.commit(batch.into_writes())?;
+            }
             Ok(done)
         })
     }
@@ -159,7 +157,7 @@ impl<E: Engine> Applier<E> {
         let running = self.compactor.take().map_or_else(|| self.due_compaction(), |running| Ok(Some(running)))?;
         let Some(mut compactor) = running else { return Ok(CompactionProgress::Idle) };
         let step = compactor.step(&self.published.view, rows_max);
-        let CompactionStep { writes, finished } = step.map_err(|error| self.state.stopped_by(error))?;
+        let CompactionStep { writes, finished, .. } = step.map_err(|error| self.state.stopped_by(error))?;
         self.commit(writes)?;
         let revision = compactor.revision();
         self.compactor = if finished { self.due_compaction()? } else { Some(compactor) };
@@ -192,7 +190,8 @@ impl<E: Engine> Applier<E> {
 impl State {
     fn apply_entries<R: Read>(&mut self, batch: &mut Batch<R>, entries: &[Entry]) -> Result<Vec<Applied>, ApplyError> {
         let mut done = Vec::with_capacity(entries.len());
-        for entry in entries {
+        let before = self.applied.0;
+        for entry in entries.iter().skip_while(|entry| entry.index <= before) {
             let (index, applied) = (LogIndex(entry.index), self.applied);
             if index.0 != applied.0 + 1 {
                 return Err(ApplyError::Gap { index, applied });
@@ -200,7 +199,9 @@ impl State {
             done.push(self.apply_entry(batch, entry)?);
             (self.applied, self.term) = (index, Term(entry.term));
         }
-        self.write_position(batch);
+        if !done.is_empty() {
+            self.write_position(batch);
+        }
         Ok(done)
     }
 

@@ -51,6 +51,8 @@ impl Problem {
         let shown = if spec.secret { "***".to_owned() } else { clip(text) };
         let quoted = go::quote(&shown);
         let name = spec.name;
+        // etcd's own type for this one option repeats the value.
+        let why = if name == "v2-deprecation" { format!("invalid value {quoted}") } else { why.to_owned() };
         let what = match form {
             Form::Flag if spec.kind == Kind::Switch => format!("invalid boolean value {quoted} for -{name}: {why}"),
             Form::Flag => format!("invalid value {quoted} for flag -{name}: {why}"),

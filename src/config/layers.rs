@@ -16,7 +16,7 @@ use figment::{
 };
 
 use super::{
-    Compat, Loudness, Notice, Problem, Sources, Value, env_file, files,
+    Compat, FILE_NODES_MAX, Loudness, Notice, Problem, Sources, Value, env_file, files,
     flags::{CommandLine, GivenFlag},
     origin::{Form, Origin},
     suggest::closest,
@@ -132,8 +132,13 @@ impl Gathered {
         }
         self.files.push(path.to_owned());
         let at = |line| Origin::File(path.to_owned(), line);
-        let parsed = files::read(path)
-            .and_then(|bytes| env_file::parse(&bytes).map_err(|error| (error.line(), error.to_string())));
+        let parsed = files::read(path).and_then(|bytes| {
+            let file = env_file::parse(&bytes).map_err(|error| (error.line(), error.to_string()))?;
+            match file.assignments.get(FILE_NODES_MAX) {
+                Some((line, ..)) => Err((*line, format!("more than {FILE_NODES_MAX} assignments"))),
+                None => Ok(file),
+            }
+        });
         let file = match parsed {
             Ok(file) => file,
             Err((line, why)) => {
@@ -299,10 +304,12 @@ const OLD_GATES: &str = "old-gates";
 /// The layers on top of each other.
 pub(super) struct Layers {
     pub(super) figment: Figment,
+    /// What the layers come to, taken out of `figment` once: it clones everything for every question.
+    values: Dict,
     pub(super) compat: Compat,
     pub(super) is_exclusive: bool,
-    /// Current options that some layer sets, with the form in which the strongest does.
-    set: BTreeMap<&'static str, Form>,
+    /// Current options that some layer sets, with the form and the name under which the strongest does.
+    set: BTreeMap<&'static str, (Form, &'static OptionSpec)>,
     /// Options that some layer sets to a value that was refused.
     broken: BTreeSet<String>,
 }
@@ -314,6 +321,7 @@ impl Layers {
         let compat = chosen.and_then(|written| Compat::from_minor(&written.value.to_text())).unwrap_or_default();
         let mut layers = Self {
             figment: Figment::from(defaults(compat)),
+            values: Dict::new(),
             compat,
             is_exclusive: gathered.is_exclusive,
             set: BTreeMap::new(),
@@ -322,6 +330,8 @@ impl Layers {
         for written in &gathered.written {
             layers.lay(written);
         }
+        let profiles = layers.figment.data();
+        layers.values = profiles.ok().and_then(|mut profiles| profiles.remove(&Profile::Default)).unwrap_or_default();
         layers
     }
 
@@ -350,7 +360,7 @@ impl Layers {
     }
 
     fn put(&mut self, key: &'static str, value: Layered, written: &Written) {
-        self.set.insert(key, written.form);
+        self.set.insert(key, (written.form, written.spec));
         // An empty list of URLs says nothing, as in etcd: the weaker layer's stays.
         let says_nothing = written.spec.kind == Kind::Urls && written.value.is_zero();
         if !says_nothing {
@@ -371,25 +381,29 @@ impl Layers {
 
     /// How the strongest layer that sets the option spells it.
     pub(super) fn form(&self, name: &str) -> Form {
-        self.set.get(name).copied().unwrap_or(Form::Flag)
+        self.set.get(name).map_or(Form::Flag, |(form, _)| *form)
     }
 
     /// The effective value.
     pub(super) fn value(&self, spec: &OptionSpec) -> Value {
-        let layered = self.figment.find_value(spec.name).ok();
-        layered.map_or_else(|| Value::Text(String::new()), |layered| Value::from_layered(spec.kind, &layered))
+        let layered = self.values.get(spec.name);
+        layered.map_or_else(|| Value::Text(String::new()), |layered| Value::from_layered(spec.kind, layered))
     }
 
     /// Where the effective value stands.
     pub(super) fn origin(&self, name: &str) -> Origin {
-        self.figment.find_metadata(name).map_or(Origin::Default, Origin::from_metadata)
+        self.values.get(name).map_or(Origin::Default, |layered| self.origin_of(layered))
+    }
+
+    fn origin_of(&self, layered: &Layered) -> Origin {
+        self.figment.get_metadata(layered.tag()).map_or(Origin::Default, Origin::from_metadata)
     }
 
     /// Gates that were set by their old names, with the origin of each.
     pub(super) fn old_gates(&self) -> Vec<(String, bool, Origin)> {
-        let Ok(Layered::Dict(_, gates)) = self.figment.find_value(OLD_GATES) else { return Vec::new() };
-        let origin = |gate: &str| self.origin(&format!("{OLD_GATES}.{gate}"));
-        gates.iter().map(|(gate, on)| (gate.clone(), on.to_bool().unwrap_or(false), origin(gate))).collect()
+        let Some(Layered::Dict(_, gates)) = self.values.get(OLD_GATES) else { return Vec::new() };
+        let row = |(gate, on): (&String, &Layered)| (gate.clone(), on.to_bool().unwrap_or(false), self.origin_of(on));
+        gates.iter().map(row).collect()
     }
 
     /// All gates that are set, by their own and by their old names.
@@ -406,7 +420,10 @@ impl Layers {
     /// A mistake about an option's effective value.
     pub(super) fn problem(&self, name: &str, what: String) -> Problem {
         match table::find(name) {
-            Some(spec) => Problem::of(spec, &self.value(spec).to_text(), self.origin(name), self.form(name), what),
+            Some(spec) => {
+                let (form, used) = self.set.get(name).copied().unwrap_or((Form::Flag, spec));
+                Problem::of(used, &self.value(spec).to_text(), self.origin(name), form, what)
+            }
             None => Problem::in_file(Origin::Default, name, what),
         }
     }

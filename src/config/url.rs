@@ -205,8 +205,11 @@ fn check_host(host: &str) -> Result<(), String> {
     let port = if host.starts_with('[') {
         host.rsplit_once(']').ok_or("missing ']' in host")?.1
     } else {
-        host.rfind(':').and_then(|at| host.get(at..)).unwrap_or_default()
+        host.find(':').and_then(|at| host.get(at..)).unwrap_or_default()
     };
+    if let Some(escape) = bad_escape(host) {
+        return Err(format!("invalid URL escape {}", go::quote(escape)));
+    }
     let number = port.strip_prefix(':').unwrap_or_default();
     let colon_or_nothing = port.is_empty() || port.starts_with(':');
     if !colon_or_nothing || !number.chars().all(|c| c.is_ascii_digit()) || port_number(number).is_none() {
@@ -217,6 +220,15 @@ fn check_host(host: &str) -> Result<(), String> {
         Some(c) => Err(format!("invalid character {} in host name", go::quote(&c.to_string()))),
         None => Ok(()),
     }
+}
+
+/// A percent sign that two hexadecimal digits do not follow, with up to two characters behind it.
+fn bad_escape(host: &str) -> Option<&str> {
+    let tails = host.match_indices('%').filter_map(|(at, _)| host.get(at..));
+    let hex = |tail: &str| tail.len() > 2 && tail.chars().skip(1).take(2).all(|c| c.is_ascii_hexdigit());
+    let bad = tails.into_iter().find(|tail| !hex(tail))?;
+    let end = bad.char_indices().nth(3).map_or(bad.len(), |(end, _)| end);
+    bad.get(..end)
 }
 
 /// No digits mean "any port", as in Go.
@@ -260,7 +272,9 @@ mod tests {
             ("http://127.0.0.1:65536", "parse \"http://127.0.0.1:65536\": invalid port \":65536\" after host"),
             ("http://[::1:2379", "parse \"http://[::1:2379\": missing ']' in host"),
             ("http://a b:2379", "parse \"http://a b:2379\": invalid character \" \" in host name"),
-            ("http://::1:2379", "URL address does not have the form \"host:port\": http://::1:2379"),
+            ("http://::1:2379", "parse \"http://::1:2379\": invalid port \"::1:2379\" after host"),
+            ("http://%zz:2379", "parse \"http://%zz:2379\": invalid URL escape \"%zz\""),
+            ("http://[::1%eth0]:2380", "parse \"http://[::1%eth0]:2380\": invalid URL escape \"%et\""),
             ("://x", "parse \"://x\": missing protocol scheme"),
         ] {
             assert_eq!(refusal(text), why, "{text}");

@@ -194,13 +194,24 @@ async fn join(handle: &Handle) -> Result<()> {
 }
 
 fn start_duties(tasks: &mut Tasks, handle: &Handle) {
-    tasks.start("lease expiry", server::expire_leases(handle.clone()));
-    tasks.start("auto compaction", server::compact_by_itself(handle.clone()));
-    tasks.start("housekeeping", server::keep_house(handle.clone()));
+    start_duty(tasks, "lease expiry", server::expire_leases(handle.clone()));
+    start_duty(tasks, "auto compaction", server::compact_by_itself(handle.clone()));
+    start_duty(tasks, "housekeeping", server::keep_house(handle.clone()));
     tasks.start("status", report_status(handle.clone(), tasks.stop()));
     if let Some(period) = systemd::watchdog_period() {
         tasks.start("watchdog", feed_watchdog(handle.clone(), period, tasks.stop()));
     }
+}
+
+/// Duties end with the member; a stop ends them at once, wherever they are: what they do is safe to leave undone.
+fn start_duty(tasks: &mut Tasks, name: &'static str, duty: impl Future<Output = Result<(), Error>> + Send + 'static) {
+    let stop = tasks.stop();
+    tasks.start(name, async move {
+        select! {
+            outcome = duty => outcome,
+            () = stop.cancelled() => Ok(()),
+        }
+    });
 }
 
 fn announce(url: &ListenUrl, traffic: &str) {

@@ -2,15 +2,32 @@
 //!
 //! [`Store`] is the single writer's value. For each request it opens a [`Change`] over the batch of the group of
 //! entries; what the change writes is in the batch, what happened is in the [`Changes`] it ends with. [`View`] is what
-//! readers get: a snapshot together with the revision it stands at.
+//! readers get: a snapshot together with the revision it stands at. Rows are described in `rows`.
+//!
+//! Invariants:
+//! - a living key has one row in `Live`, its newest version; every other version, and every tombstone, that compaction
+//!   has not removed has one in `Version`; and each of them has one in `Revision`;
+//! - a request changes the revision by one if it changes anything, and not at all if it does not;
+//! - all of it follows from the log alone: no clock, no chance, no configuration.
 
 mod change;
 pub mod check;
 mod compact;
+mod counts;
+mod digest;
+#[cfg(test)]
+mod harness;
 mod hash;
 mod history;
+#[cfg(test)]
+mod model;
 mod plan;
+mod rows;
+mod state;
 mod store;
+mod txn;
+#[cfg(test)]
+mod vectors;
 mod view;
 
 use thiserror::Error;

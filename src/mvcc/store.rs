@@ -1,22 +1,55 @@
 //! The single writer's side.
 
-use super::{Change, ReadError, View};
-use crate::storage::{Batch, Read, StorageError};
+use std::{ops::Bound, sync::Arc};
+
+use bytes::Bytes;
+
+use super::{Change, ReadError, View, counts::Counts, rows, rows::Trace};
+use crate::{
+    storage::{Batch, Read, StorageError, Table},
+    types::{Rejection, Revision},
+};
+
+/// Row of the `Meta` table: the compaction accepted last, as etcd spells it.
+pub(super) const SCHEDULED: &[u8] = b"scheduledCompactRev";
+/// Row of the `Meta` table: the compaction whose rows are gone, as etcd spells it.
+pub(super) const FINISHED: &[u8] = b"finishedCompactRev";
+/// The revision of a store that was never compacted.
+pub(super) const NEVER: i64 = -1;
+/// The revision of an empty store.
+const FIRST: i64 = 1;
 
 /// The single writer's value: where the key space stands, and what is worth keeping in memory about it.
+///
+/// It changes only through [`Change`] and [`Store::compact`], together with a batch. A batch that is thrown away leaves it
+/// ahead of the rows: then it must be thrown away too, and opened again.
 #[derive(Debug)]
 pub struct Store {
-    revision: i64,
+    pub(super) revision: i64,
     compact_revision: i64,
+    pub(super) digest: u64,
+    pub(super) counts: Arc<Counts>,
+    /// Where rows are spelled out to be summed.
+    pub(super) scratch: Vec<u8>,
 }
 
 impl Store {
     /// Rebuilds the value from the rows in `read`; an empty state stands at revision 1, never compacted (−1).
     ///
     /// # Errors
-    /// [`StorageError::Corrupt`] on rows that contradict each other.
-    pub fn open(_read: &impl Read) -> Result<Self, StorageError> {
-        todo!()
+    /// [`StorageError::Corrupt`] on rows that do not decode.
+    pub fn open(read: &impl Read) -> Result<Self, StorageError> {
+        let newest = newest_change(read)?;
+        let (scheduled, finished) = (meta_revision(read, SCHEDULED)?, meta_revision(read, FINISHED)?);
+        let compact_revision = scheduled.max(finished).unwrap_or(NEVER);
+        let (changed, digest) = newest.map_or((FIRST, 0), |(revision, trace)| (revision.main, trace.digest));
+        Ok(Self {
+            revision: changed.max(compact_revision).max(FIRST),
+            compact_revision,
+            digest,
+            counts: Arc::new(Counts::load(read)?),
+            scratch: Vec::new(),
+        })
     }
 
     /// The current revision, from 1.
@@ -30,21 +63,52 @@ impl Store {
     }
 
     /// Begins one request. Everything the batch holds already is visible to it.
-    pub fn begin<'a, R: Read>(&'a mut self, _batch: &'a mut Batch<R>) -> Change<'a, R> {
-        todo!()
+    pub fn begin<'a, R: Read>(&'a mut self, batch: &'a mut Batch<R>) -> Change<'a, R> {
+        Change::new(self, batch)
     }
 
     /// The read state over `snapshot`, which must hold exactly what this store has written so far.
-    pub fn view<S: Read>(&self, _snapshot: S) -> View<S> {
-        todo!()
+    pub fn view<S: Read>(&self, snapshot: S) -> View<S> {
+        View::new(snapshot, self.revision, self.compact_revision, self.digest, Arc::clone(&self.counts))
     }
 
     /// Accepts a compaction at `revision`: reads below it fail from now on; [`super::Compactor`] removes the rows.
     ///
     /// # Errors
-    /// [`Rejection::Compacted`](crate::types::Rejection::Compacted),
-    /// [`Rejection::FutureRevision`](crate::types::Rejection::FutureRevision).
-    pub fn compact<R: Read>(&mut self, _batch: &mut Batch<R>, _revision: i64) -> Result<(), ReadError> {
-        todo!()
+    /// [`Rejection::Compacted`], [`Rejection::FutureRevision`].
+    pub fn compact<R: Read>(&mut self, batch: &mut Batch<R>, revision: i64) -> Result<(), ReadError> {
+        if revision <= self.compact_revision {
+            return Err(Rejection::Compacted.into());
+        }
+        if revision > self.revision {
+            return Err(Rejection::FutureRevision.into());
+        }
+        self.compact_revision = revision;
+        batch.put_row(Table::Meta, SCHEDULED, meta_value(revision));
+        Ok(())
     }
+}
+
+/// The last row of the `Revision` table. Compaction never removes it: either the version it wrote lives, or it is a
+/// tombstone that no accepted compaction lies above.
+fn newest_change(read: &impl Read) -> Result<Option<(Revision, Trace)>, StorageError> {
+    let (lower, upper) = Table::Revision.bounds();
+    let Some(row) = read.scan_back(Bound::Included(&lower), Bound::Excluded(&upper)).next() else { return Ok(None) };
+    let (row_key, value) = row?;
+    let revision = rows::split_revision_key(&row_key)?;
+    Ok(Some((revision, Trace::decode(revision, &value)?)))
+}
+
+/// The revision that a row of the `Meta` table holds in etcd's 17 bytes.
+pub(super) fn meta_revision(read: &impl Read, name: &[u8]) -> Result<Option<i64>, StorageError> {
+    let Some(value) = read.row(Table::Meta, name)? else { return Ok(None) };
+    let main = value.first_chunk().copied().map(i64::from_be_bytes).filter(|_| value.len() == 17);
+    main.map(Some).ok_or_else(|| StorageError::corrupt(Table::Meta, name, "the revision does not decode"))
+}
+
+/// etcd's 17 bytes of a revision with sub 0.
+pub(super) fn meta_value(main: i64) -> Bytes {
+    let mut value = Vec::with_capacity(17);
+    rows::etcd_key(Revision { main, sub: 0 }, false, &mut value);
+    value.into()
 }

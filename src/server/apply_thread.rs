@@ -127,12 +127,12 @@ impl ApplyThread {
         let standing = self.shared.standing();
         if standing.role == Role::Leader && standing.term == entry.term {
             let election = u64::try_from(self.shared.options.election.as_millis()).unwrap_or(u64::MAX);
-            self.shared.lessor().promote(self.shared.clock.ticks(), election);
+            self.shared.lessor().promote(self.shared.now(), election);
         }
     }
 
     fn take_effect(&mut self, index: LogIndex, effect: &Effect) {
-        let now = self.shared.clock.ticks();
+        let now = self.shared.now();
         match effect {
             Effect::LeaseGranted { id, ttl } => {
                 metrics::LEASE_GRANTED.inc();

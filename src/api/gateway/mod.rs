@@ -101,7 +101,11 @@ fn call(headers: &HeaderMap) -> Result<Call, Status> {
     let accept = headers.get(ACCEPT).cloned().unwrap_or(HeaderValue::from_static("*/*"));
     metadata.insert(GATEWAY_MARK, accept);
     let call = Call::new(metadata);
-    call.timeout().map_err(|status| Status::new(Code::InvalidArgument, format!("invalid {}", status.message())))?;
+    if call.timeout().is_err() {
+        let given = headers.get(GRPC_TIMEOUT).map(|value| String::from_utf8_lossy(value.as_bytes()));
+        let text = format!("invalid grpc-timeout: {}", given.unwrap_or_default());
+        return Err(Status::new(Code::InvalidArgument, text));
+    }
     Ok(call)
 }
 
@@ -189,7 +193,8 @@ mod tests {
         ]);
         assert!(call(&headers).unwrap().wants_leader());
         let bad = HeaderMap::from_iter([(GRPC_TIMEOUT, HeaderValue::from_static("soon"))]);
-        assert_eq!(call(&bad).unwrap_err().code(), Code::InvalidArgument);
+        let refused = Status::new(Code::InvalidArgument, "invalid grpc-timeout: soon");
+        assert_eq!(call(&bad).unwrap_err(), refused);
     }
 
     #[tokio::test]

@@ -20,7 +20,7 @@ pub(super) async fn health(api: Arc<Api>, request: Request) -> Response {
     match check(&api, serializable, &excluded).await {
         Ok(()) => {
             metrics::HEALTH_SUCCESS.inc();
-            plain::body("application/json", report("true", ""))
+            plain::body("text/plain; charset=utf-8", report("true", ""))
         }
         Err(reason) => {
             metrics::HEALTH_FAILURES.inc();

@@ -41,7 +41,7 @@ macro_rules! stream {
     };
 }
 
-/// A method of the Auth service.
+/// A method of the Auth service that would change users, roles or what they may do.
 macro_rules! auth {
     ($path:literal, $counters:ident) => {
         special!($path, $counters, auth::refuse)
@@ -76,19 +76,19 @@ pub(crate) static METHODS: &[Method] = &[
     unary!("/etcdserverpb.Maintenance/MoveLeader", MOVE_LEADER, maintenance::move_leader),
     unary!("/etcdserverpb.Maintenance/Downgrade", DOWNGRADE, maintenance::downgrade),
     auth!("/etcdserverpb.Auth/AuthEnable", AUTH_ENABLE),
-    auth!("/etcdserverpb.Auth/AuthDisable", AUTH_DISABLE),
-    auth!("/etcdserverpb.Auth/AuthStatus", AUTH_STATUS),
-    auth!("/etcdserverpb.Auth/Authenticate", AUTHENTICATE),
+    unary!("/etcdserverpb.Auth/AuthDisable", AUTH_DISABLE, auth::disable),
+    unary!("/etcdserverpb.Auth/AuthStatus", AUTH_STATUS, auth::status),
+    unary!("/etcdserverpb.Auth/Authenticate", AUTHENTICATE, auth::authenticate),
     auth!("/etcdserverpb.Auth/UserAdd", USER_ADD),
-    auth!("/etcdserverpb.Auth/UserGet", USER_GET),
-    auth!("/etcdserverpb.Auth/UserList", USER_LIST),
+    unary!("/etcdserverpb.Auth/UserGet", USER_GET, auth::user_get),
+    unary!("/etcdserverpb.Auth/UserList", USER_LIST, auth::user_list),
     auth!("/etcdserverpb.Auth/UserDelete", USER_DELETE),
     auth!("/etcdserverpb.Auth/UserChangePassword", USER_CHANGE_PASSWORD),
     auth!("/etcdserverpb.Auth/UserGrantRole", USER_GRANT_ROLE),
     auth!("/etcdserverpb.Auth/UserRevokeRole", USER_REVOKE_ROLE),
     auth!("/etcdserverpb.Auth/RoleAdd", ROLE_ADD),
-    auth!("/etcdserverpb.Auth/RoleGet", ROLE_GET),
-    auth!("/etcdserverpb.Auth/RoleList", ROLE_LIST),
+    unary!("/etcdserverpb.Auth/RoleGet", ROLE_GET, auth::role_get),
+    unary!("/etcdserverpb.Auth/RoleList", ROLE_LIST, auth::role_list),
     auth!("/etcdserverpb.Auth/RoleDelete", ROLE_DELETE),
     auth!("/etcdserverpb.Auth/RoleGrantPermission", ROLE_GRANT_PERMISSION),
     auth!("/etcdserverpb.Auth/RoleRevokePermission", ROLE_REVOKE_PERMISSION),

@@ -134,7 +134,7 @@ fn a_leader_replicates_before_its_own_disk_and_commits_after_a_quorum_of_disks()
     assert!(batch.must_sync);
     assert_eq!(sent(&effects), [(Kind::MsgApp, 2)], "member 3 was never heard of and is only probed");
     let effects = leader.hear(raftpb::Message { index: 5, ..answer(Kind::MsgAppResp, 2, 2) });
-    assert_eq!(applied(&effects), [], "one disk of three");
+    assert!(applied(&effects).is_empty(), "one disk of three");
     let effects = leader.take(Input::Synced(batch.number));
     assert_eq!(applied(&effects), [5]);
     assert!(effects.contains(&Effect::Committed(LogIndex(5))));
