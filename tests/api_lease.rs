@@ -1,6 +1,8 @@
 //! Leases and maintenance calls as etcd's clients see them on one member. The same file runs against the real etcd with
 //! `SUBJECT_BIN`.
 
+#![expect(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
+
 mod support;
 
 use std::time::Duration;
