@@ -8,7 +8,7 @@
 //!
 //! Memtables are handed to the flush here, in [`Engine::commit`], and not by fjall's own size check: that one queues a
 //! message for every commit above the limit, and a full queue stops the worker that would empty it. Merging has a thread
-//! of its own ([`super::merger`]).
+//! of its own (`merger`).
 
 use std::{
     ops::Bound,
