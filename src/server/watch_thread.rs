@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use crate::{
     clock::Clock as _,
     metrics,
-    mvcc::{Changes, ReadError},
+    mvcc::Changes,
     pb::etcdserverpb::WatchRequest,
     types::{Rejection, Ticks},
     watch::{CatchUp, Delivery, Frame, Header, Hub, Past, ROOM_BYTES, ROOM_RESPONSES, StreamId},
@@ -209,10 +209,9 @@ pub(super) fn run(shared: Arc<Shared>) {
 
 fn read_round(shared: &Shared, round: Vec<CatchUp>, state: &State) {
     for item in round {
-        let past = match state.view.history(&item.range, item.from, item.limits()) {
-            Ok(history) => Past::Read(history),
-            Err(ReadError::Rejected(_)) => Past::Compacted { compact_revision: state.view.compact_revision() },
-            Err(ReadError::Storage(cause)) => return shared.fail(ServerFailure::Watch(cause)),
+        let past = match item.read(&state.view) {
+            Ok(past) => past,
+            Err(cause) => return shared.fail(ServerFailure::Watch(cause)),
         };
         // Closed means that the member stops; full cannot be, since one round is bounded.
         drop(shared.watch.push(WatchOrder::CaughtUp(item, past)));
@@ -382,9 +381,11 @@ impl WatchThread {
     }
 }
 
-/// From half of the hub's room on, room taken by the client is returned at once instead of with the next delivery.
+/// From here on, room taken by the client is returned at once instead of with the next delivery. It lies below the room
+/// that a stream is allowed while it catches up, a quarter of the whole: above it a stream could wait for room that
+/// nobody returns.
 const HUNGRY_RESPONSES: usize = ROOM_RESPONSES / 2;
-const HUNGRY_BYTES: usize = ROOM_BYTES / 2;
+const HUNGRY_BYTES: usize = ROOM_BYTES / 8;
 
 /// Scatters consecutive numbers (the finalizer of splitmix64).
 fn spread(token: Token) -> u64 {
