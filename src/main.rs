@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use quorate::{config::Sources, daemon};
+use quorate::{cli, config::Sources, daemon};
 
 fn main() -> ExitCode {
-    daemon::main(&Sources::of_process())
+    daemon::main(&Sources::of_process(), cli::config::run)
 }

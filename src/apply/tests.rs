@@ -663,8 +663,9 @@ fn essence(applied: Vec<Applied>) -> Vec<String> {
 fn straight_run(log: &[Entry]) -> (MemoryEngine, Vec<String>) {
     let engine = MemoryEngine::new();
     let mut applier = Applier::open(engine.clone(), OPTIONS).unwrap();
-    let applied = log.iter().flat_map(|entry| essence(applier.apply(std::slice::from_ref(entry)).unwrap())).collect();
-    (engine, applied)
+    let one = |entry: &Entry| essence(applier.apply(std::slice::from_ref(entry)).unwrap());
+    let outcomes = log.iter().flat_map(one).collect();
+    (engine, outcomes)
 }
 
 fn finish_compaction(engine: &MemoryEngine) {

@@ -17,6 +17,12 @@ pub enum ClientError {
         /// Its message.
         message: String,
     },
+    /// The member ended a watch and said why.
+    #[error("{reason}")]
+    WatchEnded {
+        /// The member's words.
+        reason: String,
+    },
     /// The caller's time limit passed. Whether the request was carried out is unknown.
     #[error("context deadline exceeded")]
     DeadlineExceeded {
@@ -144,6 +150,7 @@ impl ClientError {
         match self {
             Self::Refused(refusal) => refusal.code,
             Self::Status { code, .. } => *code,
+            Self::WatchEnded { .. } => Code::Cancelled,
             Self::DeadlineExceeded { .. } => Code::DeadlineExceeded,
             Self::NoEndpoints | Self::BadEndpoint { .. } | Self::TlsUnavailable { .. } => Code::Unavailable,
             Self::BadToken => Code::InvalidArgument,

@@ -195,8 +195,8 @@ impl Book {
         let key = self.starting.pop_front()?;
         self.asked = false;
         if response.canceled {
-            let error = ClientError::from_parts(Code::Unknown, &response.cancel_reason);
-            return self.end(key, response.clone(), Some(error));
+            let error = ClientError::WatchEnded { reason: response.cancel_reason.clone() };
+            return self.end(key, ended(), Some(error));
         }
         let watch = self.watches.iter_mut().find(|watch| watch.key == key)?;
         watch.id = Some(response.watch_id);
@@ -229,15 +229,9 @@ impl Book {
     fn end_all(&mut self, error: &ClientError) -> Vec<Delivery> {
         self.starting.clear();
         self.outgoing.clear();
-        let canceled = WatchResponse { canceled: true, ..WatchResponse::default() };
         self.watches
             .drain(..)
-            .map(|watch| Delivery {
-                watch: watch.key,
-                response: canceled.clone(),
-                error: Some(error.clone()),
-                over: true,
-            })
+            .map(|watch| Delivery { watch: watch.key, response: ended(), error: Some(error.clone()), over: true })
             .collect()
     }
 }
@@ -258,6 +252,11 @@ impl Watch {
         self.request.start_revision = last_event.unwrap_or_else(|| header_revision(&response)) + 1;
         Some(Delivery { watch: self.key, response, error: None, over: false })
     }
+}
+
+/// The last response of a watch that ended otherwise than by a response of its own.
+fn ended() -> WatchResponse {
+    WatchResponse { canceled: true, ..WatchResponse::default() }
 }
 
 fn header_revision(response: &WatchResponse) -> i64 {

@@ -12,8 +12,6 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use crate::types::Ticks;
-
 /// What time it is, by two clocks.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// Time since the clock was made. Never goes back.
@@ -21,11 +19,6 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
 
     /// Time since the Unix epoch, for what is shown or stored; zero if the machine's clock stands before it.
     fn wall(&self) -> Duration;
-
-    /// The monotonic time as the synchronous floors count it, in whole milliseconds.
-    fn ticks(&self) -> Ticks {
-        Ticks(u64::try_from(self.monotonic().as_millis()).unwrap_or(u64::MAX))
-    }
 }
 
 /// The operating system's clocks.
@@ -179,11 +172,11 @@ mod tests {
     #[test]
     fn manual_clock_moves_only_when_told() {
         let clock = ManualClock::at(Duration::from_secs(1_000));
-        assert_eq!((clock.ticks(), clock.wall()), (Ticks(0), Duration::from_secs(1_000)));
+        assert_eq!((clock.monotonic(), clock.wall()), (Duration::ZERO, Duration::from_secs(1_000)));
         clock.advance(Duration::from_millis(1_500));
-        assert_eq!((clock.ticks(), clock.wall()), (Ticks(1_500), Duration::from_millis(1_001_500)));
+        assert_eq!((clock.monotonic(), clock.wall()), (Duration::from_millis(1_500), Duration::from_millis(1_001_500)));
         clock.set_wall(Duration::from_secs(5));
-        assert_eq!((clock.ticks(), clock.wall()), (Ticks(1_500), Duration::from_secs(5)));
+        assert_eq!((clock.monotonic(), clock.wall()), (Duration::from_millis(1_500), Duration::from_secs(5)));
     }
 
     #[test]

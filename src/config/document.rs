@@ -14,8 +14,10 @@ use super::go;
 pub const FILE_BYTES_MAX: usize = 1 << 20;
 /// Deepest nesting in a file; etcd's own needs four.
 pub const FILE_DEPTH_MAX: usize = 16;
-/// Most keys and values in a file, after YAML aliases were followed.
-pub const FILE_NODES_MAX: usize = 20_000;
+/// Most keys and values in a file, after YAML aliases were followed: ten times the options there are.
+pub const FILE_NODES_MAX: usize = 2_000;
+/// Most mistakes of form that are told of one file.
+const FLAWS_MAX: usize = 50;
 
 /// A mistake in a file's form, with its line (0: the whole file).
 pub(super) type Flaw = (usize, String);
@@ -76,6 +78,16 @@ impl Node {
     }
 }
 
+impl Node {
+    /// As [`Node::text`], but strings in quotes: their quotes may be what is wrong.
+    pub(super) fn shown(&self) -> String {
+        match &self.content {
+            Content::Scalar(text, Type::Text) => go::quote(text),
+            _ => self.text(),
+        }
+    }
+}
+
 /// Reads a whole file, up to [`FILE_BYTES_MAX`].
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, Flaw> {
     let io = |error: std::io::Error| (0, format!("open {}: {}", path.display(), reason(&error)));
@@ -117,7 +129,16 @@ pub(super) fn parse_toml(text: &str) -> Result<Node, Vec<Flaw>> {
     if !errors.is_empty() {
         let flaw =
             |error: &toml::de::Error| (error.span().map_or(0, |span| lines.at(span.start)), one_line(error.message()));
-        return Err(errors.iter().map(flaw).collect());
+        let mut flaws: Vec<Flaw> = errors.iter().map(flaw).collect();
+        // What follows a flaw on its line is mostly the same mistake, seen again.
+        flaws.sort_by_key(|(line, _)| *line);
+        flaws.dedup_by_key(|(line, _)| *line);
+        if let Some((line, _)) = flaws.get(FLAWS_MAX).cloned() {
+            let more = flaws.len() - FLAWS_MAX;
+            flaws.truncate(FLAWS_MAX);
+            flaws.push((line, format!("here and below, {more} more mistakes")));
+        }
+        return Err(flaws);
     }
     let mut budget = Budget::default();
     toml_table(table.get_ref(), 1, &lines, &mut budget, 0).map_err(|flaw| vec![flaw])
@@ -392,10 +413,11 @@ mod tests {
     fn aliases_cannot_explode() {
         let mut text = "a: &a [x,x,x,x,x,x,x,x,x,x]\n".to_owned();
         for (this, last) in ["b", "c", "d", "e", "f"].iter().zip(["a", "b", "c", "d", "e"]) {
-            text.push_str(&format!("{this}: &{this} [{}]\n", vec![format!("*{last}"); 10].join(",")));
+            let aliases = vec![format!("*{last}"); 10].join(",");
+            text.extend([this, ": &", this, " [", &aliases, "]\n"]);
         }
         let (_, why) = parse_yaml(&text).expect_err("too many");
-        assert_eq!(why, "more than 20000 keys and values");
+        assert_eq!(why, "more than 2000 keys and values");
     }
 
     #[test]
@@ -405,15 +427,23 @@ mod tests {
         assert!(parse_toml(&format!("x = {deep}")).is_err());
     }
 
+    /// Whether both readers, if they refuse the text, name a line of it (or the one behind its end).
+    fn refuses_by_line(text: &str) -> bool {
+        let lines = text.lines().count() + 2;
+        let named = |flaw: &Flaw| flaw.0 <= lines && !flaw.1.is_empty() && !flaw.1.contains('\n');
+        parse_yaml(text).err().is_none_or(|flaw| named(&flaw))
+            && parse_toml(text).err().is_none_or(|flaws| !flaws.is_empty() && flaws.iter().all(named))
+    }
+
     proptest! {
         #[test]
-        fn any_text_is_read_without_panic(text in "[a-z\"'{}\\[\\]:,&*!|>#=.\\- \t\n0-9]{0,80}") {
-            let _ = (parse_yaml(&text), parse_toml(&text));
+        fn any_text_is_read_or_refused_by_line(text in "[a-z\"'{}\\[\\]:,&*!|>#=.\\- \t\n0-9]{0,80}") {
+            prop_assert!(refuses_by_line(&text));
         }
 
         #[test]
-        fn any_characters_are_read_without_panic(text in "\\PC{0,40}\n\\PC{0,40}") {
-            let _ = (parse_yaml(&text), parse_toml(&text));
+        fn any_characters_are_read_or_refused_by_line(text in "\\PC{0,40}\n\\PC{0,40}") {
+            prop_assert!(refuses_by_line(&text));
         }
     }
 }

@@ -343,8 +343,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = parse(&bytes);
+        fn any_bytes_are_read_or_refused_by_line(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let lines = bytes.split(|byte| *byte == b'\n').count();
+            match parse(&bytes) {
+                Ok(file) => prop_assert!(file.assignments.iter().all(|(line, ..)| (1..=lines).contains(line))),
+                Err(error) => prop_assert!((1..=lines).contains(&error.line())),
+            }
         }
 
         #[test]

@@ -12,6 +12,8 @@ pub enum Feature {
     Auth,
     /// JSON web tokens.
     Jwt,
+    /// Joining a cluster that exists.
+    Joining,
     /// Bootstrap through the v2 discovery service.
     DiscoveryV2,
     /// Bootstrap through an etcd cluster.
@@ -46,6 +48,7 @@ impl Feature {
             Self::Tls => "TLS",
             Self::Auth => "authentication",
             Self::Jwt => "JSON web tokens",
+            Self::Joining => "joining an existing cluster",
             Self::DiscoveryV2 => "v2 discovery",
             Self::DiscoveryV3 => "v3 discovery",
             Self::DiscoverySrv => "DNS discovery",
@@ -62,7 +65,7 @@ impl Feature {
         Some(match self {
             Self::Tls => Absence::Refuse("connections would be neither encrypted nor authenticated"),
             Self::Jwt => Absence::Refuse("tokens would not be verified"),
-            Self::DiscoveryV2 | Self::DiscoveryV3 | Self::DiscoverySrv => {
+            Self::Joining | Self::DiscoveryV2 | Self::DiscoveryV3 | Self::DiscoverySrv => {
                 Absence::Refuse("the member would found a cluster of its own")
             }
             Self::V2Proxy => Absence::Refuse("the node would become a member instead of a proxy"),
@@ -72,6 +75,11 @@ impl Feature {
             Self::Tracing => Absence::Warn("no spans are exported"),
             Self::HashChecks => Absence::Warn("members do not compare hashes on their own"),
         })
+    }
+
+    /// Whether it matters only before the member has data: later etcd ignores the options that ask for it.
+    pub fn is_for_bootstrap(self) -> bool {
+        matches!(self, Self::Joining | Self::DiscoveryV2 | Self::DiscoveryV3 | Self::DiscoverySrv)
     }
 
     /// Whether asking for it refuses the configuration.

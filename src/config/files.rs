@@ -164,7 +164,7 @@ fn assign(spec: &'static OptionSpec, node: &Node, origin: Origin, form: Form, in
         Err(Mismatch::Value(why)) => into.problems.push(Problem::refused(spec, &node.text(), origin, form, &why)),
         Err(Mismatch::Type(wanted)) => {
             let what = format!("{} wants {wanted}, found {}", spec.name, node.type_name());
-            into.problems.push(Problem::of(spec, &node.text(), origin, form, what));
+            into.problems.push(Problem::of(spec, &node.shown(), origin, form, what));
         }
     }
 }

@@ -206,8 +206,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_words_are_read_without_panic(words in proptest::collection::vec("[-=a-z]{0,8}|--name|é", 0..6)) {
-            let _ = scan(&words.iter().map(OsString::from).collect::<Vec<_>>(), &[]);
+        fn any_words_become_flags_mistakes_or_help(words in proptest::collection::vec("[-=a-z]{0,8}|--name|é", 0..6)) {
+            let line = scan(&words.iter().map(OsString::from).collect::<Vec<_>>(), &[]);
+            let found = line.given.len() + line.problems.len() + usize::from(line.help);
+            prop_assert!(found <= words.len() && (found > 0 || words.iter().all(|word| word == "--")));
         }
     }
 }

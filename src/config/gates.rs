@@ -50,7 +50,9 @@ const NO_DEFRAG: Support = Support::NoEffect("defragmentation does not interrupt
 /// All gates, by name.
 pub const GATES: [Gate; 9] = [
     gate("CompactHashCheck", Stage::Alpha, Support::Needs(Feature::HashChecks), |gates| &mut gates.compact_hash_check),
-    gate("FastLeaseKeepAlive", Stage::Beta, Support::Works, |gates| &mut gates.fast_lease_keep_alive),
+    gate("FastLeaseKeepAlive", Stage::Beta, Support::NoEffect("renewals never wait for entries"), |gates| {
+        &mut gates.fast_lease_keep_alive
+    }),
     gate("InitialCorruptCheck", Stage::Alpha, Support::Needs(Feature::HashChecks), |gates| {
         &mut gates.initial_corrupt_check
     }),
@@ -59,7 +61,9 @@ pub const GATES: [Gate; 9] = [
     gate("PriorityRequest", Stage::Alpha, Support::NoEffect("urgent requests never queue behind others"), |gates| {
         &mut gates.priority_request
     }),
-    gate("SetMemberLocalAddr", Stage::Alpha, Support::Works, |gates| &mut gates.set_member_local_addr),
+    gate("SetMemberLocalAddr", Stage::Alpha, Support::NoEffect("the system chooses the local address"), |gates| {
+        &mut gates.set_member_local_addr
+    }),
     gate("StopGRPCServiceOnDefrag", Stage::Alpha, NO_DEFRAG, |gates| &mut gates.stop_grpc_service_on_defrag),
     gate("TxnModeWriteWithSharedBuffer", Stage::Beta, Support::NoEffect("there is no such buffer"), |gates| {
         &mut gates.txn_mode_write_with_shared_buffer

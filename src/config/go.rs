@@ -296,8 +296,18 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_read_without_panic(text in "\\PC{0,12}") {
-            let _ = (parse_int(&text), parse_duration(&text), parse_bool(&text), quote(&text));
+        fn what_is_read_reads_back(text in "[-+0-9a-z_.µ]{0,12}") {
+            if let Ok(number) = parse_int(&text) {
+                prop_assert_eq!(parse_int(&number.to_string()), Ok(number));
+            }
+            if let Some(nanos) = parse_duration(&text).filter(|nanos| *nanos > i64::MIN) {
+                prop_assert_eq!(parse_duration(&format_duration(nanos)), Some(nanos));
+            }
+        }
+
+        #[test]
+        fn quoted_text_stays_on_one_line(text in "\\PC{0,12}\n?\\PC{0,4}") {
+            prop_assert!(!quote(&text).contains('\n'));
         }
     }
 }

@@ -52,7 +52,7 @@ pub fn usage_text(program: &str) -> String {
   {name} config check [--deep] [--format text|json] [flags]
     Check the configuration without starting.
 
-  {name} config show [--origin] [--all] [--format toml|env|yaml|flags|json] [flags]
+  {name} config show [--origin] [--set] [--format toml|env|yaml|flags|json] [flags]
     Print the effective configuration.
 "
     )

@@ -11,8 +11,9 @@ use super::{
 };
 
 /// Mistakes and remarks about the options that are set, in the order of the table.
-pub(super) fn judge(gathered: &Gathered, layers: &Layers) -> (Vec<Problem>, Vec<Notice>) {
-    let mut verdict = Verdict { layers, problems: Vec::new(), notices: Vec::new() };
+/// A member that is initialised has done with everything about bootstrap.
+pub(super) fn judge(gathered: &Gathered, layers: &Layers, is_initialized: bool) -> (Vec<Problem>, Vec<Notice>) {
+    let mut verdict = Verdict { layers, is_initialized, problems: Vec::new(), notices: Vec::new() };
     for spec in OPTIONS {
         let last = gathered.written.iter().rev().find(|written| written.spec.name == spec.name);
         if let Some(written) = last {
@@ -36,6 +37,7 @@ pub(super) fn is_refused(spec: &OptionSpec, layers: &Layers) -> bool {
 
 struct Verdict<'l> {
     layers: &'l Layers,
+    is_initialized: bool,
     problems: Vec<Problem>,
     notices: Vec<Notice>,
 }
@@ -70,6 +72,9 @@ impl Verdict<'_> {
             Support::NoEffect(why) => self.warn_of_no_effect(spec, why),
             Support::Needs(feature) => match feature.absence() {
                 None => {}
+                Some(_) if feature.is_for_bootstrap() && self.is_initialized => {
+                    self.warn_of_no_effect(spec, "the member has data already");
+                }
                 Some(Absence::Warn(why)) => {
                     self.warn_of_no_effect(spec, &format!("this version does not have {} yet: {why}", feature.name()));
                 }

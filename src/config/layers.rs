@@ -16,7 +16,7 @@ use figment::{
 };
 
 use super::{
-    Compat, Loudness, Notice, Problem, Sources, Value, env_file, files,
+    Compat, FILE_NODES_MAX, Loudness, Notice, Problem, Sources, Value, env_file, files,
     flags::{CommandLine, GivenFlag},
     origin::{Form, Origin},
     suggest::closest,
@@ -132,8 +132,13 @@ impl Gathered {
         }
         self.files.push(path.to_owned());
         let at = |line| Origin::File(path.to_owned(), line);
-        let parsed = files::read(path)
-            .and_then(|bytes| env_file::parse(&bytes).map_err(|error| (error.line(), error.to_string())));
+        let parsed = files::read(path).and_then(|bytes| {
+            let file = env_file::parse(&bytes).map_err(|error| (error.line(), error.to_string()))?;
+            match file.assignments.get(FILE_NODES_MAX) {
+                Some((line, ..)) => Err((*line, format!("more than {FILE_NODES_MAX} assignments"))),
+                None => Ok(file),
+            }
+        });
         let file = match parsed {
             Ok(file) => file,
             Err((line, why)) => {
@@ -303,8 +308,8 @@ pub(super) struct Layers {
     values: Dict,
     pub(super) compat: Compat,
     pub(super) is_exclusive: bool,
-    /// Current options that some layer sets, with the form in which the strongest does.
-    set: BTreeMap<&'static str, Form>,
+    /// Current options that some layer sets, with the form and the name under which the strongest does.
+    set: BTreeMap<&'static str, (Form, &'static OptionSpec)>,
     /// Options that some layer sets to a value that was refused.
     broken: BTreeSet<String>,
 }
@@ -355,7 +360,7 @@ impl Layers {
     }
 
     fn put(&mut self, key: &'static str, value: Layered, written: &Written) {
-        self.set.insert(key, written.form);
+        self.set.insert(key, (written.form, written.spec));
         // An empty list of URLs says nothing, as in etcd: the weaker layer's stays.
         let says_nothing = written.spec.kind == Kind::Urls && written.value.is_zero();
         if !says_nothing {
@@ -376,7 +381,7 @@ impl Layers {
 
     /// How the strongest layer that sets the option spells it.
     pub(super) fn form(&self, name: &str) -> Form {
-        self.set.get(name).copied().unwrap_or(Form::Flag)
+        self.set.get(name).map_or(Form::Flag, |(form, _)| *form)
     }
 
     /// The effective value.
@@ -415,7 +420,10 @@ impl Layers {
     /// A mistake about an option's effective value.
     pub(super) fn problem(&self, name: &str, what: String) -> Problem {
         match table::find(name) {
-            Some(spec) => Problem::of(spec, &self.value(spec).to_text(), self.origin(name), self.form(name), what),
+            Some(spec) => {
+                let (form, used) = self.set.get(name).copied().unwrap_or((Form::Flag, spec));
+                Problem::of(used, &self.value(spec).to_text(), self.origin(name), form, what)
+            }
             None => Problem::in_file(Origin::Default, name, what),
         }
     }

@@ -167,23 +167,25 @@ pub fn extra_flags(args: &[OsString], extras: &[ExtraFlag]) -> Vec<(&'static str
 pub fn load_with(sources: &Sources, extras: &[ExtraFlag]) -> Result<Loaded, ConfigErrors> {
     let gathered = Gathered::read(&flags::scan(&sources.args, extras), sources);
     let layers = Layers::merge(&gathered);
-    let (judged, remarks) = judge::judge(&gathered, &layers);
     let raw: RawConfig = layers.figment.extract().map_err(|error| {
         ConfigErrors::of(Problem::in_file(Origin::Default, "", format!("the option table contradicts itself: {error}")))
     })?;
     let (config, related, more) = resolve::resolve(&raw, &layers, gathered.threads.as_deref());
+    let is_initialized = config.member.is_initialized();
+    let (judged, remarks) = judge::judge(&gathered, &layers, is_initialized);
     // Where a whole file could not be read, what follows from its absence is not worth telling.
     let is_whole = !gathered.problems.iter().any(|problem| problem.option.is_empty());
     let mut problems = gathered.problems;
     problems.extend(judged);
     problems.extend(related.into_iter().filter(|_| is_whole));
-    if problems.is_empty() && !config.member.is_initialized() {
+    if problems.is_empty() && !is_initialized {
         let own = check_own_entry(&config, &localhost_alone);
         problems.extend(own.err().map(|(option, what)| layers.problem(option, what).with_example(None)));
     }
     ConfigErrors::check(problems)?;
     let notices = gathered.notices.into_iter().chain(remarks).chain(more).collect();
-    Ok(Loaded { config, settings: Settings::of(&layers), notices, files: gathered.files })
+    let settings = Settings::of(&layers, &config);
+    Ok(Loaded { config, settings, notices, files: gathered.files })
 }
 
 #[cfg(test)]

@@ -101,10 +101,15 @@ impl Form {
         match self {
             Self::Flag => format!("--{}={text}", spec.name),
             Self::Variable => format!("{}={text}", spec.variable()),
-            Self::Toml => format!("{} = {text}", spec.name),
-            Self::Yaml => format!("{}: {text}", spec.yaml_path().unwrap_or(spec.name)),
+            Self::Toml => format!("{} = {}", spec.name, visible(text)),
+            Self::Yaml => format!("{}: {}", spec.yaml_path().unwrap_or(spec.name), visible(text)),
         }
     }
+}
+
+/// A text that cannot be overlooked.
+fn visible(text: &str) -> &str {
+    if text.is_empty() { "\"\"" } else { text }
 }
 
 /// Numbers and truth values bare, everything else in double quotes that TOML, YAML and JSON read alike.

@@ -252,7 +252,8 @@ impl Resolver<'_> {
     fn refuse_missing_tls(&mut self, option: &str, urls: &[Url]) {
         let encrypted = urls.iter().find(|url| url.scheme().is_tls());
         if let (Some(url), Some(Absence::Refuse(why))) = (encrypted, Feature::Tls.absence()) {
-            self.refuse(option, format!("{url} needs TLS, which this version does not have yet, and without it {why}"));
+            let what = format!("{url} needs TLS, which this version does not have yet, and without it {why}");
+            self.problems.push(self.layers.problem(option, what).with_example(None));
         }
     }
 
@@ -365,23 +366,14 @@ impl Resolver<'_> {
     fn raft(&mut self) -> Raft {
         let raw = self.raw;
         let (heartbeat, election) = (raw.heartbeat_interval, raw.election_timeout);
+        let broken = self.layers.is_broken("heartbeat-interval") || self.layers.is_broken("election-timeout");
         if heartbeat == 0 {
             self.refuse("heartbeat-interval", "--heartbeat-interval must be >0 (set to 0ms)");
         }
         if election == 0 {
             self.refuse("election-timeout", "--election-timeout must be >0 (set to 0ms)");
-        } else if heartbeat > 0
-            && heartbeat.saturating_mul(5) > election
-            && !self.layers.is_broken("heartbeat-interval")
-        {
-            let blamed = if self.layers.is_set("election-timeout") { "election-timeout" } else { "heartbeat-interval" };
-            self.refuse(
-                blamed,
-                format!(
-                    "--election-timeout[{election}ms] should be at least as 5 times as \
-                     --heartbeat-interval[{heartbeat}ms]"
-                ),
-            );
+        } else if heartbeat > 0 && heartbeat.saturating_mul(5) > election && !broken {
+            self.refuse_ratio(heartbeat, election);
         } else if Duration::from_millis(election) > ELECTION_MAX {
             self.refuse(
                 "election-timeout",
@@ -396,6 +388,19 @@ impl Resolver<'_> {
             peer_read_timeout: self.peer_deadline("raft-read-timeout", raw.raft_read_timeout),
             peer_write_timeout: self.peer_deadline("raft-write-timeout", raw.raft_write_timeout),
         }
+    }
+
+    fn refuse_ratio(&mut self, heartbeat: u64, election: u64) {
+        let what = format!(
+            "--election-timeout[{election}ms] should be at least as 5 times as --heartbeat-interval[{heartbeat}ms]"
+        );
+        let (blamed, right) = if self.layers.is_set("election-timeout") {
+            ("election-timeout", heartbeat.saturating_mul(5))
+        } else {
+            ("heartbeat-interval", election / 10)
+        };
+        let example = table::find(blamed).map(|spec| self.layers.form(blamed).spell(spec, &right.to_string()));
+        self.problems.push(self.layers.problem(blamed, what).with_example(example));
     }
 
     fn peer_deadline(&mut self, option: &'static str, nanos: i64) -> Duration {
@@ -681,6 +686,7 @@ impl Resolver<'_> {
         if let Some(Absence::Refuse(why)) = Feature::Jwt.absence() {
             let what = format!("this version does not have {} yet, and without it {why}", Feature::Jwt.name());
             self.problems.push(self.layers.problem("auth-token", what).with_example(None));
+            return TokenProvider::None;
         }
         let mut options = BTreeMap::new();
         for word in words {
@@ -688,6 +694,7 @@ impl Resolver<'_> {
             let is_new = pair.is_some_and(|(name, value)| options.insert(name.to_owned(), value.to_owned()).is_none());
             if !is_new {
                 self.refuse("auth-token", "auth: invalid auth options");
+                break;
             }
         }
         TokenProvider::Jwt(options)

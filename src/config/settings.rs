@@ -1,7 +1,7 @@
 //! The effective value of every current option, with its origin: what `config show` prints and a reload compares.
 
 use super::{
-    Compat, Origin, Value,
+    BootstrapMethod, Compat, Config, Origin, Value,
     layers::Layers,
     table::{Kind, OPTIONS, OptionSpec, Reload},
 };
@@ -29,14 +29,16 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Takes the effective values from the layers.
-    pub(super) fn of(layers: &Layers) -> Self {
+    /// Takes the effective values from the layers, and what `config` made of those that were left open.
+    pub(super) fn of(layers: &Layers, config: &Config) -> Self {
         let current = OPTIONS.iter().filter(|spec| spec.is_current());
         let setting = |spec: &'static OptionSpec| match spec.kind {
             Kind::Gates => gates(spec, layers),
             _ => Setting {
                 spec,
-                value: layers.value(spec),
+                value: derived(spec, config)
+                    .filter(|_| !layers.is_set(spec.name))
+                    .unwrap_or_else(|| layers.value(spec)),
                 origin: layers.origin(spec.name),
                 is_set: layers.is_set(spec.name),
             },
@@ -65,6 +67,16 @@ pub struct Changes {
     pub live: Vec<&'static OptionSpec>,
     /// Those that need a restart.
     pub restart: Vec<&'static OptionSpec>,
+}
+
+/// The value that follows from other options when none is given.
+fn derived(spec: &OptionSpec, config: &Config) -> Option<Value> {
+    match (spec.name, &config.bootstrap.method) {
+        ("data-dir", _) => Some(Value::Text(config.member.data_dir.to_string_lossy().into_owned())),
+        ("initial-cluster", BootstrapMethod::Static(cluster)) => Some(Value::Text(cluster.to_string())),
+        ("initial-cluster", _) => Some(Value::Text(String::new())),
+        _ => None,
+    }
 }
 
 /// Gates under all their names, as one value.

@@ -37,8 +37,8 @@ impl Format {
 /// What to show.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Shown {
-    /// Options at their defaults too.
-    pub all: bool,
+    /// Only what some source sets; else every option that today's etcd has.
+    pub set_only: bool,
     /// Where each value stands, as a comment; in JSON a list of objects, which cannot be read back.
     pub origin: bool,
 }
@@ -65,7 +65,8 @@ pub fn render(settings: &Settings, format: Format, shown: Shown) -> Result<Strin
 fn is_shown(setting: &Setting, settings: &Settings, shown: Shown) -> bool {
     let is_set = |name: &str| settings.get(name).is_some_and(|setting| setting.is_set);
     let goes_along = setting.spec.name == "advertise-client-urls" && is_set("listen-client-urls");
-    setting.spec.yaml != YamlKey::None && (setting.is_set || shown.all || goes_along) && !says_nothing(setting)
+    let is_asked_for = setting.is_set || goes_along || (!shown.set_only && setting.spec.group != Group::Old);
+    setting.spec.yaml != YamlKey::None && is_asked_for && !says_nothing(setting)
 }
 
 /// An empty list of URLs leaves the default in every form.

@@ -5,7 +5,9 @@ const LIKENESS_MIN: f64 = 0.75;
 
 /// The known name most like `word`, if any is alike enough.
 pub(super) fn closest<'n>(word: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
-    let scored = known.into_iter().map(|name| (strsim::normalized_damerau_levenshtein(word, name), name));
+    let as_long = |name: &&str| name.len().abs_diff(word.len()) * 4 <= name.len().max(word.len());
+    let scored =
+        known.into_iter().filter(as_long).map(|name| (strsim::normalized_damerau_levenshtein(word, name), name));
     let best = scored.max_by(|(a, _), (b, _)| a.total_cmp(b));
     best.filter(|(score, _)| *score >= LIKENESS_MIN).map(|(_, name)| name)
 }

@@ -489,7 +489,8 @@ pub const OPTIONS: &[OptionSpec] = &[
         .unit(Unit::Files)
         .until(7)
         .deprecated(Compat::V3_6, "--max-snapshots is deprecated in 3.6 and will be decommissioned in 3.8."),
-    opt(Group::Member, "max-wals", Kind::Uint, "5", "Log files to keep, 0 for all.").unit(Unit::Files),
+    opt(Group::Member, "max-wals", Kind::Uint, "5", "Log files to keep, 0 for all.")
+.no_effect("log files are removed as soon as no member needs them").unit(Unit::Files),
     opt(Group::Member, "memory-mlock", Kind::Switch, "false", "Lock database pages in memory.")
         .since(6)
         .no_effect("the database is not mapped into memory"),
@@ -513,14 +514,17 @@ pub const OPTIONS: &[OptionSpec] = &[
     opt(Group::Member, "grpc-keepalive-interval", Kind::Duration, "2h0m0s", "Time between two pings to a client, 0 for none."),
     opt(Group::Member, "grpc-keepalive-timeout", Kind::Duration, "20s", "How long a client may take to answer a ping, 0 for no pings."),
     opt(Group::Member, "socket-reuse-port", Kind::Switch, "false", "Set SO_REUSEPORT on listeners.")
+.no_effect("listeners are bound without SO_REUSEPORT")
         .since(5)
         .yaml("socket-options.reuse-port"),
     opt(Group::Member, "socket-reuse-address", Kind::Switch, "false", "Set SO_REUSEADDR on listeners.")
         .since(5)
         .yaml("socket-options.reuse-address"),
     opt(Group::Member, "enable-grpc-gateway", Kind::Switch, "true", "Serve the JSON gateway.").since(4),
-    opt(Group::Member, "raft-read-timeout", Kind::Duration, "5s", "Read deadline on connections between members.").since(5),
-    opt(Group::Member, "raft-write-timeout", Kind::Duration, "5s", "Write deadline on connections between members.").since(5),
+    opt(Group::Member, "raft-read-timeout", Kind::Duration, "5s", "Read deadline on connections between members.")
+.no_effect("connections between members have fixed deadlines").since(5),
+    opt(Group::Member, "raft-write-timeout", Kind::Duration, "5s", "Write deadline on connections between members.")
+.no_effect("connections between members have fixed deadlines").since(5),
     opt(Group::Member, "feature-gates", Kind::Gates, "", "Switches of features that are not settled: Name=true|false,…")
         .since(6)
         .example("InitialCorruptCheck=true"),
@@ -546,7 +550,8 @@ pub const OPTIONS: &[OptionSpec] = &[
         Kind::Select(&["new", "existing"]),
         "new",
         "Found a cluster or join one; ignored once the member has data.",
-    ),
+    )
+.needs(Feature::Joining),
     opt(Group::Clustering, "initial-cluster-token", Kind::Text, "etcd-cluster", "Keeps clusters apart: mixed into all IDs."),
     opt(
         Group::Clustering,
@@ -769,14 +774,11 @@ pub const OPTIONS: &[OptionSpec] = &[
         .since(5)
         .unit(Unit::Years),
     opt(Group::Security, "cipher-suites", Kind::Words, "", "TLS 1.2 cipher suites; empty for the library's choice.")
-        .needs(Feature::Tls)
         .example("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"),
     opt(Group::Security, "tls-min-version", Kind::Text, "TLS1.2", "Lowest TLS version: TLS1.2, TLS1.3.")
-        .since(4)
-        .needs(Feature::Tls),
+        .since(4),
     opt(Group::Security, "tls-max-version", Kind::Text, "", "Highest TLS version: TLS1.2, TLS1.3; empty for the newest.")
         .since(4)
-        .needs(Feature::Tls)
         .example("TLS1.3"),
     opt(Group::Security, "cors", Kind::Origins, "*", "Origins that browsers may come from; * for all.").live(),
     opt(Group::Security, "host-whitelist", Kind::WordSet, "*", "Accepted Host values on plain HTTP; * for all.")
@@ -790,7 +792,8 @@ pub const OPTIONS: &[OptionSpec] = &[
         .unit(Unit::Seconds)
         .needs(Feature::Auth),
     // Profiling and monitoring.
-    opt(Group::Monitoring, "enable-pprof", Kind::Switch, "false", "Serve profiles under /debug/pprof/."),
+    opt(Group::Monitoring, "enable-pprof", Kind::Switch, "false", "Serve profiles under /debug/pprof/.")
+.no_effect("there are no profiles to serve"),
     opt(Group::Monitoring, "metrics", Kind::Text, "basic", "basic, or extensive with gRPC histograms."),
     opt(Group::Monitoring, "listen-metrics-urls", Kind::Urls, "", "URLs that serve /metrics and /health only.")
         .example("http://127.0.0.1:2381"),
@@ -806,7 +809,8 @@ pub const OPTIONS: &[OptionSpec] = &[
     .since(4),
     opt(Group::Logging, "log-level", Kind::Text, "info", "debug, info, warn, error, panic or fatal.").since(4).live(),
     opt(Group::Logging, "log-format", Kind::Text, "json", "json or console.").since(6),
-    opt(Group::Logging, "enable-log-rotation", Kind::Switch, "false", "Rotate the one file in log-outputs.").since(5),
+    opt(Group::Logging, "enable-log-rotation", Kind::Switch, "false", "Rotate the one file in log-outputs.")
+.no_effect("log files are not rotated; leave that to logrotate or to the journal").since(5),
     opt(
         Group::Logging,
         "log-rotation-config-json",
@@ -816,6 +820,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     )
     .since(5),
     opt(Group::Logging, "warning-unary-request-duration", Kind::Duration, "300ms", "Log unary requests slower than this.")
+.no_effect("slow requests are not logged yet")
         .since(6)
         .live(),
     // Distributed tracing.
@@ -864,7 +869,8 @@ pub const OPTIONS: &[OptionSpec] = &[
     .unit(Unit::Megabytes)
     .no_effect("the database needs no defragmentation"),
     opt(Group::Features, "max-learners", Kind::Int, "1", "Learners allowed in the membership.").since(6),
-    opt(Group::Features, "downgrade-check-time", Kind::Duration, "5s", "Time between checks of a running downgrade.").since(6),
+    opt(Group::Features, "downgrade-check-time", Kind::Duration, "5s", "Time between checks of a running downgrade.")
+.no_effect("nothing watches for downgrades yet").since(6),
     opt(Group::Features, "snapshot-catchup-entries", Kind::Uint, "5000", "Log entries kept for slow followers.")
         .since(6)
         .unit(Unit::Entries),

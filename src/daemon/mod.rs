@@ -15,6 +15,7 @@ pub mod systemd;
 mod tasks;
 
 use std::{
+    ffi::OsString,
     io::{self, Write as _},
     process::ExitCode,
 };
@@ -22,19 +23,16 @@ use std::{
 pub use lifecycle::Ending;
 pub use tasks::{Ended, Tasks};
 
-use crate::{
-    cli,
-    config::{self, Command, ConfigErrors, Loaded, Loudness, Notice, Sources},
-};
+use crate::config::{self, Command, ConfigErrors, Loaded, Loudness, Notice, Sources};
 
-/// Does what the command line of the daemon's binary says.
-pub fn main(sources: &Sources) -> ExitCode {
+/// Does what the command line of the daemon's binary says; `config` carries out `config check` and `config show`.
+pub fn main(sources: &Sources, config: impl FnOnce(&Sources, &[OsString]) -> ExitCode) -> ExitCode {
     match config::command(sources) {
         Err(errors) => refuse(sources, &errors),
         Ok(Command::Serve) => serve(sources),
         Ok(Command::Version(compat)) => print(&config::version_text(compat, sources.called_as_etcd())),
         Ok(Command::Help) => print(&config::help_text()),
-        Ok(Command::Config(arguments)) => cli::config::run(sources, &arguments),
+        Ok(Command::Config(arguments)) => config(sources, &arguments),
         Ok(Command::Gateway(_)) => not_yet("gateway"),
         Ok(Command::GrpcProxy(_)) => not_yet("grpc-proxy"),
         Ok(Command::Discovery(_)) => not_yet("discovery"),

@@ -18,7 +18,7 @@ use crate::{
     types::Revision,
 };
 
-/// Row of the `Meta` table: the change that a compaction at work looks at next.
+/// Row of the `Meta` table: the change that a compaction at work looks at next, and the revision it compacts to.
 const PROGRESS: &[u8] = b"compactProgress";
 
 /// A compaction at work: walks the revision table from the last finished compaction to the scheduled one.
@@ -55,7 +55,7 @@ impl Compactor {
         if target <= finished {
             return Ok(None);
         }
-        let next = progress(rows)?.unwrap_or(Revision { main: finished.max(0), sub: 0 });
+        let next = progress(rows, target)?.unwrap_or(Revision { main: finished.max(0), sub: 0 });
         Ok(Some(Self { finished, target, next }))
     }
 
@@ -81,7 +81,7 @@ impl Compactor {
             let (revision, trace) = change?;
             if step.rows >= rows_max.max(1) {
                 self.next = revision;
-                step.writes.put_row(Table::Meta, PROGRESS, Bytes::copy_from_slice(&rows::revision_key(revision)));
+                step.writes.put_row(Table::Meta, PROGRESS, progress_value(revision, self.target));
                 return Ok(step);
             }
             step.rows += 1;
@@ -111,7 +111,16 @@ impl CompactionStep {
     }
 }
 
-fn progress(read: &impl Read) -> Result<Option<Revision>, StorageError> {
-    let row = read.row(Table::Meta, PROGRESS)?;
-    row.map(|row| rows::split_revision_key(&row)).transpose()
+/// Where a compaction that was interrupted goes on. If it was one to a lower revision, a tombstone at exactly that
+/// revision was kept and must be looked at again.
+fn progress(read: &impl Read, target: i64) -> Result<Option<Revision>, StorageError> {
+    let Some(row) = read.row(Table::Meta, PROGRESS)? else { return Ok(None) };
+    let split = || Some((row.get(..17)?, i64::from_be_bytes(row.get(17..)?.try_into().ok()?)));
+    let (next, made_for) = split().ok_or_else(|| StorageError::corrupt(Table::Meta, PROGRESS, "it does not decode"))?;
+    let next = rows::split_revision_key(next)?;
+    Ok(Some(if made_for == target { next } else { Revision { sub: 0, ..next } }))
+}
+
+fn progress_value(next: Revision, target: i64) -> Bytes {
+    [rows::revision_key(next).as_slice(), &target.to_be_bytes()].concat().into()
 }

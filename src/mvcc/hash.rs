@@ -57,7 +57,8 @@ impl<S: Read> HashWork<S> {
     /// [`Rejection::Compacted`], [`Rejection::FutureRevision`].
     pub fn new(view: View<S>, revision: i64) -> Result<Self, ReadError> {
         let revision = if revision == 0 { view.revision() } else { revision };
-        if revision < view.compact_revision() {
+        // A negative revision is a time before the first row, whatever was compacted.
+        if (1..view.compact_revision()).contains(&revision) {
             return Err(Rejection::Compacted.into());
         }
         if revision > view.revision() {
@@ -71,7 +72,7 @@ impl<S: Read> HashWork<S> {
             known_max: KNOWN_MAX,
             phase: Phase::Count,
             next: Revision { main: revision.saturating_add(1), sub: 0 },
-            living: view.keys(),
+            living: i64::try_from(view.keys()).unwrap_or(i64::MAX),
             known: Known::default(),
             joiner: Joiner::default(),
             // etcd hashes the name of its bucket first.
@@ -85,6 +86,9 @@ impl<S: Read> HashWork<S> {
     /// # Errors
     /// [`ReadError::Storage`] only.
     pub fn step(&mut self, rows_max: usize) -> Result<Option<HashKv>, ReadError> {
+        if self.work.revision < 0 {
+            return Ok(Some(self.hash()));
+        }
         let mut rows_left = rows_max.max(1);
         while self.walk(&mut rows_left)? {
             if self.work.turn() {
@@ -144,8 +148,9 @@ struct Work {
     phase: Phase,
     /// Where the phase goes on.
     next: Revision,
-    /// Keys that live at the hashed revision, once the first phase has counted back from the newest one.
-    living: u64,
+    /// Keys that live at the hashed revision, once the first phase has counted back from the newest one. On the way
+    /// there it can be negative.
+    living: i64,
     known: Known,
     joiner: Joiner,
     crc: u32,
@@ -165,7 +170,7 @@ impl Work {
     fn look_at(&mut self, revision: Revision, trace: &Trace) {
         match self.phase {
             Phase::Count => {
-                self.living = (self.living + u64::from(trace.tombstone)).saturating_sub(trace.creates.into());
+                self.living = self.living + i64::from(trace.tombstone) - i64::from(trace.creates);
             }
             Phase::Learn => self.learn(revision, trace),
             Phase::Join => {

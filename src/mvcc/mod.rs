@@ -15,13 +15,19 @@ pub mod check;
 mod compact;
 mod counts;
 mod digest;
+#[cfg(test)]
+mod harness;
 mod hash;
 mod history;
+#[cfg(test)]
+mod model;
 mod plan;
 mod rows;
 mod state;
 mod store;
 mod txn;
+#[cfg(test)]
+mod vectors;
 mod view;
 
 use thiserror::Error;

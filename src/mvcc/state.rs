@@ -6,7 +6,7 @@
 
 use std::{iter::Peekable, ops::Bound};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 use super::{
     counts::Counts,
@@ -47,7 +47,7 @@ impl<'a, R: Read> State<'a, R> {
     /// The newest version of a living key.
     pub(super) fn newest(self, key: &[u8]) -> Result<Option<Version>, StorageError> {
         let row = self.read.row(Table::Live, key)?;
-        row.map(|row| Version::decode_live(key, &row)).transpose()
+        row.map(|row| Version::decode_live(key, row)).transpose()
     }
 
     /// The version of `key` that lived at `revision`.
@@ -68,7 +68,7 @@ impl<'a, R: Read> State<'a, R> {
         }
         let row_key = rows::version_key(key, revision);
         let Some(row) = self.read.get(&row_key)? else { return Ok(None) };
-        let put = rows::decode_superseded(&row_key, &row)?;
+        let put = rows::decode_superseded(&row_key, row)?;
         Ok(put.map(|put| Version { modified: revision, put }))
     }
 
@@ -105,9 +105,9 @@ impl<'a, R: Read> State<'a, R> {
         let (lower, upper) = (Bound::Included(lower.as_ref()), Bound::Excluded(upper.as_ref()));
         let rows = if descending { self.read.scan_back(lower, upper) } else { self.read.scan(lower, upper) };
         Box::new(rows.map(|row| {
-            let (key, value) = row?;
-            let key = key.slice(1.min(key.len())..);
-            let version = Version::decode_live(&key, &value)?;
+            let (mut key, value) = row?;
+            key.advance(1.min(key.len()));
+            let version = Version::decode_live(&key, value)?;
             Ok((key, version))
         }))
     }
@@ -129,6 +129,22 @@ impl<'a, R: Read> State<'a, R> {
         }
     }
 
+    /// Number of keys of `range` behind `key` at the newest revision. `pairs` has just read `key`: it goes on to the end
+    /// of the chunk, and the chunks behind are added.
+    pub(super) fn count_behind(self, range: &KeyRange, key: &[u8], pairs: Pairs<'a>) -> Result<u64, StorageError> {
+        let boundary = self.counts.chunk_end(key);
+        let mut count = 0;
+        for pair in pairs {
+            let (key, _) = pair?;
+            if let Some(boundary) = boundary.filter(|boundary| key >= *boundary) {
+                let behind = KeyRange { start: boundary.clone(), end: range.end.clone() };
+                return Ok(count + self.count_newest(&behind)?);
+            }
+            count += 1;
+        }
+        Ok(count)
+    }
+
     /// Adds whole chunks, and looks at the keys of the chunks that are cut.
     fn count_newest(self, range: &KeyRange) -> Result<u64, StorageError> {
         let upper = match &range.end {
@@ -146,19 +162,21 @@ impl<'a, R: Read> State<'a, R> {
 
     /// Undoes, in the newest count, what the changes behind `revision` did to it.
     fn count_back(self, range: &KeyRange, revision: i64, newest: u64) -> Result<u64, StorageError> {
-        let mut count = newest;
+        // Undone in the order they were made, so that the number can be negative on the way.
+        let mut count = i64::try_from(newest).unwrap_or(i64::MAX);
         for change in self.changes(Revision { main: revision.saturating_add(1), sub: 0 }, self.revision) {
             let (_, trace) = change?;
             if range.contains(&trace.key) {
-                count = (count + u64::from(trace.tombstone)).saturating_sub(trace.creates.into());
+                count += i64::from(trace.tombstone) - i64::from(trace.creates);
             }
         }
-        Ok(count)
+        Ok(u64::try_from(count).unwrap_or_default())
     }
 
     /// The changes from `from` up to and including the revision `to`.
     pub(super) fn changes(self, from: Revision, to: i64) -> Changes<'a> {
-        let lower = rows::revision_key(from);
+        // Keys hold revisions without sign.
+        let lower = rows::revision_key(from.max(Revision::default()));
         let upper = rows::revision_key(Revision { main: to.saturating_add(1), sub: 0 });
         Changes(self.read.scan(Bound::Included(&lower), Bound::Excluded(&upper)))
     }
@@ -203,7 +221,7 @@ impl Iterator for Changes<'_> {
         let read = |row: Result<(Bytes, Bytes), StorageError>| {
             let (row_key, value) = row?;
             let revision = rows::split_revision_key(&row_key)?;
-            Ok((revision, Trace::decode(revision, &value)?))
+            Ok((revision, Trace::decode(revision, value)?))
         };
         self.0.next().map(read)
     }
@@ -240,7 +258,7 @@ impl<'a, R: Read> OldVersions<'a, R> {
     }
 
     /// What a row says: nothing if it is to be stepped over.
-    fn look_at(&mut self, row_key: &Bytes, value: &Bytes) -> Result<Option<Old>, StorageError> {
+    fn look_at(&mut self, row_key: &Bytes, value: Bytes) -> Result<Option<Old>, StorageError> {
         if !self.done.is_empty() && row_key.starts_with(&self.done) {
             let next = past(&self.done);
             self.step_over(|| next);
@@ -265,7 +283,7 @@ impl<R: Read> Iterator for OldVersions<'_, R> {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             let found = match self.rows.next()? {
-                Ok((row_key, value)) => self.look_at(&row_key, &value),
+                Ok((row_key, value)) => self.look_at(&row_key, value),
                 Err(error) => Err(error),
             };
             if let Some(found) = found.transpose() {

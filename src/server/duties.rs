@@ -109,7 +109,7 @@ pub async fn expire_leases(handle: Handle) -> Result<(), Error> {
             _ = scan.tick() => {}
             () = handle.stopped() => return Ok(()),
         }
-        let now = shared.clock.ticks();
+        let now = shared.now();
         let expired = shared.lessor().expired(now);
         metrics::LEASE_EXPIRED.add(u64::try_from(expired.len()).unwrap_or(u64::MAX));
         revoke(&handle, expired).await;

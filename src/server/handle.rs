@@ -306,7 +306,7 @@ impl Handle {
     async fn renew_when_possible(&self, lease: LeaseId) -> Result<i64, ServerError> {
         let mut caught_up = false;
         loop {
-            let renewed = self.shared.lessor().renew(lease, self.shared.clock.ticks());
+            let renewed = self.shared.lessor().renew(lease, self.shared.now());
             match renewed {
                 Ok(renewed) => {
                     metrics::LEASE_RENEWED.inc();
@@ -340,7 +340,7 @@ impl Handle {
         self.catch_up().await?;
         let look = async {
             loop {
-                let remaining = self.shared.lessor().remaining(lease, self.shared.clock.ticks());
+                let remaining = self.shared.lessor().remaining(lease, self.shared.now());
                 match remaining.map(|remaining| (remaining.seconds, remaining.granted)) {
                     None => return None,
                     Some((Some(seconds), granted)) => return Some((seconds, granted)),

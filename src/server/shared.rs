@@ -20,7 +20,7 @@ use crate::{
     lease::Lessor,
     metrics,
     raft::{Role, Standing},
-    types::{ClusterId, LogIndex, MemberId, Rejection, RequestIds, Term},
+    types::{ClusterId, LogIndex, MemberId, Rejection, RequestIds, Term, Ticks},
 };
 
 use super::{
@@ -180,6 +180,11 @@ impl Shared {
         self.published.load_full()
     }
 
+    /// The member's time, as the synchronous floors count it.
+    pub(super) fn now(&self) -> Ticks {
+        self.clock.monotonic().into()
+    }
+
     pub(super) fn applied(&self) -> LogIndex {
         self.published.load().applied
     }
@@ -285,7 +290,7 @@ impl Shared {
     }
 
     pub(super) fn pulse(&self, thread: Thread) -> Busy<'_> {
-        let now = self.clock.ticks().0;
+        let now = self.now().0;
         let pulse = self.pulse_of(thread);
         pulse.last.store(now, Ordering::Relaxed);
         pulse.busy_since.store(now + 1, Ordering::Relaxed);
@@ -295,7 +300,7 @@ impl Shared {
     /// A thread that has been at one piece of work for longer than `patience`, or the raft thread if it has not come
     /// round for so long.
     pub(super) fn stuck(&self, patience: Duration) -> Option<Thread> {
-        let now = self.clock.ticks().0;
+        let now = self.now().0;
         let patience = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
         Thread::ALL.into_iter().find(|thread| {
             let pulse = self.pulse_of(*thread);

@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use crate::{
     clock::Clock as _,
     metrics,
-    mvcc::{Changes, ReadError},
+    mvcc::Changes,
     pb::etcdserverpb::WatchRequest,
     types::{Rejection, Ticks},
     watch::{CatchUp, Delivery, Frame, Header, Hub, Past, ROOM_BYTES, ROOM_RESPONSES, StreamId},
@@ -209,10 +209,9 @@ pub(super) fn run(shared: Arc<Shared>) {
 
 fn read_round(shared: &Shared, round: Vec<CatchUp>, state: &State) {
     for item in round {
-        let past = match state.view.history(&item.range, item.from, item.limits()) {
-            Ok(history) => Past::Read(history),
-            Err(ReadError::Rejected(_)) => Past::Compacted { compact_revision: state.view.compact_revision() },
-            Err(ReadError::Storage(cause)) => return shared.fail(ServerFailure::Watch(cause)),
+        let past = match item.read(&state.view) {
+            Ok(past) => past,
+            Err(cause) => return shared.fail(ServerFailure::Watch(cause)),
         };
         // Closed means that the member stops; full cannot be, since one round is bounded.
         drop(shared.watch.push(WatchOrder::CaughtUp(item, past)));
@@ -243,7 +242,7 @@ impl WatchThread {
             for order in orders.drain(..) {
                 self.carry_out(order, &mut deliveries);
             }
-            self.hub.tick(self.shared.clock.ticks(), &mut deliveries);
+            self.hub.tick(self.shared.now(), &mut deliveries);
             self.perform(&mut deliveries);
             self.catch_up(&mut deliveries);
             self.perform(&mut deliveries);
@@ -253,7 +252,7 @@ impl WatchThread {
     }
 
     fn until(&self, due: Ticks) -> Duration {
-        Duration::from_millis(due.0.saturating_sub(self.shared.clock.ticks().0))
+        Duration::from_millis(due.0.saturating_sub(self.shared.now().0))
     }
 
     fn carry_out(&mut self, order: WatchOrder, out: &mut Vec<Delivery>) {
@@ -288,7 +287,7 @@ impl WatchThread {
     fn open(&mut self, token: Token, outbox: Arc<Outbox>) {
         let interval = u64::try_from(self.shared.options.progress_interval.as_millis()).unwrap_or(u64::MAX);
         let jitter = spread(token) % (interval.saturating_mul(PROGRESS_JITTER_PERCENT) / 100).max(1);
-        let stream = self.hub.open(self.shared.clock.ticks(), interval.saturating_add(jitter));
+        let stream = self.hub.open(self.shared.now(), interval.saturating_add(jitter));
         self.streams.insert(token, (stream, outbox));
         self.tokens.insert(stream, token);
     }
@@ -382,9 +381,11 @@ impl WatchThread {
     }
 }
 
-/// From half of the hub's room on, room taken by the client is returned at once instead of with the next delivery.
+/// From here on, room taken by the client is returned at once instead of with the next delivery. It lies below the room
+/// that a stream is allowed while it catches up, a quarter of the whole: above it a stream could wait for room that
+/// nobody returns.
 const HUNGRY_RESPONSES: usize = ROOM_RESPONSES / 2;
-const HUNGRY_BYTES: usize = ROOM_BYTES / 2;
+const HUNGRY_BYTES: usize = ROOM_BYTES / 8;
 
 /// Scatters consecutive numbers (the finalizer of splitmix64).
 fn spread(token: Token) -> u64 {

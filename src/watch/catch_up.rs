@@ -1,22 +1,25 @@
 //! Pieces of the past that lagging watchers need, and where they are found.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use super::{
-    encode::{Batch, Cut, Run, Selected, push},
+    encode::{Batch, Run},
+    matcher::Matcher,
     slab::Key,
 };
 use crate::{
-    mvcc::{Changes, History, HistoryLimits, RevisionEvents},
-    pb::mvccpb::Event,
-    types::KeyRange,
+    mvcc::{Changes, History, HistoryLimits, ReadError, RevisionEvents, View},
+    storage::{Read, StorageError},
 };
 
 /// Watchers served in one round.
 pub const WATCHERS_PER_ROUND_MAX: usize = 512;
-/// Distinct revisions in one response of the past.
+/// Distinct revisions in one piece, and so in one response, of the past.
 pub const HISTORY_REVISIONS_MAX: usize = 1_000;
-/// Bytes of keys and values from which on a response of the past takes no further revision.
+/// Bytes of keys and values from which on a piece of the past takes no further revision.
 pub const HISTORY_BYTES_MAX: usize = 256 * 1024;
 /// Rows of the past looked at for one piece, matching or not.
 pub const HISTORY_ROWS_MAX: usize = 20_000;
@@ -25,22 +28,21 @@ const RECENT_REVISIONS_MAX: usize = 1_024;
 /// Bytes of keys and values kept for them.
 const RECENT_BYTES_MAX: usize = 2 * 1024 * 1024;
 
-/// One piece of the past to be read: for all watchers of one interval that stand at about the same revision.
+/// One piece of the past to be read in one pass: for watchers that stand at about the same revision.
 #[derive(Debug)]
 pub struct CatchUp {
-    /// What to read.
-    pub range: KeyRange,
-    /// Where to begin.
-    pub from: i64,
-    /// Whether a watcher wants previous pairs.
-    pub prev_kv: bool,
-    pub(super) watchers: Vec<Key>,
+    /// The watchers by what they watch.
+    pub(super) matcher: Matcher,
+    /// The revision of the one that is farthest behind.
+    pub(super) from: i64,
+    /// Whether one of them wants previous pairs.
+    pub(super) prev_kv: bool,
 }
 
 /// What was found.
 #[derive(Debug)]
 pub enum Past {
-    /// The events, from a view at or above the hub's revision or below it, either is fine.
+    /// The events, up to any revision: below, at or above the hub's.
     Read(History),
     /// The beginning is compacted away.
     Compacted {
@@ -50,8 +52,21 @@ pub enum Past {
 }
 
 impl CatchUp {
-    /// The limits for [`crate::mvcc::View::history`].
-    pub fn limits(&self) -> HistoryLimits {
+    /// Reads the piece. Blocks for the reads. `view` must be at least as new as the last changes handed to the hub, or
+    /// the same piece will be asked for again.
+    ///
+    /// # Errors
+    /// [`StorageError`] if the store cannot read; the member must stop then.
+    pub fn read<S: Read>(&self, view: &View<S>) -> Result<Past, StorageError> {
+        let compact_revision = view.compact_revision();
+        match view.history_of(&|key| self.matcher.concerns(key), self.from, self.limits()) {
+            Ok(history) => Ok(Past::Read(history)),
+            Err(ReadError::Rejected(_)) => Ok(Past::Compacted { compact_revision }),
+            Err(ReadError::Storage(error)) => Err(error),
+        }
+    }
+
+    fn limits(&self) -> HistoryLimits {
         HistoryLimits {
             revisions_max: HISTORY_REVISIONS_MAX,
             bytes_max: HISTORY_BYTES_MAX,
@@ -59,28 +74,28 @@ impl CatchUp {
             prev_kv: self.prev_kv,
         }
     }
+
+    /// Sorts events out to the watchers that share them.
+    pub(super) fn strips<'a>(&mut self, batches: impl Iterator<Item = &'a Batch>) -> BTreeMap<Key, Strip<'a>> {
+        let mut strips: BTreeMap<Key, Strip<'a>> = BTreeMap::new();
+        for batch in batches {
+            self.matcher.touch(batch.events());
+            for (key, group) in self.matcher.touched() {
+                strips.entry(key).or_default().push((batch, group.runs.clone()));
+            }
+        }
+        strips
+    }
 }
 
-/// A piece of the past inside one interval, in order.
-pub(super) struct Strip<'a> {
-    /// The batches that hold events of the interval, with those events.
-    pub(super) pieces: Vec<(&'a Batch, Vec<Run>)>,
-    /// The first revision not looked at.
-    pub(super) next: i64,
-}
+/// Events of the past that one group of watchers shares: batches, and the events of each.
+pub(super) type Strip<'a> = Vec<(&'a Batch, Vec<Run>)>;
 
 /// The newest revisions.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
     batches: VecDeque<Batch>,
     bytes: usize,
-}
-
-impl Strip<'_> {
-    /// The events that `cut` takes, behind the first `skip` batches.
-    pub(super) fn select(&self, skip: usize, cut: Cut) -> Selected {
-        Batch::select_all(self.pieces.get(skip..).unwrap_or_default(), cut)
-    }
 }
 
 impl Recent {
@@ -97,24 +112,33 @@ impl Recent {
         *self = Self::default();
     }
 
-    /// Everything inside `range` from `from` on, as far as the limits allow; nothing if it reaches back too little.
-    pub(super) fn since(&self, range: &KeyRange, from: i64) -> Option<Strip<'_>> {
-        let first = self.batches.front().map(Batch::revision)?;
-        let skip = usize::try_from(from.checked_sub(first)?).ok()?;
-        let mut strip = Strip { pieces: Vec::new(), next: from };
-        let mut bytes = 0;
-        for batch in self.batches.iter().skip(skip) {
-            if strip.pieces.len() >= HISTORY_REVISIONS_MAX || bytes >= HISTORY_BYTES_MAX {
+    /// Gives up what a compaction covers: the pairs that its revision replaced must not be shown any more, and the store
+    /// knows how to leave them out.
+    pub(super) fn compacted(&mut self, compact_revision: i64) {
+        while self.first().is_some_and(|first| first <= compact_revision) {
+            let oldest = self.batches.pop_front();
+            self.bytes -= oldest.map_or(0, |batch| batch.weight());
+        }
+    }
+
+    /// The first revision that is still here.
+    pub(super) fn first(&self) -> Option<i64> {
+        self.batches.front().map(Batch::revision)
+    }
+
+    /// As many batches from the revision `from` on as make one piece, and the first revision behind them.
+    pub(super) fn since(&self, from: i64) -> (Vec<&Batch>, i64) {
+        let skip = self.first().and_then(|first| usize::try_from(from - first).ok()).unwrap_or(0);
+        let (mut piece, mut bytes) = (Vec::new(), 0);
+        for batch in self.batches.iter().skip(skip).take(HISTORY_REVISIONS_MAX) {
+            if bytes >= HISTORY_BYTES_MAX {
                 break;
             }
-            strip.next = batch.revision() + 1;
-            let runs = runs_inside(range, batch.events());
-            if !runs.is_empty() {
-                bytes += batch.weight();
-                strip.pieces.push((batch, runs));
-            }
+            bytes += batch.weight();
+            piece.push(batch);
         }
-        Some(strip)
+        let next = piece.last().map_or(from, |last| last.revision() + 1);
+        (piece, next)
     }
 }
 
@@ -122,20 +146,4 @@ impl Recent {
 pub(super) fn batches_of(revisions: Vec<RevisionEvents>, revision: i64) -> Vec<Batch> {
     let batch = |RevisionEvents { revision, events }| Batch::new(Arc::new(Changes { revision, events }));
     revisions.into_iter().filter(|events| events.revision <= revision).map(batch).collect()
-}
-
-/// All events of all batches.
-pub(super) fn whole(batches: &[Batch], next: i64) -> Strip<'_> {
-    let all = |batch: &Batch| vec![Run::first(batch.events().len())];
-    Strip { pieces: batches.iter().map(|batch| (batch, all(batch))).collect(), next }
-}
-
-fn runs_inside(range: &KeyRange, events: &[Event]) -> Vec<Run> {
-    let mut runs = Vec::new();
-    for (place, event) in (0_u32..).zip(events) {
-        if event.kv.as_ref().is_some_and(|kv| range.contains(&kv.key)) {
-            push(&mut runs, place);
-        }
-    }
-    runs
 }

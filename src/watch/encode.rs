@@ -76,13 +76,6 @@ impl Cut {
     }
 }
 
-impl Run {
-    /// The first `count` events.
-    pub(super) fn first(count: usize) -> Self {
-        Self { start: 0, end: u32::try_from(count).unwrap_or(u32::MAX) }
-    }
-}
-
 impl Batch {
     pub(super) fn new(changes: Arc<Changes>) -> Self {
         Self { changes, plain: OnceCell::new(), full: OnceCell::new() }
@@ -208,6 +201,14 @@ fn encode_event(event: &Event, prev_kv: bool, out: &mut BytesMut) {
             encode_varint(kv.encoded_len() as u64, out);
             kv.encode_raw(out);
         }
+    }
+}
+
+#[cfg(test)]
+impl Run {
+    /// The first `count` events.
+    pub(super) fn first(count: usize) -> Self {
+        Self { start: 0, end: u32::try_from(count).unwrap_or(u32::MAX) }
     }
 }
 

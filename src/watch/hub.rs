@@ -6,12 +6,12 @@ use std::{
 };
 
 use super::{
-    Body, CatchUp, Delivery, Past, RefusalReason, StreamId, WATCHERS_PER_ROUND_MAX,
-    catch_up::{Recent, batches_of, whole},
+    Body, CatchUp, Delivery, HISTORY_REVISIONS_MAX, Past, RefusalReason, StreamId, WATCHERS_PER_ROUND_MAX,
+    catch_up::{Recent, batches_of},
     delivery::NO_WATCHER,
     encode::{Batch, Cut},
     matcher::{Matcher, Place},
-    serve::{Need, share_a_piece},
+    serve::Need,
     slab::{Key, Slab},
     stream::Stream,
 };
@@ -179,6 +179,7 @@ impl Hub {
     /// A compaction was accepted: the past below `compact_revision` can no longer be read.
     pub fn compacted(&mut self, compact_revision: i64) {
         self.compact_revision = self.compact_revision.max(compact_revision);
+        self.recent.compacted(self.compact_revision);
     }
 
     /// The client of `stream` took responses with this many bytes of events ([`Delivery::event_bytes`]).
@@ -224,21 +225,21 @@ impl Hub {
             needs.extend(self.needs_past(key, out));
         }
         needs.sort_unstable();
-        let items: Vec<CatchUp> = needs.chunk_by(share_a_piece).filter_map(|group| self.item(group)).collect();
-        items.into_iter().filter_map(|item| self.serve_recent(item, out)).collect()
+        let rest = self.serve_recent(needs, out);
+        chunks(&rest).filter_map(|chunk| self.item(chunk)).collect()
     }
 
     /// Hands in what was found for an item of [`Hub::plan`].
-    pub fn caught_up(&mut self, item: CatchUp, past: Past, out: &mut Vec<Delivery>) {
+    pub fn caught_up(&mut self, mut item: CatchUp, past: Past, out: &mut Vec<Delivery>) {
         match past {
             Past::Compacted { compact_revision } => {
                 self.compacted(compact_revision.max(item.from + 1));
-                self.ready.extend(item.watchers);
+                self.ready.extend(item.matcher.groups().flat_map(|(_, group)| &group.watchers));
             }
             Past::Read(history) => {
                 let next = history.next.min(self.revision + 1);
                 let batches = batches_of(history.revisions, self.revision);
-                self.deliver_past(&item.watchers, &whole(&batches, next), out);
+                self.deliver_past(&mut item, batches.iter(), next, out);
             }
         }
     }
@@ -257,4 +258,16 @@ impl Hub {
     pub fn revision(&self) -> i64 {
         self.revision
     }
+}
+
+/// Divides ordered needs where they are so far apart that one pass over the past would not reach the later ones.
+fn chunks(needs: &[Need]) -> impl Iterator<Item = &[Need]> {
+    let reach = i64::try_from(HISTORY_REVISIONS_MAX).unwrap_or(i64::MAX);
+    let mut rest = needs;
+    std::iter::from_fn(move || {
+        let (first, _) = *rest.first()?;
+        let (chunk, behind) = rest.split_at(rest.partition_point(|(next, _)| next.saturating_sub(first) < reach));
+        rest = behind;
+        Some(chunk)
+    })
 }

@@ -42,6 +42,13 @@ impl<T> Intervals<T> {
         self.root = remove(self.root.take(), range);
     }
 
+    /// Whether any interval holds `key`.
+    pub(super) fn any(&self, key: &[u8]) -> bool {
+        let mut any = false;
+        self.holding(key, &mut |_| any = true);
+        any
+    }
+
     /// Calls `found` with the value of every interval that holds `key`, in the order of the intervals.
     pub(super) fn holding<'a>(&'a self, key: &[u8], found: &mut impl FnMut(&'a T)) {
         visit(self.root.as_deref(), key, found);

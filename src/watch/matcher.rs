@@ -16,7 +16,7 @@ use crate::{
     types::{KeyEnd, KeyRange},
 };
 
-/// All synced watchers, by what they watch.
+/// Watchers by what they watch.
 #[derive(Debug, Default)]
 pub(super) struct Matcher {
     groups: Slab<Group>,
@@ -82,8 +82,18 @@ impl Matcher {
     }
 
     /// The groups found, in the order of the first event that concerns each.
-    pub(super) fn touched(&self) -> impl Iterator<Item = &Group> {
-        self.touched.iter().filter_map(|key| self.groups.get(*key))
+    pub(super) fn touched(&self) -> impl Iterator<Item = (Key, &Group)> {
+        self.touched.iter().filter_map(|key| Some((*key, self.groups.get(*key)?)))
+    }
+
+    /// Every group, in the order of their making.
+    pub(super) fn groups(&self) -> impl Iterator<Item = (Key, &Group)> {
+        self.groups.keys().filter_map(|key| Some((key, self.groups.get(key)?)))
+    }
+
+    /// Whether anybody watches `key`.
+    pub(super) fn concerns(&self, key: &[u8]) -> bool {
+        self.singles.contains_key(key) || self.tree.any(key)
     }
 
     fn touch_key(&mut self, place: u32, key: &[u8]) {
@@ -149,7 +159,7 @@ mod tests {
 
     fn touched(matcher: &mut Matcher, events: &[Event]) -> Vec<(Vec<Key>, Vec<Run>)> {
         matcher.touch(events);
-        matcher.touched().map(|group| (group.watchers.clone(), group.runs.clone())).collect()
+        matcher.touched().map(|(_, group)| (group.watchers.clone(), group.runs.clone())).collect()
     }
 
     #[test]

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::{
-    Body, CatchUp, Delivery, HISTORY_REVISIONS_MAX, StreamId,
+    Body, CatchUp, Delivery, StreamId,
     catch_up::Strip,
     encode::{Batch, Cut, Cuts, Selected},
     hub::{Hub, State, Watcher},
-    matcher::Place,
+    matcher::{Matcher, Place},
     slab::{Key, Slab},
     stream::Stream,
 };
@@ -21,14 +21,8 @@ use crate::{
 const EMPTY_RANGE: &str = "mvcc: watcher range is empty";
 const DUPLICATE_ID: &str = "mvcc: duplicate watch ID provided on the WatchStream";
 
-/// A watcher that needs the past of its interval from this revision on.
-pub(super) type Need = (KeyRange, i64, Key);
-
-/// Whether one read of the past serves both, the second standing a little later in the same interval.
-pub(super) fn share_a_piece(first: &Need, second: &Need) -> bool {
-    let near = second.1.saturating_sub(first.1) < i64::try_from(HISTORY_REVISIONS_MAX).unwrap_or(i64::MAX);
-    first.0 == second.0 && near
-}
+/// A watcher that needs the past from this revision on.
+pub(super) type Need = (i64, Key);
 
 impl Hub {
     /// Creates a watcher and returns its id, or the reason why not (v3 semantics, §7.1, in this order).
@@ -70,7 +64,7 @@ impl Hub {
     pub(super) fn deliver_live(&mut self, batch: &Batch, out: &mut Vec<Delivery>) {
         self.matcher.touch(batch.events());
         let mut stuck = Vec::new();
-        for group in self.matcher.touched() {
+        for (_, group) in self.matcher.touched() {
             let mut cuts = Cuts::default();
             for key in &group.watchers {
                 let Some(watcher) = self.watchers.get_mut(*key).filter(|w| w.start <= batch.revision()) else {
@@ -89,33 +83,47 @@ impl Hub {
         }
     }
 
-    /// Sends a piece of the past to watchers that are behind, each from where it stands.
-    pub(super) fn deliver_past(&mut self, watchers: &[Key], strip: &Strip<'_>, out: &mut Vec<Delivery>) {
+    /// Sends a piece of the past, complete up to `next`, to the watchers of an item, each from where it stands.
+    pub(super) fn deliver_past<'a>(
+        &mut self,
+        item: &mut CatchUp,
+        batches: impl Iterator<Item = &'a Batch>,
+        next: i64,
+        out: &mut Vec<Delivery>,
+    ) {
+        let mut strips = item.strips(batches);
+        for (key, group) in item.matcher.groups() {
+            let strip = strips.remove(&key).unwrap_or_default();
+            self.deliver_strip(&group.watchers, &strip, next, out);
+        }
+    }
+
+    fn deliver_strip(&mut self, watchers: &[Key], strip: &Strip<'_>, next: i64, out: &mut Vec<Delivery>) {
         let mut cuts: BTreeMap<usize, Cuts> = BTreeMap::new();
         for key in watchers {
             let Some(watcher) = self.watchers.get_mut(*key) else { continue };
-            let State::Behind(next) = watcher.state else { continue };
-            let skip = strip.pieces.partition_point(|(batch, _)| batch.revision() < next);
-            let selected = cuts.entry(skip).or_default().get(watcher.cut, || strip.select(skip, watcher.cut));
+            let State::Behind(stands) = watcher.state else { continue };
+            let skip = strip.partition_point(|(batch, _)| batch.revision() < stands);
+            let rest = strip.get(skip..).unwrap_or_default();
+            let selected = cuts.entry(skip).or_default().get(watcher.cut, || Batch::select_all(rest, watcher.cut));
             let sent = send(watcher, &mut self.streams, self.revision, selected, Stream::has_room_to_catch_up, out);
             if let Some(events) = sent {
                 self.events_sent += events;
-                watcher.state = State::Behind(next.max(strip.next));
+                watcher.state = State::Behind(stands.max(next));
             }
             self.queue(*key);
         }
     }
 
-    /// Serves an item from memory if its beginning is recent enough; else gives it back.
-    pub(super) fn serve_recent(&mut self, item: CatchUp, out: &mut Vec<Delivery>) -> Option<CatchUp> {
+    /// Serves needs from memory that are recent enough for it; gives back the others.
+    pub(super) fn serve_recent(&mut self, needs: Vec<Need>, out: &mut Vec<Delivery>) -> Vec<Need> {
         let recent = std::mem::take(&mut self.recent);
-        let rest = match recent.since(&item.range, item.from) {
-            Some(strip) => {
-                self.deliver_past(&item.watchers, &strip, out);
-                None
-            }
-            None => Some(item),
-        };
+        let first = recent.first().unwrap_or(i64::MAX);
+        let (served, rest) = needs.into_iter().partition::<Vec<Need>, _>(|(next, _)| *next >= first);
+        if let Some(mut item) = self.item(&served) {
+            let (batches, next) = recent.since(item.from);
+            self.deliver_past(&mut item, batches.into_iter(), next, out);
+        }
         self.recent = recent;
         rest
     }
@@ -137,15 +145,20 @@ impl Hub {
             self.sync(key);
             return None;
         }
-        Some((watcher.range.clone(), next, key))
+        Some((next, key))
     }
 
-    /// One read of the past for neighbouring needs.
-    pub(super) fn item(&self, group: &[Need]) -> Option<CatchUp> {
-        let (range, from, _) = group.first()?;
-        let watchers: Vec<Key> = group.iter().map(|(.., key)| *key).collect();
-        let prev_kv = watchers.iter().filter_map(|key| self.watchers.get(*key)).any(|watcher| watcher.cut.prev_kv);
-        Some(CatchUp { range: range.clone(), from: *from, prev_kv, watchers })
+    /// One pass over the past for all these needs, which are in order.
+    pub(super) fn item(&self, needs: &[Need]) -> Option<CatchUp> {
+        let (from, _) = needs.first()?;
+        let mut item = CatchUp { matcher: Matcher::default(), from: *from, prev_kv: false };
+        for (_, key) in needs {
+            if let Some(watcher) = self.watchers.get(*key) {
+                item.matcher.add(&watcher.range, *key);
+                item.prev_kv |= watcher.cut.prev_kv;
+            }
+        }
+        Some(item)
     }
 
     /// A synced watcher gets a cursor.

@@ -138,14 +138,14 @@ impl World {
         if item.from < self.compact_revision {
             return Past::Compacted { compact_revision: self.compact_revision };
         }
-        let limits = item.limits();
         let inside = |changes: &Changes| {
-            let events = changes.events.iter().filter(|event| item.range.contains(&event.kv.as_ref().unwrap().key));
-            RevisionEvents { revision: changes.revision, events: events.cloned().collect() }
+            let concerns = |event: &&Event| item.matcher.concerns(&event.kv.as_ref().unwrap().key);
+            let events = changes.events.iter().filter(concerns).cloned().collect();
+            RevisionEvents { revision: changes.revision, events }
         };
         let mut history = History { revisions: Vec::new(), next: item.from };
         for changes in self.past.iter().filter(|changes| changes.revision >= item.from) {
-            if history.revisions.len() == limits.revisions_max {
+            if history.revisions.len() == HISTORY_REVISIONS_MAX {
                 break;
             }
             history.next = changes.revision + 1;
@@ -594,27 +594,42 @@ fn closed_stream_leaves_nothing_behind() {
 }
 
 #[test]
-fn round_serves_a_bounded_number_of_watchers_and_reads_once_for_neighbours() {
+fn round_serves_a_bounded_number_of_watchers_in_one_pass() {
     let mut world = World::new();
     for _ in 0..10 {
-        world.commit(&["+a"]);
+        world.commit(&["+a", "+b"]);
     }
     world.hub.skip_to(11, -1);
     let mut out = Vec::new();
     for number in 0..600 {
         let stream = world.open();
-        world.hub.create(stream, &from(2 + number % 8, watch("a")), &mut out);
+        let request = if number % 2 == 0 { watch("a") } else { watch_range("b", "c") };
+        world.hub.create(stream, &from(2 + number % 8, request), &mut out);
     }
     out.clear();
     let items = world.hub.plan(&mut out);
-    assert_eq!(items.len(), 1, "one interval, near revisions: one read");
-    assert_eq!((items[0].from, items[0].range.clone()), (2, KeyRange::single(bytes("a"))));
+    assert_eq!(items.iter().map(|item| item.from).collect::<Vec<_>>(), [2], "one pass for all of them");
     for item in items {
         let past = world.history(&item);
         world.hub.caught_up(item, past, &mut out);
     }
     assert_eq!(out.len(), WATCHERS_PER_ROUND_MAX);
     assert_eq!(world.catch_up().len(), 600 - WATCHERS_PER_ROUND_MAX);
+}
+
+#[test]
+fn watchers_far_apart_are_served_in_passes_of_their_own() {
+    let mut world = World::new();
+    for _ in 0..3_000 {
+        world.commit(&["+a"]);
+    }
+    world.hub.skip_to(3_001, -1);
+    let stream = world.open();
+    for start in [2, 900, 1_002, 2_500] {
+        world.create(stream, &from(start, watch("a")));
+    }
+    let items = world.hub.plan(&mut Vec::new());
+    assert_eq!(items.iter().map(|item| item.from).collect::<Vec<_>>(), [2, 1_002, 2_500]);
 }
 
 /// One step of the model test.

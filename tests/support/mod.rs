@@ -8,6 +8,7 @@
 pub mod daemon;
 pub mod grpc;
 pub mod http;
+pub mod mask;
 pub mod program;
 pub mod random;
 

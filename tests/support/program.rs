@@ -67,10 +67,14 @@ pub fn target_dir() -> PathBuf {
 pub fn oracle() -> &'static Path {
     static DIR: OnceLock<PathBuf> = OnceLock::new();
     DIR.get_or_init(|| {
-        let dir = std::env::var_os("ORACLE_DIR").map_or_else(|| target_dir().join("oracle"), PathBuf::from);
+        let dir = oracle_dir();
         run_script("tests/support/oracle.sh", &[dir.clone().into_os_string()]);
         dir
     })
+}
+
+fn oracle_dir() -> PathBuf {
+    std::env::var_os("ORACLE_DIR").map_or_else(|| target_dir().join("oracle"), PathBuf::from)
 }
 
 /// Runs a script of this repository to its end.
@@ -79,7 +83,8 @@ pub fn oracle() -> &'static Path {
 /// If it fails, with what it printed.
 pub fn run_script(script: &str, arguments: &[OsString]) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let output = Command::new(root.join(script)).args(arguments).current_dir(root).output();
+    let mut command = Command::new(root.join(script));
+    let output = command.args(arguments).current_dir(root).env("ORACLE_DIR", oracle_dir()).output();
     let output = output.unwrap_or_else(|error| panic!("{script} does not start: {error}"));
     assert!(
         output.status.success(),
@@ -87,4 +92,18 @@ pub fn run_script(script: &str, arguments: &[OsString]) {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+/// The directory of built client programs, brought up to date by the first test that asks.
+///
+/// # Panics
+/// If they cannot be built.
+pub fn clients() -> &'static Path {
+    static DIR: OnceLock<PathBuf> = OnceLock::new();
+    DIR.get_or_init(|| {
+        let dir = target_dir().join("clients");
+        oracle();
+        run_script("tests/clients/build.sh", &[dir.clone().into_os_string()]);
+        dir
+    })
 }

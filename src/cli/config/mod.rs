@@ -27,7 +27,7 @@ const USAGE: u8 = 2;
 const FORMAT: ExtraFlag = ExtraFlag { name: "format", is_switch: false };
 const DEEP: ExtraFlag = ExtraFlag { name: "deep", is_switch: true };
 const ORIGIN: ExtraFlag = ExtraFlag { name: "origin", is_switch: true };
-const ALL: ExtraFlag = ExtraFlag { name: "all", is_switch: true };
+const SET: ExtraFlag = ExtraFlag { name: "set", is_switch: true };
 
 const USAGE_TEXT: &str = "Usage:
 
@@ -36,9 +36,9 @@ const USAGE_TEXT: &str = "Usage:
     --deep also tries addresses, names, files, free space and the disk; nothing stays behind.
     Exit code 0: valid, 1: invalid, 2: the command line is wrong.
 
-  quorate config show [--origin] [--all] [--format toml|env|yaml|flags|json] [flags of the daemon]
+  quorate config show [--origin] [--set] [--format toml|env|yaml|flags|json] [flags of the daemon]
     Prints the effective configuration in a form that can be read back.
-    --origin adds where each value stands, --all also prints defaults.
+    --origin adds where each value stands, --set leaves out defaults.
 ";
 
 /// Runs `config …`; `args` are the words behind it. The environment is that of `sources`.
@@ -77,13 +77,13 @@ fn check(sources: &Sources, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
 }
 
 fn show(sources: &Sources, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
-    let own = [FORMAT, ORIGIN, ALL];
+    let own = [FORMAT, ORIGIN, SET];
     let extras = Extras::read(sources, &own);
     let name = extras.get("format").unwrap_or("toml");
     let Some(format) = Format::find(name) else {
         return print(err, &format!("unknown format \"{name}\": toml, env, yaml, flags or json\n"), USAGE);
     };
-    let shown = Shown { all: extras.has("all"), origin: extras.has("origin") };
+    let shown = Shown { set_only: extras.has("set"), origin: extras.has("origin") };
     let loaded = match config::load_with(sources, &own) {
         Ok(loaded) => loaded,
         Err(errors) => return print(err, &mistakes(&errors), errors.exit_code()),
@@ -172,8 +172,12 @@ mod tests {
     }
 
     #[test]
-    fn show_prints_what_was_set_with_its_origin() {
-        let (code, out, _) = run_words(&["show", "--origin", "--name=a", "--max-wals", "0x10", "--format", "env"]);
+    fn show_prints_every_value_or_only_what_was_set_with_its_origin() {
+        let (_, all, _) = run_words(&["show", "--origin", "--name=a"]);
+        assert!(all.contains("# default\nelection-timeout = 1000\n# default\n"), "{all}");
+        assert!(all.contains("# default\ndata-dir = \"a.etcd\"\n"), "{all}");
+        let (code, out, _) =
+            run_words(&["show", "--origin", "--set", "--name=a", "--max-wals", "0x10", "--format", "env"]);
         assert_eq!((code, out.as_str()), (VALID, "# --name\nETCD_NAME=a\n# --max-wals\nETCD_MAX_WALS=16\n"));
     }
 }
