@@ -37,6 +37,8 @@ pub struct Member {
     standing: Standing,
     committed: u64,
     conf_state: ConfState,
+    /// What the state machine was given: entries and snapshots up to here.
+    handed_out: u64,
     /// What the state machine has applied; the raft crate follows once it has seen the entries durable.
     applied: u64,
     /// Batches whose sync was not reported yet, oldest first.
@@ -104,6 +106,7 @@ impl Member {
             standing: Standing { term: Term(hard_state.term), ..Standing::default() },
             committed: hard_state.commit,
             conf_state,
+            handed_out: applied.0,
             applied: applied.0,
             unsynced: VecDeque::new(),
             vote_batched: (hard_state.term, hard_state.vote),
@@ -219,6 +222,7 @@ impl Member {
         if let Some(snapshot) = &snapshot {
             self.node.mut_store().install(snapshot.get_metadata());
             self.conf_state = snapshot.get_metadata().get_conf_state().clone();
+            self.handed_out = snapshot.get_metadata().index;
         }
         self.node.mut_store().append(ready.entries());
         // 4. The log makes them durable, in order. What depends on that waits in `unsynced`.
@@ -237,7 +241,8 @@ impl Member {
         // 5. What is committed and durable here is applied.
         self.note_commit(effects);
         let committed = ready.take_committed_entries();
-        if !committed.is_empty() {
+        if let Some(last) = committed.last() {
+            self.handed_out = last.index;
             effects.push(Effect::Apply(committed.into_iter().map(convert::entry_out).collect()));
         }
         // 6. The raft crate goes on; what depends on the disk waits for `synced`.
@@ -545,7 +550,7 @@ impl Member {
     }
 
     fn applied(&mut self, index: LogIndex) {
-        self.applied = self.applied.max(index.0);
+        self.applied = self.applied.max(index.0.min(self.handed_out));
         self.advance_applied();
     }
 
