@@ -1,13 +1,15 @@
 //! Ranges, puts, deletes, transactions and compaction as etcd's clients see them on one fresh member: contents, headers,
 //! codes and texts. The same file runs against the real etcd with `SUBJECT_BIN`.
 
+#![expect(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
+
 mod support;
 
 use bytes::Bytes;
 use quorate::pb::{
     etcdserverpb::{
         CompactionRequest, Compare, DeleteRangeRequest, HashKvRequest, LeaseGrantRequest, LeaseTimeToLiveRequest,
-        PutRequest, RangeRequest, RangeResponse, RequestOp, ResponseOp, TxnRequest, TxnResponse,
+        PutRequest, RangeRequest, RangeResponse, RequestOp, ResponseHeader, ResponseOp, TxnRequest, TxnResponse,
         compare::{CompareResult, CompareTarget, TargetUnion},
         request_op::Request,
         response_op::Response,
@@ -440,7 +442,7 @@ async fn transactions_take_one_revision_and_see_their_own_writes() {
     let header = written.header.unwrap();
     assert_eq!((header.revision, header.member_id, header.raft_term), (3, 0, 0));
     assert_eq!((deleted.deleted, deleted.header.unwrap().revision), (1, 3));
-    assert_eq!(nested.header.unwrap_or_default(), Default::default());
+    assert_eq!(nested.header.unwrap_or_default(), ResponseHeader::default());
     assert!(nested.succeeded);
     let kvs = client.read(all()).await.kvs;
     assert_eq!(kvs.iter().map(|kv| kv.mod_revision).collect::<Vec<_>>(), [3, 3, 3]);

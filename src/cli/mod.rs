@@ -1,6 +1,6 @@
 //! The command lines of the client and of the offline tool.
 //!
-//! Commands, flags and their help are rows of one table ([`table`]): the parser, the help pages and the usage texts
+//! Commands, flags and their help are rows of one table (`table`): the parser, the help pages and the usage texts
 //! are read from it. What users and scripts of etcd's tools depend on is kept: flags, texts, formats, exit codes.
 //! The offline work itself and the talking to members happen on lower floors. Floor 6.
 //!

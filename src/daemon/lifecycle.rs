@@ -1,6 +1,6 @@
 //! From a valid configuration to a serving member and back.
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{net::ToSocketAddrs as _, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Error, Result, anyhow};
 use tokio::{
@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::{self, Api, Serves},
-    config::{Config, ListenUrl},
+    config::{self, Config, ListenUrl},
+    metrics,
     server::{self, DataDir, Handle, Server, ServerFailure},
 };
 
@@ -57,7 +58,9 @@ impl Ending {
 
 /// Runs a member until a signal or a failure.
 pub(super) fn run(config: &Config) -> Result<Ending> {
-    let runtime = Builder::new_multi_thread().enable_all().thread_name("worker").build().context("starting tokio")?;
+    let runtime = start_runtime(config)?;
+    export_settings(config);
+    check_own_entry(config)?;
     let options = settings::server_options(config)?;
     let dir = DataDir::open(&config.member.data_dir, config.member.wal_dir_dedicated.as_deref())?;
     systemd::notify(&[State::Status("recovering".to_owned()), State::Extend(EXTENSION)]);
@@ -80,6 +83,33 @@ pub(super) fn run(config: &Config) -> Result<Ending> {
         Some(Removal::Failed(text)) => Err(anyhow!(text)),
         None => ending,
     }
+}
+
+fn start_runtime(config: &Config) -> Result<Runtime> {
+    let mut builder = Builder::new_multi_thread();
+    if let Some(threads) = config.threads {
+        builder.worker_threads(threads.get());
+    }
+    builder.enable_all().thread_name("worker").build().context("starting tokio")
+}
+
+fn export_settings(config: &Config) {
+    metrics::set_extensive(config.metrics.extensive);
+    for (gate, on) in config::gates::states(&config.gates) {
+        metrics::FEATURE_ENABLED.with([gate.name, gate.stage.name()]).set(i64::from(on));
+    }
+}
+
+/// A founding member compares its own entry with what it advertises, host names by their addresses (etcd's rule).
+fn check_own_entry(config: &Config) -> Result<()> {
+    if config.member.is_initialized() {
+        return Ok(());
+    }
+    let lookup = |host: &str| {
+        let addresses = (host, 0).to_socket_addrs().ok()?;
+        Some(addresses.map(|address| address.ip()).collect())
+    };
+    config::check_own_entry(config, &lookup).map_err(|(option, text)| anyhow!("{text} (--{option})"))
 }
 
 enum Removal {

@@ -286,17 +286,19 @@ impl Visit for Fields {
 mod tests {
     use super::*;
 
+    struct Capture(Arc<Mutex<Vec<String>>>);
+
+    impl<S: Subscriber> Layer<S> for Capture {
+        fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+            let mut fields = Fields::default();
+            event.record(&mut fields);
+            self.0.lock().unwrap().push(json_line(event.metadata(), &fields));
+        }
+    }
+
     #[test]
     fn record_is_one_json_object_with_etcds_keys_first() {
         let log = Arc::new(Mutex::new(Vec::<String>::new()));
-        struct Capture(Arc<Mutex<Vec<String>>>);
-        impl<S: Subscriber> Layer<S> for Capture {
-            fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-                let mut fields = Fields::default();
-                event.record(&mut fields);
-                self.0.lock().unwrap().push(json_line(event.metadata(), &fields));
-            }
-        }
         let subscriber = tracing_subscriber::registry().with(Capture(log.clone()));
         tracing::subscriber::with_default(subscriber, || {
             tracing::warn!(data_dir = "a \"b\"\n", size = 7u64, "told {}", "once");

@@ -17,9 +17,9 @@ use crate::{
 };
 
 /// Keys of a chunk before it is split. Half of that is looked at, on average, at either end of a count.
-const CHUNK_KEYS_MAX: u32 = if cfg!(test) { 4 } else { 512 };
+const CHUNK_KEYS_MAX: u32 = if cfg!(test) { 4 } else { 256 };
 /// Neighbours with fewer keys than that together become one chunk.
-const CHUNK_KEYS_MIN: u32 = if cfg!(test) { 2 } else { 64 };
+const CHUNK_KEYS_MIN: u32 = if cfg!(test) { 2 } else { 32 };
 /// Chunks of a block before it is split.
 const BLOCK_CHUNKS_MAX: usize = if cfg!(test) { 4 } else { 512 };
 
@@ -129,6 +129,8 @@ impl Counts {
 
     /// What a count from `lower` (included) to `upper` (excluded; nothing: no bound) is made of.
     pub(super) fn span(&self, lower: &[u8], upper: Option<&[u8]>) -> Span {
+        // No key is empty, so that the smallest key there can be is as good as no bound.
+        let lower = if lower == [0] { &[] } else { lower };
         let first = self.place(lower);
         let last = upper.map(|upper| self.place(upper));
         let part = |from: &[u8], to: Option<Bytes>| (Bytes::copy_from_slice(from), to);
@@ -152,6 +154,12 @@ impl Counts {
     pub(super) fn chunks(&self) -> Vec<(Bytes, u32)> {
         let chunks = self.blocks.iter().flat_map(|block| block.starts.iter().cloned().zip(block.keys.iter().copied()));
         chunks.collect()
+    }
+
+    /// Where the chunk of `key` ends; nothing for the last one.
+    pub(super) fn chunk_end(&self, key: &[u8]) -> Option<&Bytes> {
+        let next = self.after(self.place(key));
+        self.blocks.get(next.block)?.starts.get(next.chunk)
     }
 
     /// Keys in all chunks before `place`; all keys if there is no such place.

@@ -197,24 +197,39 @@ impl Query {
 
     fn survey_by_key<R: Read>(&self, state: State<'_, R>, survey: &mut Survey) -> Result<(), ReadError> {
         let mut count = 0;
-        for pair in self.pairs(state, &self.range) {
+        let mut pairs = self.pairs(state, &self.range);
+        while let Some(pair) = pairs.next() {
             let (key, version) = pair?;
             count += 1;
             if !self.filters.pass(&version) {
                 continue;
             }
             if survey.pairs < self.limit {
-                survey.keep(self.show(key, &version));
+                survey.keep(self.show(key, version));
                 continue;
             }
             survey.frame.more = true;
             if !self.filters.active {
-                count = state.count(&self.range, self.revision)?;
+                count = self.count_all(state, count, &key, pairs)?;
                 break;
             }
         }
         survey.frame.count = signed(count);
         Ok(())
+    }
+
+    /// Counts all candidates when no more pairs are wanted: `count` were read, `key` was the last of them.
+    fn count_all<'a, R: Read>(
+        &self,
+        state: State<'a, R>,
+        count: u64,
+        key: &[u8],
+        pairs: Pairs<'a>,
+    ) -> Result<u64, StorageError> {
+        if self.order == Order::Key && self.revision == state.revision {
+            return Ok(count + state.count_behind(&self.range, key, pairs)?);
+        }
+        state.count(&self.range, self.revision)
     }
 
     fn survey_by_field<R: Read>(&self, state: State<'_, R>, top: &Top, survey: &mut Survey) -> Result<(), ReadError> {
@@ -260,8 +275,8 @@ impl Query {
         }
     }
 
-    fn show(&self, key: Bytes, version: &Version) -> KeyValue {
-        let mut pair = version.key_value(key);
+    fn show(&self, key: Bytes, version: Version) -> KeyValue {
+        let mut pair = version.into_key_value(key);
         if self.fields != Fields::All {
             pair.value = Bytes::new();
         }
@@ -419,7 +434,7 @@ impl Behind {
             }
             self.key.clone_from(&key);
             self.left -= 1;
-            let pair = query.show(key, &version);
+            let pair = query.show(key, version);
             room.take(&pair);
             chunk.push(pair);
             if self.left == 0 || !room.is_left() {
@@ -443,7 +458,7 @@ fn fetch<R: Read>(
         let Some(version) = state.at(&key, query.revision)? else {
             return Err(StorageError::corrupt(Table::Live, &key, "the key was listed and is not there").into());
         };
-        let pair = query.show(key, &version);
+        let pair = query.show(key, version);
         room.take(&pair);
         chunk.push(pair);
     }
@@ -493,7 +508,7 @@ impl Top {
         {
             return;
         }
-        let bytes = encoded_len(&query.show(key.clone(), version));
+        let bytes = encoded_len(&query.show(key.clone(), version.clone()));
         ranked.push(Ranked { rank, index, key, bytes });
         if ranked.len() as u64 > self.most {
             ranked.pop();

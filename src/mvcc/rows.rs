@@ -9,7 +9,7 @@
 //!
 //! A put is flags, create revision, version, lease, value. Numbers are varints unless a key needs their order.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use prost::Message;
 
 use crate::{
@@ -75,11 +75,10 @@ impl Put {
         out.extend_from_slice(&self.value);
     }
 
-    /// Reads the put that begins at `at` of `row`.
-    fn decode(row: &Bytes, at: usize) -> Option<Self> {
-        let mut rest = row.get(at..)?;
-        let (flags, after) = rest.split_first()?;
-        rest = after;
+    /// Reads the put that `rest` is, the end of `row`; the value shares its memory.
+    fn decode(mut row: Bytes, rest: usize) -> Option<Self> {
+        row.advance(row.len().checked_sub(rest)?);
+        let (flags, mut rest) = row.split_first()?;
         let create = take_number(&mut rest)?;
         let version = take_number(&mut rest)?;
         let lease = match *flags {
@@ -87,7 +86,9 @@ impl Put {
             HAS_LEASE => take_number(&mut rest)?,
             _ => return None,
         };
-        Some(Self { create, version, lease, value: row.slice(row.len() - rest.len()..) })
+        let header = row.len() - rest.len();
+        row.advance(header);
+        Some(Self { create, version, lease, value: row })
     }
 }
 
@@ -103,13 +104,15 @@ impl Version {
     }
 
     /// Reads the value of the `Live` row of `key`.
-    pub(super) fn decode_live(key: &[u8], row: &Bytes) -> Result<Self, StorageError> {
+    pub(super) fn decode_live(key: &[u8], row: Bytes) -> Result<Self, StorageError> {
+        Self::read_live(row).ok_or_else(|| StorageError::corrupt(Table::Live, key, "the version does not decode"))
+    }
+
+    fn read_live(row: Bytes) -> Option<Self> {
         let mut rest = row.as_ref();
-        let read = |rest: &mut &[u8]| {
-            let modified = Revision { main: take_number(rest)?, sub: take_number(rest)? };
-            Some(Self { modified, put: Put::decode(row, row.len() - rest.len())? })
-        };
-        read(&mut rest).ok_or_else(|| StorageError::corrupt(Table::Live, key, "the version does not decode"))
+        let modified = Revision { main: take_number(&mut rest)?, sub: take_number(&mut rest)? };
+        let rest = rest.len();
+        Some(Self { modified, put: Put::decode(row, rest)? })
     }
 
     /// The value of a `Version` row.
@@ -121,9 +124,13 @@ impl Version {
 
     /// The pair as clients see it.
     pub(super) fn key_value(&self, key: Bytes) -> KeyValue {
-        let Put { create, version, lease, value } = &self.put;
-        let (create_revision, mod_revision) = (*create, self.modified.main);
-        KeyValue { key, create_revision, mod_revision, version: *version, value: value.clone(), lease: *lease }
+        self.clone().into_key_value(key)
+    }
+
+    /// The pair as clients see it.
+    pub(super) fn into_key_value(self, key: Bytes) -> KeyValue {
+        let Self { modified, put: Put { create, version, lease, value } } = self;
+        KeyValue { key, create_revision: create, mod_revision: modified.main, version, value, lease }
     }
 }
 
@@ -133,11 +140,12 @@ pub(super) fn tombstone() -> Bytes {
 }
 
 /// Reads the value of a `Version` row: what the put stored, or nothing for a tombstone.
-pub(super) fn decode_superseded(row_key: &[u8], row: &Bytes) -> Result<Option<Put>, StorageError> {
+pub(super) fn decode_superseded(row_key: &[u8], row: Bytes) -> Result<Option<Put>, StorageError> {
     if row.as_ref() == [TOMBSTONE] {
         return Ok(None);
     }
-    let put = Put::decode(row, 0);
+    let whole = row.len();
+    let put = Put::decode(row, whole);
     put.map(Some).ok_or_else(|| StorageError::corrupt(Table::Version, row_key, "the version does not decode"))
 }
 
@@ -162,13 +170,13 @@ impl Trace {
     }
 
     /// Reads the value of the `Revision` row at `revision`.
-    pub(super) fn decode(revision: Revision, row: &Bytes) -> Result<Self, StorageError> {
+    pub(super) fn decode(revision: Revision, row: Bytes) -> Result<Self, StorageError> {
         Self::read(row).ok_or_else(|| {
             StorageError::corrupt(Table::Revision, revision.to_string().as_bytes(), "it does not decode")
         })
     }
 
-    fn read(row: &Bytes) -> Option<Self> {
+    fn read(mut row: Bytes) -> Option<Self> {
         let (flags, mut rest) = row.split_first()?;
         if flags & !(CREATES | SUPERSEDES | TOMBSTONE) != 0 {
             return None;
@@ -180,15 +188,11 @@ impl Trace {
         let len = varint::take(&mut rest)?;
         let (crc, rest) = rest.split_first_chunk()?;
         let (digest, rest) = rest.split_first_chunk()?;
-        Some(Self {
-            tombstone: flags & TOMBSTONE != 0,
-            creates: flags & CREATES != 0,
-            supersedes,
-            len,
-            crc: u32::from_le_bytes(*crc),
-            digest: u64::from_le_bytes(*digest),
-            key: row.slice(row.len() - rest.len()..),
-        })
+        let (tombstone, creates) = (flags & TOMBSTONE != 0, flags & CREATES != 0);
+        let (crc, digest) = (u32::from_le_bytes(*crc), u64::from_le_bytes(*digest));
+        let header = row.len() - rest.len();
+        row.advance(header);
+        Some(Self { tombstone, creates, supersedes, len, crc, digest, key: row })
     }
 }
 
@@ -311,20 +315,20 @@ mod tests {
             key in bytes(), value in bytes(), supersedes in proptest::option::of(revision()), creates in any::<bool>(),
         ) {
             let whole = Version { modified, put: Put { create, version, lease, value } };
-            prop_assert_eq!(&Version::decode_live(&key, &whole.encode_live()).unwrap(), &whole);
-            prop_assert_eq!(decode_superseded(&key, &whole.encode_superseded()).unwrap(), Some(whole.put.clone()));
+            prop_assert_eq!(&Version::decode_live(&key, whole.encode_live()).unwrap(), &whole);
+            prop_assert_eq!(decode_superseded(&key, whole.encode_superseded()).unwrap(), Some(whole.put.clone()));
             prop_assert_eq!(split_version_key(&version_key(&key, modified)).unwrap(), (key.clone(), modified));
             prop_assert_eq!(split_revision_key(&revision_key(modified)).unwrap(), modified);
             let trace = Trace {
                 tombstone: !creates, creates, supersedes, len: 300, crc: 7, digest: create.cast_unsigned(), key,
             };
-            prop_assert_eq!(Trace::decode(modified, &trace.encode()).unwrap(), trace);
+            prop_assert_eq!(Trace::decode(modified, trace.encode()).unwrap(), trace);
         }
 
         #[test]
         fn any_bytes_are_survived(row in bytes()) {
-            let _ = (Version::decode_live(b"k", &row), decode_superseded(b"k", &row), split_version_key(&row)).0.is_ok();
-            let _ = (Trace::decode(Revision::default(), &row), split_revision_key(&row)).0.is_ok();
+            drop((Version::decode_live(b"k", row.clone()), decode_superseded(b"k", row.clone()), split_version_key(&row)));
+            drop((Trace::decode(Revision::default(), row.clone()), split_revision_key(&row)));
         }
 
         #[test]
@@ -336,7 +340,7 @@ mod tests {
 
     #[test]
     fn tombstone_is_no_put() {
-        assert_eq!(decode_superseded(b"k", &tombstone()).unwrap(), None);
+        assert_eq!(decode_superseded(b"k", tombstone()).unwrap(), None);
     }
 
     #[test]

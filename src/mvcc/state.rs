@@ -6,7 +6,7 @@
 
 use std::{iter::Peekable, ops::Bound};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 use super::{
     counts::Counts,
@@ -47,7 +47,7 @@ impl<'a, R: Read> State<'a, R> {
     /// The newest version of a living key.
     pub(super) fn newest(self, key: &[u8]) -> Result<Option<Version>, StorageError> {
         let row = self.read.row(Table::Live, key)?;
-        row.map(|row| Version::decode_live(key, &row)).transpose()
+        row.map(|row| Version::decode_live(key, row)).transpose()
     }
 
     /// The version of `key` that lived at `revision`.
@@ -68,7 +68,7 @@ impl<'a, R: Read> State<'a, R> {
         }
         let row_key = rows::version_key(key, revision);
         let Some(row) = self.read.get(&row_key)? else { return Ok(None) };
-        let put = rows::decode_superseded(&row_key, &row)?;
+        let put = rows::decode_superseded(&row_key, row)?;
         Ok(put.map(|put| Version { modified: revision, put }))
     }
 
@@ -105,9 +105,9 @@ impl<'a, R: Read> State<'a, R> {
         let (lower, upper) = (Bound::Included(lower.as_ref()), Bound::Excluded(upper.as_ref()));
         let rows = if descending { self.read.scan_back(lower, upper) } else { self.read.scan(lower, upper) };
         Box::new(rows.map(|row| {
-            let (key, value) = row?;
-            let key = key.slice(1.min(key.len())..);
-            let version = Version::decode_live(&key, &value)?;
+            let (mut key, value) = row?;
+            key.advance(1.min(key.len()));
+            let version = Version::decode_live(&key, value)?;
             Ok((key, version))
         }))
     }
@@ -127,6 +127,22 @@ impl<'a, R: Read> State<'a, R> {
             past if past < newest => self.count_back(range, revision, newest),
             _ => self.pairs(range, revision).try_fold(0, |count, pair| pair.map(|_| count + 1)),
         }
+    }
+
+    /// Number of keys of `range` behind `key` at the newest revision. `pairs` has just read `key`: it goes on to the end
+    /// of the chunk, and the chunks behind are added.
+    pub(super) fn count_behind(self, range: &KeyRange, key: &[u8], pairs: Pairs<'a>) -> Result<u64, StorageError> {
+        let boundary = self.counts.chunk_end(key);
+        let mut count = 0;
+        for pair in pairs {
+            let (key, _) = pair?;
+            if let Some(boundary) = boundary.filter(|boundary| key >= *boundary) {
+                let behind = KeyRange { start: boundary.clone(), end: range.end.clone() };
+                return Ok(count + self.count_newest(&behind)?);
+            }
+            count += 1;
+        }
+        Ok(count)
     }
 
     /// Adds whole chunks, and looks at the keys of the chunks that are cut.
@@ -205,7 +221,7 @@ impl Iterator for Changes<'_> {
         let read = |row: Result<(Bytes, Bytes), StorageError>| {
             let (row_key, value) = row?;
             let revision = rows::split_revision_key(&row_key)?;
-            Ok((revision, Trace::decode(revision, &value)?))
+            Ok((revision, Trace::decode(revision, value)?))
         };
         self.0.next().map(read)
     }
@@ -242,7 +258,7 @@ impl<'a, R: Read> OldVersions<'a, R> {
     }
 
     /// What a row says: nothing if it is to be stepped over.
-    fn look_at(&mut self, row_key: &Bytes, value: &Bytes) -> Result<Option<Old>, StorageError> {
+    fn look_at(&mut self, row_key: &Bytes, value: Bytes) -> Result<Option<Old>, StorageError> {
         if !self.done.is_empty() && row_key.starts_with(&self.done) {
             let next = past(&self.done);
             self.step_over(|| next);
@@ -267,7 +283,7 @@ impl<R: Read> Iterator for OldVersions<'_, R> {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             let found = match self.rows.next()? {
-                Ok((row_key, value)) => self.look_at(&row_key, &value),
+                Ok((row_key, value)) => self.look_at(&row_key, value),
                 Err(error) => Err(error),
             };
             if let Some(found) = found.transpose() {

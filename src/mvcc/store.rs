@@ -96,7 +96,7 @@ fn newest_change(read: &impl Read) -> Result<Option<(Revision, Trace)>, StorageE
     let Some(row) = read.scan_back(Bound::Included(&lower), Bound::Excluded(&upper)).next() else { return Ok(None) };
     let (row_key, value) = row?;
     let revision = rows::split_revision_key(&row_key)?;
-    Ok(Some((revision, Trace::decode(revision, &value)?)))
+    Ok(Some((revision, Trace::decode(revision, value)?)))
 }
 
 /// The revision that a row of the `Meta` table holds in etcd's 17 bytes.

@@ -18,6 +18,7 @@ use super::{
     ServerFailure,
     inbox::Taken,
     keeper::Keeper,
+    op_counts,
     raft_thread::RaftOrder,
     shared::{Shared, Thread},
     watch_thread::WatchOrder,
@@ -88,12 +89,14 @@ impl ApplyThread {
         // 2. Raft and lease countdowns learn what the entries mean before anybody can act on the answers.
         for entry in &applied {
             self.take_effects(entry);
+            op_counts::count(entry);
         }
         // 3. The watch hub has the events before any reader can see the revision, so that no created watcher misses one.
         let changes: Vec<Arc<Changes>> = applied.iter_mut().filter_map(|entry| entry.changes.take()).collect();
         let state = self.applier.published();
         let last = state.applied;
-        if !changes.is_empty() {
+        let compacted = applied.iter().flat_map(|entry| &entry.effects).any(is_compaction);
+        if !changes.is_empty() || compacted {
             self.tell_watchers(changes, state.clone());
         }
         // 4. Readers see the state.
@@ -106,6 +109,7 @@ impl ApplyThread {
         Ok(())
     }
 
+    /// An accepted compaction concerns watchers too: those whose past it takes are cancelled.
     fn tell_watchers(&self, changes: Vec<Arc<Changes>>, state: super::State) {
         if self.shared.watch.push(WatchOrder::Changes(changes, Box::new(state))).is_err() && !self.shared.is_stopping()
         {
@@ -219,11 +223,15 @@ fn raft_change(change: &ConfChange) -> Change {
     }
 }
 
+fn is_compaction(effect: &Effect) -> bool {
+    matches!(effect, Effect::CompactionRequested { .. })
+}
+
 fn log_cluster_version(applier: &Applier<FjallEngine>) {
     if let Some(version) = applier.published().cluster.version() {
         tracing::info!(cluster_version = %version, "set initial cluster version");
         tracing::info!(cluster_version = %version, "enabled capabilities for version");
-        metrics::CLUSTER_VERSION.with([&version.to_string()]).set(1);
+        metrics::CLUSTER_VERSION.with([&format!("{}.{}", version.major, version.minor)]).set(1);
     }
 }
 

@@ -19,6 +19,7 @@ mod duties;
 mod handle;
 mod inbox;
 mod keeper;
+mod op_counts;
 mod open;
 mod options;
 mod raft_thread;

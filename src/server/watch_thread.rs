@@ -381,9 +381,11 @@ impl WatchThread {
     }
 }
 
-/// From half of the hub's room on, room taken by the client is returned at once instead of with the next delivery.
+/// From here on, room taken by the client is returned at once instead of with the next delivery. It lies below the room
+/// that a stream is allowed while it catches up, a quarter of the whole: above it a stream could wait for room that
+/// nobody returns.
 const HUNGRY_RESPONSES: usize = ROOM_RESPONSES / 2;
-const HUNGRY_BYTES: usize = ROOM_BYTES / 2;
+const HUNGRY_BYTES: usize = ROOM_BYTES / 8;
 
 /// Scatters consecutive numbers (the finalizer of splitmix64).
 fn spread(token: Token) -> u64 {

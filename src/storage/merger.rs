@@ -15,7 +15,7 @@ use fjall::{AbstractTree, Database, Keyspace, compaction::Leveled};
 use super::StorageError;
 
 /// Size of a table file: small enough that merging one into the next level stays short.
-const TABLE_BYTES: u64 = 32 << 20;
+const TABLE_BYTES: u64 = 16 << 20;
 /// Files of the youngest level, which overlap, before they are merged into the next one.
 const YOUNG_FILES_MAX: u8 = 4;
 /// How often to look whether a flush under way is done.

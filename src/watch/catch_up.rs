@@ -112,6 +112,15 @@ impl Recent {
         *self = Self::default();
     }
 
+    /// Gives up what a compaction covers: the pairs that its revision replaced must not be shown any more, and the store
+    /// knows how to leave them out.
+    pub(super) fn compacted(&mut self, compact_revision: i64) {
+        while self.first().is_some_and(|first| first <= compact_revision) {
+            let oldest = self.batches.pop_front();
+            self.bytes -= oldest.map_or(0, |batch| batch.weight());
+        }
+    }
+
     /// The first revision that is still here.
     pub(super) fn first(&self) -> Option<i64> {
         self.batches.front().map(Batch::revision)

@@ -179,6 +179,7 @@ impl Hub {
     /// A compaction was accepted: the past below `compact_revision` can no longer be read.
     pub fn compacted(&mut self, compact_revision: i64) {
         self.compact_revision = self.compact_revision.max(compact_revision);
+        self.recent.compacted(self.compact_revision);
     }
 
     /// The client of `stream` took responses with this many bytes of events ([`Delivery::event_bytes`]).

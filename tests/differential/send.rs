@@ -2,6 +2,7 @@
 
 use crate::generate::Op;
 use crate::support::grpc::Client;
+use crate::ties;
 use quorate::pb::etcdserverpb::{self as pb, ResponseHeader, ResponseOp, response_op, watch_request};
 use quorate::pb::mvccpb::Event;
 use std::fmt::Debug;
@@ -65,11 +66,19 @@ impl Side {
     async fn perform(&mut self, op: &Op) -> Result<Outcome, Status> {
         let client = &mut self.client;
         Ok(match op.clone() {
-            Op::Range(request) => whole(client.kv.range(request).await?.into_inner()),
+            Op::Range(request) => {
+                let mut response = client.kv.range(request.clone()).await?.into_inner();
+                ties::settle_range(&request, &mut response);
+                whole(response)
+            }
             Op::RangeStream(request) => merge(client.kv.range_stream(request).await?.into_inner()).await?,
             Op::Put(request) => whole(client.kv.put(request).await?.into_inner()),
             Op::Delete(request) => whole(client.kv.delete_range(request).await?.into_inner()),
-            Op::Txn(request) => whole(client.kv.txn(request).await?.into_inner()),
+            Op::Txn(request) => {
+                let mut response = client.kv.txn(request.clone()).await?.into_inner();
+                ties::settle_txn(&request, &mut response);
+                whole(response)
+            }
             Op::Compact(request) => whole(client.kv.compact(request).await?.into_inner()),
             Op::Large(request) => self.put_and_delete(request).await?,
             Op::HashKv(request) => whole(client.maintenance.hash_kv(request).await?.into_inner()),

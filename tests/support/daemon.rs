@@ -11,7 +11,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 /// Longest wait until a started daemon serves.
-pub const READY_LIMIT: Duration = Duration::from_secs(60);
+pub const READY_LIMIT: Duration = Duration::from_mins(1);
 /// Longest wait for the end of a daemon asked to stop.
 pub const STOP_LIMIT: Duration = Duration::from_secs(20);
 /// The substring every etcd logs once it serves.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::{extract::Request, response::Response};
+use bytes::Bytes;
 use serde_json::json;
 
 use super::plain;
@@ -10,6 +11,7 @@ use crate::{
     api::Api,
     clock::{self, Clock as _},
     metrics,
+    pb::etcdserverpb::RangeRequest,
 };
 
 /// Versions of the member, the cluster and the stored state.
@@ -27,6 +29,9 @@ pub(super) async fn version(api: Arc<Api>, _: Request) -> Response {
 /// The instruments, those taken from the state brought up to date first.
 pub(super) async fn metrics(api: Arc<Api>, _: Request) -> Response {
     refresh(&api);
+    if let Some(keys) = count_keys(&api).await {
+        metrics::MVCC_KEYS.set(keys);
+    }
     plain::body(metrics::CONTENT_TYPE, metrics::exposition())
 }
 
@@ -48,6 +53,15 @@ fn refresh(api: &Api) {
     if let Some(version) = published.cluster.version() {
         metrics::CLUSTER_VERSION.with([&format!("{}.{}", version.major, version.minor)]).set(1);
     }
+}
+
+/// Counting takes few reads: the state keeps counts of neighbouring keys.
+async fn count_keys(api: &Api) -> Option<i64> {
+    let view = api.server().published().view.clone();
+    let everything = Bytes::from_static(b"\0");
+    let count =
+        RangeRequest { key: everything.clone(), range_end: everything, count_only: true, ..RangeRequest::default() };
+    api.blocking(move || view.range(&count)).await.ok()?.ok().map(|answer| answer.count)
 }
 
 /// A few numbers of the process, in the shape of Go's `expvar`.

@@ -45,9 +45,11 @@ async fn read_range(api: &Arc<Api>, request: RangeRequest) -> Result<Reply, Stat
         api.server().read_index().await?;
     }
     if !request.range_end.is_empty() {
+        metrics::MVCC_RANGE.inc();
         return parts::read(api, request).await;
     }
     let mut answer = api.server().published().view.range(&request)?;
+    metrics::MVCC_RANGE.inc();
     api.complete(&mut answer.header);
     Ok(Reply::of(&answer))
 }
@@ -194,6 +196,10 @@ async fn read_txn(api: &Arc<Api>, request: TxnRequest) -> Result<TxnResponse, St
     } else {
         api.blocking(move || view.read_txn(&request)).await??
     };
+    metrics::MVCC_RANGE.add(answer.responses.len() as u64);
+    if answer.responses.len() > 1 {
+        metrics::MVCC_TXN.inc();
+    }
     api.complete(&mut answer.header);
     Ok(answer)
 }
