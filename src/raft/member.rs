@@ -45,6 +45,8 @@ pub struct Member {
     unsynced: VecDeque<Unsynced>,
     /// The term and vote of the last batch.
     vote_batched: (u64, u64),
+    /// A hard state of which only the commit index is new, and the tick since when it waits for company.
+    commit_unwritten: Option<(raftpb::HardState, u64)>,
     reads: Reads,
     /// Reads of peers that came before this leader's first commit; the raft crate would drop them.
     early_reads: Vec<Message>,
@@ -110,6 +112,7 @@ impl Member {
             applied: applied.0,
             unsynced: VecDeque::new(),
             vote_batched: (hard_state.term, hard_state.vote),
+            commit_unwritten: None,
             reads: Reads::default(),
             early_reads: Vec::new(),
             handing_over_since: None,
@@ -158,6 +161,7 @@ impl Member {
             self.note_standing(effects);
             self.ask_reads();
         }
+        self.write_lonely_commit(effects);
         effects.extend(self.node.mut_store().take_requests().into_iter().map(Effect::Fetch));
     }
 
@@ -228,15 +232,11 @@ impl Member {
         // 4. The log makes them durable, in order. What depends on that waits in `unsynced`.
         let number = ready.number();
         let must_sync = ready.must_sync();
-        let batch = LogBatch {
-            number,
-            snapshot: snapshot.map(convert::snapshot_out),
-            hard_state: ready.hs().map(convert::hard_state_out),
-            entries: ready.take_entries().into_iter().map(convert::entry_out).collect(),
-            must_sync,
-        };
-        if must_sync || batch.hard_state.is_some() {
-            effects.push(Effect::Persist(batch));
+        let hard_state = self.written_with(ready.hs().map(convert::hard_state_out), must_sync);
+        if must_sync {
+            let snapshot = snapshot.map(convert::snapshot_out);
+            let entries = ready.take_entries().into_iter().map(convert::entry_out).collect();
+            effects.push(Effect::Persist(LogBatch { number, snapshot, entries, hard_state, must_sync }));
         }
         // 5. What is committed and durable here is applied.
         self.note_commit(effects);
@@ -248,6 +248,32 @@ impl Member {
         // 6. The raft crate goes on; what depends on the disk waits for `synced`.
         self.node.advance_append_async(ready);
         self.await_sync(number, must_sync, holds_vote, promises, effects);
+    }
+
+    /// The hard state to write in this round. One of which only the commit index is new waits for the next batch that
+    /// is synced anyway: losing it loses nothing, and the log thread need not wake up for it.
+    fn written_with(&mut self, fresh: Option<raftpb::HardState>, must_sync: bool) -> Option<raftpb::HardState> {
+        if must_sync {
+            let waiting = self.commit_unwritten.take().map(|(hard_state, _)| hard_state);
+            return fresh.or(waiting);
+        }
+        if let Some(hard_state) = fresh {
+            let since = self.commit_unwritten.map_or(self.now, |(_, since)| since);
+            self.commit_unwritten = Some((hard_state, since));
+        }
+        None
+    }
+
+    /// Writes a commit index that has found no company for an election timeout, so that the log of an idle member
+    /// tells what is committed.
+    fn write_lonely_commit(&mut self, effects: &mut Vec<Effect>) {
+        if let Some((hard_state, since)) = self.commit_unwritten
+            && self.now >= since + self.election_ticks
+        {
+            self.commit_unwritten = None;
+            let hard_state = Some(hard_state);
+            effects.push(Effect::Persist(LogBatch { hard_state, ..LogBatch::default() }));
+        }
     }
 
     /// Whether this round brings a new term or vote.
