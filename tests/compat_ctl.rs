@@ -293,12 +293,19 @@ impl<'a> Talk<'a> {
     }
 
     fn ask(&self, line: &str) -> Vec<u8> {
-        let mut command = self.command(&words(line, &self.names));
+        let mut command = self.command(&words(line, &self.names), false);
         command.stdin(Stdio::null()).output().expect("the client starts").stdout
     }
 
-    fn command(&self, words: &[OsString]) -> Command {
-        let mut command = Command::new(&self.programs.client);
+    /// A command that ends by itself is killed when it takes too long; one that is stopped must be ours to kill.
+    fn command(&self, words: &[OsString], is_stopped: bool) -> Command {
+        let mut command = if is_stopped {
+            Command::new(&self.programs.client)
+        } else {
+            let mut limited = Command::new("timeout");
+            limited.arg(COMMAND_LIMIT_SECONDS).arg(&self.programs.client);
+            limited
+        };
         command.args(words).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         if !words.iter().any(|word| word.to_string_lossy().starts_with("--endpoints")) {
             command.env("ETCDCTL_ENDPOINTS", &self.endpoint);
@@ -309,7 +316,7 @@ impl<'a> Talk<'a> {
     /// Runs one command and writes down what it says, as a file would.
     fn have(&mut self, case: &Case) -> Vec<String> {
         let line = case.command.trim_start_matches("$ etcdctl");
-        let mut command = self.command(&words(line, &self.names));
+        let mut command = self.command(&words(line, &self.names), case.lines.is_some());
         for (name, value) in &case.variables {
             let value = words(value, &self.names).pop().unwrap_or_default();
             command.env(name, value);
@@ -324,14 +331,15 @@ impl<'a> Talk<'a> {
         said
     }
 
+    /// Gives names to what the output brings. What is not there is not named; the answer shows that it is missing.
     fn learn(&mut self, case: &Case, stdout: &[u8]) {
         let text = String::from_utf8_lossy(stdout);
         for (name, before, after) in &case.names {
-            let (_, rest) = text.split_once(before.as_str()).unwrap_or_else(|| panic!("{before:?} in {text}"));
-            let value = rest.split_once(after.as_str()).unwrap_or_else(|| panic!("{after:?} in {rest}")).0.trim();
-            match u64::from_str_radix(value, 16) {
+            let behind = text.split_once(before.as_str()).map(|(_, rest)| rest);
+            let Some((value, _)) = behind.and_then(|rest| rest.split_once(after.as_str())) else { continue };
+            match u64::from_str_radix(value.trim(), 16) {
                 Ok(id) => self.names.id(name, id),
-                Err(_) => self.names.text(name, value),
+                Err(_) => self.names.text(name, value.trim()),
             }
         }
     }
@@ -568,5 +576,7 @@ impl Output {
     }
 }
 
+/// Longest time of a command that ends by itself.
+const COMMAND_LIMIT_SECONDS: &str = "30";
 /// Longest wait for one line of a command that is stopped after some.
 const LINE_LIMIT: Duration = Duration::from_secs(10);
