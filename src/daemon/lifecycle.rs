@@ -235,7 +235,10 @@ async fn join(handle: &Handle) -> Result<()> {
 fn waiting_line(handle: &Handle) -> String {
     let state = handle.published();
     let voters = state.cluster.configuration().voters.len();
-    format!("waiting for a leader: a quorum is {} of {voters} members, and this one reaches only itself", voters / 2 + 1)
+    format!(
+        "waiting for a leader: a quorum is {} of {voters} members, and this one reaches only itself",
+        voters / 2 + 1
+    )
 }
 
 fn start_duties(tasks: &mut Tasks, handle: &Handle) {
