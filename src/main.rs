@@ -1,2 +1,9 @@
-//! The daemon.
-fn main() {}
+//! The daemon: as `quorate`, or under etcd's name.
+
+use std::process::ExitCode;
+
+use quorate::{cli, config::Sources, daemon};
+
+fn main() -> ExitCode {
+    daemon::main(&Sources::of_process(), cli::config::run)
+}

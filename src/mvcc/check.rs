@@ -141,9 +141,13 @@ impl<'a> Touched<'a> {
 }
 
 /// Whether etcd's check sees that `delete` touches `key`. It takes the end of an open interval (one zero byte) for an
-/// ordinary key, and so sees of an open or reversed interval only the first key.
+/// ordinary key, and so sees nothing of an open, empty or reversed interval.
 fn deletes(delete: &DeleteRangeRequest, key: &[u8]) -> bool {
-    delete.key == key || (delete.key.as_ref() <= key && key < delete.range_end.as_ref())
+    if delete.range_end.is_empty() {
+        delete.key == key
+    } else {
+        (&delete.key[..]..&delete.range_end[..]).contains(&key)
+    }
 }
 
 #[cfg(test)]
@@ -253,9 +257,10 @@ mod tests {
 
     #[test]
     fn gaps_of_etcds_overlap_check_are_kept() {
-        // A delete without end is seen at its first key only.
+        // A delete without end is not seen at all, nor is a reversed one.
         assert_eq!(refusal(vec![delete("a", b"\0"), put("b")]), None);
-        assert_eq!(refusal(vec![delete("a", b"\0"), put("a")]), DUPLICATE);
+        assert_eq!(refusal(vec![delete("a", b"\0"), put("a")]), None);
+        assert_eq!(refusal(vec![delete("b", b"a"), put("b")]), None);
         // A nested put is not compared with the delete of a later sibling.
         assert_eq!(refusal(vec![nested(vec![put("a")], vec![]), nested(vec![delete("a", b"")], vec![])]), None);
         assert_eq!(refusal(vec![nested(vec![delete("a", b"")], vec![]), nested(vec![put("a")], vec![])]), DUPLICATE);

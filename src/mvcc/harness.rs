@@ -5,10 +5,7 @@ use tempfile::TempDir;
 
 use super::{Change, Changes, Compactor, HashKv, ReadError, Store, View};
 use crate::{
-    pb::{
-        etcdserverpb::{DeleteRangeRequest, PutRequest, RangeRequest},
-        mvccpb::KeyValue,
-    },
+    pb::etcdserverpb::PutRequest,
     storage::{Batch, Engine, FjallEngine, FjallOptions, MemoryEngine},
 };
 
@@ -59,11 +56,6 @@ impl<E: Engine> Member<E> {
         self.change(|change| change.put(&request, &|_| true)).0.unwrap();
     }
 
-    pub(super) fn delete(&mut self, key: &str, end: &str) {
-        let request = DeleteRangeRequest { key: bytes(key), range_end: bytes(end), prev_kv: false };
-        self.change(|change| change.delete_range(&request)).0.unwrap();
-    }
-
     pub(super) fn schedule(&mut self, revision: i64) -> Result<(), ReadError> {
         let mut batch = Batch::new(self.engine.snapshot());
         self.store.compact(&mut batch, revision)?;
@@ -87,11 +79,6 @@ impl<E: Engine> Member<E> {
 
     pub(super) fn hash(&self, revision: i64) -> HashKv {
         self.view().hash_kv(revision).unwrap()
-    }
-
-    pub(super) fn list(&self, key: &str, end: &str, revision: i64) -> Vec<KeyValue> {
-        let request = RangeRequest { key: bytes(key), range_end: bytes(end), revision, ..Default::default() };
-        self.view().range(&request).unwrap().kvs
     }
 }
 

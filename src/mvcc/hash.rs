@@ -57,7 +57,8 @@ impl<S: Read> HashWork<S> {
     /// [`Rejection::Compacted`], [`Rejection::FutureRevision`].
     pub fn new(view: View<S>, revision: i64) -> Result<Self, ReadError> {
         let revision = if revision == 0 { view.revision() } else { revision };
-        if revision < view.compact_revision() {
+        // A negative revision is a time before the first row, whatever was compacted.
+        if (1..view.compact_revision()).contains(&revision) {
             return Err(Rejection::Compacted.into());
         }
         if revision > view.revision() {
@@ -85,6 +86,9 @@ impl<S: Read> HashWork<S> {
     /// # Errors
     /// [`ReadError::Storage`] only.
     pub fn step(&mut self, rows_max: usize) -> Result<Option<HashKv>, ReadError> {
+        if self.work.revision < 0 {
+            return Ok(Some(self.hash()));
+        }
         let mut rows_left = rows_max.max(1);
         while self.walk(&mut rows_left)? {
             if self.work.turn() {

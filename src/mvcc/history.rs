@@ -8,7 +8,7 @@ use super::{
 use crate::{
     pb::mvccpb::{Event, KeyValue, event::EventType},
     storage::{Read, StorageError, Table},
-    types::{KeyRange, Rejection, Revision},
+    types::{Rejection, Revision},
 };
 
 /// How much one call may return. Revisions are never split.
@@ -29,7 +29,7 @@ pub struct HistoryLimits {
 pub struct RevisionEvents {
     /// The revision.
     pub revision: i64,
-    /// Its events inside the asked range.
+    /// Its events of the asked keys.
     pub events: Vec<Event>,
 }
 
@@ -42,10 +42,10 @@ pub struct History {
     pub next: i64,
 }
 
-/// Reads the changes inside `range` from the revision `from` on.
+/// Reads the changes of the keys that are `wanted` from the revision `from` on.
 pub(super) fn read<R: Read>(
     state: State<'_, R>,
-    range: &KeyRange,
+    wanted: &dyn Fn(&[u8]) -> bool,
     from: i64,
     limits: HistoryLimits,
 ) -> Result<History, ReadError> {
@@ -60,7 +60,7 @@ pub(super) fn read<R: Read>(
             return Ok(History { revisions: reader.revisions, next: revision.main });
         }
         reader.rows += 1;
-        if range.contains(&trace.key) {
+        if wanted(&trace.key) {
             reader.push(revision, trace)?;
         }
     }

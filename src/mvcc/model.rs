@@ -209,8 +209,8 @@ impl Model {
                     return Err(Rejection::Compacted);
                 }
                 Request::RequestPut(put) => {
-                    self.check_kept(put)?;
                     Self::check_lease(put)?;
+                    self.check_kept(put)?;
                 }
                 Request::RequestTxn(nested) => self.check(nested, path)?,
                 _ => {}

@@ -154,8 +154,8 @@ fn check_revision<R>(state: State<'_, R>, range: &RangeRequest) -> Result<(), Re
 }
 
 fn check_put<R: Read>(state: State<'_, R>, put: &PutRequest, leases: LeaseExists<'_>) -> Result<(), ReadError> {
-    check_kept(state, put)?;
-    Ok(check_lease(put, leases)?)
+    check_lease(put, leases)?;
+    check_kept(state, put)
 }
 
 /// Refuses a put that is to keep what a missing key had.

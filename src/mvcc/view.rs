@@ -95,7 +95,20 @@ impl<S: Read> View<S> {
     /// # Errors
     /// [`Rejection::Compacted`](crate::types::Rejection::Compacted) if `from` lies below the compaction.
     pub fn history(&self, range: &KeyRange, from: i64, limits: HistoryLimits) -> Result<History, ReadError> {
-        history::read(self.state(), range, from, limits)
+        self.history_of(&|key| range.contains(key), from, limits)
+    }
+
+    /// As [`Self::history`] for any set of keys, so that one pass over the past serves many watchers.
+    ///
+    /// # Errors
+    /// As [`Self::history`].
+    pub fn history_of(
+        &self,
+        wanted: &dyn Fn(&[u8]) -> bool,
+        from: i64,
+        limits: HistoryLimits,
+    ) -> Result<History, ReadError> {
+        history::read(self.state(), wanted, from, limits)
     }
 
     /// etcd's hash of the key space at `revision` (0: the current one), computed in one go.

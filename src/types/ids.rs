@@ -3,6 +3,7 @@
 use std::{
     fmt,
     sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
 };
 
 /// Position in the raft log, from 1. Zero stands before the first entry (raft paper, §5.3).
@@ -40,6 +41,13 @@ pub struct Revision {
     pub main: i64,
     /// Position inside the request, from 0.
     pub sub: i64,
+}
+
+impl From<Duration> for Ticks {
+    /// Whole milliseconds of a monotonic clock.
+    fn from(time: Duration) -> Self {
+        Self(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+    }
 }
 
 macro_rules! shown {

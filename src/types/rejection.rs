@@ -135,6 +135,10 @@ rejections! {
     ProposalDropped = Unknown, "raft proposal dropped";
     /// An alarm action nobody knows.
     UnknownAlarmAction = InvalidArgument, "etcdserver: unknown alarm action";
+    /// No such user.
+    UserNotFound = FailedPrecondition, "etcdserver: user name not found";
+    /// No such role.
+    RoleNotFound = FailedPrecondition, "etcdserver: role name not found";
     /// Authentication is off.
     AuthNotEnabled = FailedPrecondition, "etcdserver: authentication is not enabled";
 }

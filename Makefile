@@ -1,0 +1,68 @@
+# Every target installs what it lacks (apt on Debian and its kin, as root or through sudo) and needs nothing typed before.
+# make run ARGS="--name n1"     make test     make bench BENCH_ONLY=put64,get BENCH_RUNS=3
+
+SHELL := /bin/bash
+export PATH := $(PATH):$(HOME)/.cargo/bin
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+export ORACLE_DIR ?= $(TARGET)/oracle
+CARGO_FLAGS ?= --locked
+.DEFAULT_GOAL := build
+.PHONY: run build test lint doc unit deny advisories oracle clients interop differential crash bench fuzz-short systemd-test deps-%
+
+deps-%:
+	@tests/support/deps.sh $*
+
+build: deps-build
+	cargo build --release $(CARGO_FLAGS)
+
+run: deps-build
+	cargo run --release $(CARGO_FLAGS) --bin quorate -- $(ARGS)
+
+# Everything CI runs, cheapest first.
+test: deps-test lint doc oracle clients unit
+
+lint: deps-build
+	cargo fmt --check
+	cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
+
+doc: deps-build
+	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --no-deps
+
+unit: deps-test
+	cargo test $(CARGO_FLAGS)
+
+# The real etcd, built from its released modules into target/, to compare answers with.
+oracle: deps-test
+	@tests/support/oracle.sh $(ORACLE_DIR)
+
+# Programs that use other people's client libraries, built into target/.
+clients: oracle
+	@tests/clients/build.sh $(TARGET)/clients
+
+# The long forms of what `make test` runs short.
+interop: oracle clients
+	cargo test $(CARGO_FLAGS) --test 'compat_*' -- --nocapture
+
+differential: oracle
+	DIFF_OPS=$(or $(DIFF_OPS),1000000) cargo test --release $(CARGO_FLAGS) --test differential -- --nocapture
+
+crash: deps-test
+	CRASH_ROUNDS=$(or $(CRASH_ROUNDS),200) cargo test --release $(CARGO_FLAGS) --test crash_kill -- --nocapture
+
+bench: oracle
+	cargo bench $(CARGO_FLAGS) --bench compare
+
+fuzz-short: deps-fuzz
+	fuzz/run.sh $(TARGET)/fuzz $(or $(FUZZ_SECONDS),60)
+
+systemd-test: deps-systemd build
+	tests/support/systemd.sh $(TARGET)
+
+# Licences, bans and sources need no network; the advisory database does.
+deny:
+	@cargo deny --version >/dev/null 2>&1 || cargo install cargo-deny --locked
+	cargo deny --offline check --hide-inclusion-graph bans licenses sources
+
+advisories:
+	@cargo deny --version >/dev/null 2>&1 || cargo install cargo-deny --locked
+	cargo deny check advisories

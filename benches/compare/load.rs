@@ -1,0 +1,88 @@
+//! Closed-loop load: so many clients, each sending its next request when the last is answered.
+
+use crate::support::grpc::Client;
+use crate::support::now;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tonic::Status;
+
+/// Most connections of one load; more clients share them, as the real client's processes would.
+const CONNECTIONS_MAX: usize = 64;
+
+/// What one load took.
+#[derive(Debug, Default)]
+pub(crate) struct Latencies {
+    pub elapsed: Duration,
+    /// Sorted.
+    pub each: Vec<Duration>,
+}
+
+impl Latencies {
+    pub(crate) fn of(elapsed: Duration, mut each: Vec<Duration>) -> Self {
+        each.sort_unstable();
+        Self { elapsed, each }
+    }
+
+    /// The latency that `percent` of the requests stay within.
+    pub(crate) fn percentile(&self, percent: usize) -> Duration {
+        self.each
+            .get((self.each.len() * percent / 100).min(self.each.len().saturating_sub(1)))
+            .copied()
+            .unwrap_or_default()
+    }
+}
+
+/// Opens the connections for `clients` clients.
+///
+/// # Panics
+/// If nothing listens at `endpoint`.
+pub(crate) async fn connect(endpoint: &str, clients: usize) -> Vec<Client> {
+    let mut connections = Vec::new();
+    for _ in 0..clients.min(CONNECTIONS_MAX) {
+        connections.push(Client::connect(endpoint).await.expect("the daemon listens"));
+    }
+    connections
+}
+
+/// Runs `requests` requests from `clients` clients; `send` gets a client and the number of the request.
+///
+/// # Panics
+/// If a request fails: a load with errors measures nothing.
+pub(crate) async fn drive<S, F>(connections: &[Client], clients: usize, requests: u64, send: S) -> Latencies
+where
+    S: Fn(Client, u64) -> F + Clone + Send + 'static,
+    F: Future<Output = Result<(), Status>> + Send + 'static,
+{
+    let next = Arc::new(AtomicU64::new(0));
+    let mut tasks = JoinSet::new();
+    let started = now();
+    for connection in connections.iter().cycle().take(clients) {
+        tasks.spawn(one_client(connection.clone(), Arc::clone(&next), requests, send.clone()));
+    }
+    let mut each = Vec::new();
+    while let Some(done) = tasks.join_next().await {
+        each.extend(done.expect("a client does not panic"));
+    }
+    Latencies::of(started.elapsed(), each)
+}
+
+async fn one_client<S, F>(connection: Client, next: Arc<AtomicU64>, requests: u64, send: S) -> Vec<Duration>
+where
+    S: Fn(Client, u64) -> F,
+    F: Future<Output = Result<(), Status>>,
+{
+    let mut latencies = Vec::new();
+    loop {
+        let number = next.fetch_add(1, Ordering::Relaxed);
+        if number >= requests {
+            return latencies;
+        }
+        let started = now();
+        let answer = send(connection.clone(), number).await;
+        latencies.push(started.elapsed());
+        answer.unwrap_or_else(|status| panic!("request {number} failed: {status}"));
+    }
+}

@@ -1,0 +1,64 @@
+//! Is it faster, smaller and sooner ready than etcd? Both daemons take the same load in turn, one process each on
+//! loopback, and the table shows the medians and their ratios.
+//!
+//! `BENCH_ONLY=put64,get` chooses cases, `BENCH_RUNS=3` the number of runs (5), `BENCH_SUBJECT=ours|etcd` one side only,
+//! `BENCH_SCALE=10` a tenth of the requests and keys, `SUBJECT_BIN=path` another executable in our place. One thread
+//! makes the load, so that the daemon has the rest of the machine.
+
+mod cases;
+mod load;
+mod process;
+mod report;
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
+use cases::{Case, Scale};
+use report::Report;
+use std::collections::BTreeSet;
+use support::program::{self, Program};
+use support::setting;
+
+/// Runs of which the median is taken.
+const RUNS: usize = 5;
+/// Both sides get room for a million keys, and nothing else that is not their default.
+const FLAGS: [&str; 1] = ["--quota-backend-bytes=8589934592"];
+
+fn main() {
+    let only: BTreeSet<String> = names("BENCH_ONLY");
+    let unknown: Vec<_> = only.iter().filter(|name| !Case::ALL.iter().any(|case| case.name() == **name)).collect();
+    assert!(unknown.is_empty(), "BENCH_ONLY names {unknown:?}; there are {:?}", Case::ALL.map(Case::name));
+    let chosen: Vec<Case> =
+        Case::ALL.into_iter().filter(|case| only.is_empty() || only.contains(case.name())).collect();
+    let subjects = subjects();
+    let runs = setting("BENCH_RUNS", RUNS);
+    let scale = Scale { divisor: setting("BENCH_SCALE", 1) };
+    let mut report = Report::new(subjects.iter().map(|subject| subject.name.clone()).collect());
+    for run in 1..=runs {
+        // Turn and turn about, so that both sides meet the same moods of the machine.
+        for (side, subject) in subjects.iter().enumerate() {
+            eprintln!("run {run} of {runs}: {}", subject.name);
+            cases::run(subject, &chosen, scale, |case, measured| report.add(side, case, measured));
+        }
+    }
+    print!("{}", report.table());
+    let file = program::target_dir().join("compare.csv");
+    std::fs::write(&file, report.csv()).expect("the target directory is writable");
+    println!("every run: {}", file.display());
+}
+
+fn subjects() -> Vec<Program> {
+    let chosen: String = setting("BENCH_SUBJECT", "both".to_owned());
+    let mut subjects = Vec::new();
+    if chosen != "etcd" {
+        subjects.push(Program::subject());
+    }
+    if chosen != "ours" {
+        subjects.push(Program::etcd());
+    }
+    subjects
+}
+
+fn names(variable: &str) -> BTreeSet<String> {
+    let text: String = setting(variable, String::new());
+    text.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}

@@ -1,0 +1,168 @@
+//! Streaming methods over HTTP: JSON objects in, lines of JSON out.
+
+use std::{convert::Infallible, sync::Arc};
+
+use axum::{body::Body, response::Response};
+use bytes::Bytes;
+use futures_util::{FutureExt as _, future::BoxFuture, stream::unfold};
+use http_body_util::BodyExt as _;
+use serde_json::json;
+use tokio::sync::{SemaphorePermit, mpsc};
+
+use super::{
+    Route, answer_with, error_json, json_bytes_max, refusal,
+    split::{Found, Splitter},
+    to_message,
+};
+use crate::{
+    api::{
+        Api,
+        status::Status,
+        v3::{Call, Handler},
+        wire::{Inbound, Outbound, Tally},
+    },
+    types::Code,
+};
+
+/// Answers waiting to be shown; the method waits when they are not taken.
+const ANSWERS_MAX: usize = 16;
+/// Requests read ahead of the method.
+const REQUESTS_MAX: usize = 4;
+
+/// Runs a streaming method. The HTTP status is that of the outcome if nothing was answered before it.
+pub(super) async fn serve(api: Arc<Api>, route: &'static Route, call: Call, body: Body) -> Response {
+    let (answers_in, answers) = mpsc::channel(ANSWERS_MAX);
+    let mut lines = Lines { route, answers, work: Some(work(api, route, call, body, answers_in)) };
+    match lines.next().await {
+        Some(Line::Answer(line)) => answer_with(Body::from_stream(unfold(Some((Some(line), lines)), rest))),
+        Some(Line::Failure(status)) => {
+            let mut response = refusal(&status);
+            *response.body_mut() = Body::from(failure_line(&status));
+            response
+        }
+        None => answer_with(Body::empty()),
+    }
+}
+
+type State = Option<(Option<String>, Lines)>;
+
+/// The first line, then those that follow it; a failure is the last.
+async fn rest(state: State) -> Option<(Result<Bytes, Infallible>, State)> {
+    let (first, mut lines) = state?;
+    if let Some(line) = first {
+        return Some((Ok(line.into()), Some((None, lines))));
+    }
+    match lines.next().await? {
+        Line::Answer(line) => Some((Ok(line.into()), Some((None, lines)))),
+        Line::Failure(status) => Some((Ok(failure_line(&status).into()), None)),
+    }
+}
+
+fn failure_line(status: &Status) -> String {
+    format!("{}\n", json!({ "error": error_json(status) }))
+}
+
+/// The call, until it ends.
+type Work = BoxFuture<'static, Result<(), Status>>;
+
+fn work(api: Arc<Api>, route: &'static Route, call: Call, body: Body, answers: mpsc::Sender<Bytes>) -> Work {
+    let method = route.method();
+    async move {
+        let _turn: SemaphorePermit<'_> =
+            api.gateway.acquire().await.map_err(|closed| Status::unknown(closed.to_string()))?;
+        let Handler::Stream(serve) = method.handler else {
+            return Err(Status::new(Code::Internal, format!("{} is no stream", method.path)));
+        };
+        let (requests_in, requests) = mpsc::channel(REQUESTS_MAX);
+        let inbound = Inbound::channel(requests, method.counters);
+        let mut outbound = Outbound::channel(answers, method.counters);
+        let tally = Tally::start(method.counters);
+        let outcome = tokio::select! {
+            outcome = call.within_deadline(serve(Arc::clone(&api), &call, inbound, &mut outbound)) => outcome,
+            never = feed(&api, route, body, requests_in) => match never {},
+        };
+        tally.end(&outcome);
+        outcome
+    }
+    .boxed()
+}
+
+/// Hands the objects of the body to the method, then closes its side; never returns, so that the call goes on.
+async fn feed(api: &Api, route: &Route, body: Body, requests: mpsc::Sender<Result<Bytes, Status>>) -> Infallible {
+    // A method that has ended takes no more; the call ends with it.
+    if let Err(status) = feed_all(api, route, body, &requests).await {
+        drop(requests.send(Err(status)).await);
+    }
+    drop(requests);
+    std::future::pending().await
+}
+
+async fn feed_all(
+    api: &Api,
+    route: &Route,
+    mut body: Body,
+    requests: &mpsc::Sender<Result<Bytes, Status>>,
+) -> Result<(), Status> {
+    let invalid = |text: String| Status::new(Code::InvalidArgument, text);
+    let mut splitter = Splitter::default();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| Status::canceled())?.into_data() else { continue };
+        splitter.push(&data);
+        loop {
+            match splitter.next() {
+                Found::Object(object) => {
+                    let message = to_message(route, &object)?;
+                    if requests.send(Ok(message)).await.is_err() {
+                        return Ok(());
+                    }
+                }
+                Found::Incomplete if splitter.len() > json_bytes_max(api) => {
+                    return Err(super::too_large(splitter.len(), json_bytes_max(api)));
+                }
+                Found::Incomplete => break,
+                Found::Garbage => return Err(invalid("expected a JSON object".into())),
+            }
+        }
+    }
+    if splitter.is_blank() { Ok(()) } else { Err(invalid("the last JSON object is not complete".into())) }
+}
+
+enum Line {
+    Answer(String),
+    Failure(Status),
+}
+
+/// What the call answers, as it comes.
+struct Lines {
+    route: &'static Route,
+    answers: mpsc::Receiver<Bytes>,
+    work: Option<Work>,
+}
+
+impl Lines {
+    async fn next(&mut self) -> Option<Line> {
+        loop {
+            let Some(work) = &mut self.work else {
+                // What the call answered before it ended.
+                return self.answers.recv().await.map(|answer| self.show(answer));
+            };
+            tokio::select! {
+                biased;
+                Some(answer) = self.answers.recv() => return Some(self.show(answer)),
+                outcome = work => {
+                    self.work = None;
+                    if let Err(status) = outcome {
+                        return Some(Line::Failure(status));
+                    }
+                }
+            }
+        }
+    }
+
+    fn show(&self, answer: Bytes) -> Line {
+        match (self.route.to_json)(answer) {
+            Ok(result) => Line::Answer(format!("{{\"result\":{result}}}\n")),
+            Err(error) => Line::Failure(Status::unknown(error)),
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! The rules in front of everything HTTP: the old gateway prefix, the host check against DNS rebinding, and CORS.
+
+use axum::{
+    extract::Request,
+    http::{
+        HeaderMap, HeaderValue, Method, StatusCode, Uri,
+        header::{
+            ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, HOST, ORIGIN,
+        },
+    },
+    middleware::Next,
+    response::Response,
+};
+
+use super::plain;
+use crate::api::{AllowList, Api};
+
+const METHODS: HeaderValue = HeaderValue::from_static("POST, GET, OPTIONS, PUT, DELETE");
+const HEADERS: HeaderValue = HeaderValue::from_static("accept, content-type, authorization");
+
+/// Lets a request through, or answers it.
+pub(super) async fn check(api: &Api, secure: bool, mut request: Request, next: Next) -> Response {
+    rewrite(request.uri_mut());
+    let options = api.options();
+    if !secure && !options.host_whitelist.allows(host(&request)) {
+        return plain::text(StatusCode::MISDIRECTED_REQUEST, &refusal(host(&request)));
+    }
+    let cors = cors(&options.cors, request.headers());
+    let mut response = if request.method() == Method::OPTIONS { Response::default() } else { next.run(request).await };
+    response.headers_mut().extend(cors);
+    response
+}
+
+/// `/v3beta/…` means `/v3/…`.
+fn rewrite(uri: &mut Uri) {
+    let Some(rest) = uri.path_and_query().and_then(|path| path.as_str().strip_prefix("/v3beta/")) else { return };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = format!("/v3/{rest}").parse().ok();
+    if let Ok(rewritten) = Uri::from_parts(parts) {
+        *uri = rewritten;
+    }
+}
+
+/// The host the client believes to talk to, without the port.
+fn host(request: &Request) -> &str {
+    let named = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    without_port(named.or(request.uri().authority().map(http::uri::Authority::as_str)).unwrap_or_default())
+}
+
+fn without_port(host: &str) -> &str {
+    if let Some(rest) = host.strip_prefix('[') {
+        return rest.split_once(']').map_or(host, |(address, _)| address);
+    }
+    host.split_once(':').map_or(host, |(name, _)| name)
+}
+
+fn refusal(host: &str) -> String {
+    format!(
+        "The host {host:?} is not one this server answers for. If the request is meant for it, add the host to \
+         --host-whitelist. The check protects against DNS rebinding (CVE-2018-5702)."
+    )
+}
+
+/// The headers that let a browser's page from an allowed origin read the answer.
+fn cors(allowed: &AllowList, headers: &HeaderMap) -> HeaderMap {
+    let origin = match allowed {
+        AllowList::Any => Some(HeaderValue::from_static("*")),
+        AllowList::Only(_) => {
+            headers.get(ORIGIN).filter(|origin| origin.to_str().is_ok_and(|origin| allowed.allows(origin))).cloned()
+        }
+    };
+    let Some(origin) = origin else { return HeaderMap::new() };
+    HeaderMap::from_iter([
+        (ACCESS_CONTROL_ALLOW_METHODS, METHODS),
+        (ACCESS_CONTROL_ALLOW_ORIGIN, origin),
+        (ACCESS_CONTROL_ALLOW_HEADERS, HEADERS),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_prefix_is_rewritten() {
+        let rewritten = |uri: &str| {
+            let mut uri: Uri = uri.parse().unwrap();
+            rewrite(&mut uri);
+            uri.to_string()
+        };
+        assert_eq!(rewritten("/v3beta/kv/range?x=1"), "/v3/kv/range?x=1");
+        assert_eq!(rewritten("http://h:1/v3beta/v3beta/"), "http://h:1/v3/v3beta/");
+        assert_eq!(rewritten("/v3betakv"), "/v3betakv");
+        assert_eq!(rewritten("/x/v3beta/"), "/x/v3beta/");
+    }
+
+    #[test]
+    fn ports_are_stripped_from_hosts() {
+        for (host, name) in [("a.b:80", "a.b"), ("a.b", "a.b"), ("[::1]:2379", "::1"), ("[::1]", "::1"), ("", "")] {
+            assert_eq!(without_port(host), name);
+        }
+    }
+
+    #[test]
+    fn a_listed_origin_is_echoed_and_another_gets_nothing() {
+        let listed = AllowList::Only(["http://a".to_owned()].into());
+        let from = |origin: &'static str| HeaderMap::from_iter([(ORIGIN, HeaderValue::from_static(origin))]);
+        assert_eq!(cors(&listed, &from("http://a"))[ACCESS_CONTROL_ALLOW_ORIGIN], "http://a");
+        assert!(cors(&listed, &from("http://b")).is_empty());
+        assert!(cors(&listed, &HeaderMap::new()).is_empty());
+        assert_eq!(cors(&AllowList::Any, &HeaderMap::new())[ACCESS_CONTROL_ALLOW_ORIGIN], "*");
+    }
+}

@@ -1,0 +1,159 @@
+//! Listeners and their connections.
+
+use std::{io, sync::Arc, time::Duration};
+
+use axum::body::Body;
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use nix::sys::socket::{setsockopt, sockopt};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Api, Serves, Service,
+    wire::{Prefixed, Protocol, serve_http2, sniff},
+};
+
+/// Time a client has to send the head of a request, the first one included.
+const HEAD_PATIENCE: Duration = Duration::from_mins(5);
+/// How long accepting pauses after the system refused it for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A connection, ready for its first request.
+#[derive(Debug)]
+pub struct Accepted<I> {
+    /// The bytes.
+    pub io: I,
+    /// Whether both sides have agreed on HTTP/2 or HTTP/1 (by ALPN); unknown on plain-text connections.
+    pub http2: Option<bool>,
+}
+
+/// Where connections come from.
+pub trait Accept: Send {
+    /// What is read and written.
+    type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    /// Makes a connection ready (a TLS handshake, for one). Runs beside other connections.
+    type Ready: Future<Output = io::Result<Accepted<Self::Io>>> + Send + 'static;
+
+    /// Waits for the next connection.
+    ///
+    /// # Errors
+    /// What accepting failed with; it is tried again.
+    fn accept(&mut self) -> impl Future<Output = io::Result<Self::Ready>> + Send;
+}
+
+impl Accept for TcpListener {
+    type Io = TcpStream;
+    type Ready = std::future::Ready<io::Result<Accepted<TcpStream>>>;
+
+    async fn accept(&mut self) -> io::Result<Self::Ready> {
+        let (io, _) = TcpListener::accept(self).await?;
+        // Both settings are improvements; a socket that refuses them still works.
+        if let Err(error) = io.set_nodelay(true).and(setsockopt(&io, sockopt::KeepAlive, &true).map_err(Into::into)) {
+            tracing::debug!(%error, "cannot tune a client connection");
+        }
+        Ok(std::future::ready(Ok(Accepted { io, http2: None })))
+    }
+}
+
+impl Accept for UnixListener {
+    type Io = UnixStream;
+    type Ready = std::future::Ready<io::Result<Accepted<UnixStream>>>;
+
+    async fn accept(&mut self) -> io::Result<Self::Ready> {
+        let (io, _) = UnixListener::accept(self).await?;
+        Ok(std::future::ready(Ok(Accepted { io, http2: None })))
+    }
+}
+
+/// Serves one listener until `stop` is cancelled; then waits for running calls as long as a request may take and cuts
+/// off the rest.
+pub async fn serve<L: Accept>(mut listener: L, api: Arc<Api>, serves: Serves, secure: bool, stop: CancellationToken) {
+    let service = Service::new(Arc::clone(&api), serves, secure);
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            ended = connections.join_next(), if !connections.is_empty() => report(ended),
+            accepted = listener.accept() => match accepted {
+                Ok(ready) => {
+                    connections.spawn(connection(ready, Arc::clone(&service), stop.clone()));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a client connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    let drained = async { while connections.join_next().await.is_some() {} };
+    if timeout(api.options().request_timeout, drained).await.is_err() {
+        connections.shutdown().await;
+    }
+}
+
+/// A panic in a connection is a defect; it ends that connection alone.
+fn report(ended: Option<Result<(), tokio::task::JoinError>>) {
+    if let Some(Err(error)) = ended {
+        tracing::error!(%error, "a client connection ended by a defect of this program");
+    }
+}
+
+async fn connection<I, R>(ready: R, service: Arc<Service>, stop: CancellationToken)
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    R: Future<Output = io::Result<Accepted<I>>>,
+{
+    let started = timeout(HEAD_PATIENCE, async {
+        let Accepted { io, http2 } = ready.await?;
+        match http2 {
+            Some(true) => Ok((Protocol::Http2, Prefixed::untouched(io))),
+            Some(false) => Ok((Protocol::Http1, Prefixed::untouched(io))),
+            None => sniff(io).await,
+        }
+    });
+    let started = tokio::select! {
+        started = started => started,
+        () = stop.cancelled() => return,
+    };
+    // A client that says nothing, breaks off or speaks nonsense harms nobody but itself.
+    let ended = match started {
+        Ok(Ok((Protocol::Http2, io))) => serve_http2(io, service, stop).await.map_err(|error| error.to_string()),
+        Ok(Ok((Protocol::Http1, io))) => serve_http1(io, service, stop).await.map_err(|error| error.to_string()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(elapsed) => Err(elapsed.to_string()),
+    };
+    if let Err(error) = ended {
+        tracing::debug!(error, "a client connection broke");
+    }
+}
+
+async fn serve_http1<I>(io: Prefixed<I>, service: Arc<Service>, stop: CancellationToken) -> Result<(), hyper::Error>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    if service.serves == Serves::Grpc {
+        return Ok(());
+    }
+    let answer = service_fn(|request: hyper::Request<Incoming>| {
+        let service = Arc::clone(&service);
+        async move { Ok::<_, std::convert::Infallible>(service.http(request.map(Body::new)).await) }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_PATIENCE)
+        .serve_connection(TokioIo::new(io), answer)
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    connection.await
+}

@@ -1,0 +1,173 @@
+//! What a client says about its call besides the request.
+
+use std::{str, time::Duration};
+
+use http::HeaderMap;
+
+use crate::{
+    api::{Api, status::Status},
+    metrics,
+    types::{Code, Rejection},
+};
+
+/// The value of the label `type` for unary calls.
+pub(super) const UNARY: &str = "unary";
+/// The value of the label `type` for streaming calls.
+pub(super) const STREAM: &str = "stream";
+
+const HAS_LEADER: &str = "hasleader";
+const CLIENT_API_VERSION: &str = "client-api-version";
+const GRPC_TIMEOUT: &str = "grpc-timeout";
+/// Digits of a `grpc-timeout`.
+const TIMEOUT_DIGITS_MAX: usize = 8;
+
+/// The metadata of one call. Only the first value of a repeated key counts.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Call {
+    metadata: HeaderMap,
+}
+
+impl Call {
+    /// The call with these request headers.
+    pub(crate) fn new(metadata: HeaderMap) -> Self {
+        Self { metadata }
+    }
+
+    fn value(&self, key: &str) -> Option<&[u8]> {
+        self.metadata.get(key).map(http::HeaderValue::as_bytes)
+    }
+
+    /// Whether the call is to fail while the member knows no leader.
+    pub(crate) fn wants_leader(&self) -> bool {
+        self.value(HAS_LEADER) == Some(b"true")
+    }
+
+    fn client_version(&self) -> Result<&str, Rejection> {
+        let version = self.value(CLIENT_API_VERSION).unwrap_or(b"unknown");
+        str::from_utf8(version).map_err(|_| Rejection::InvalidClientApiVersion)
+    }
+
+    /// How long the client waits; nothing if it does not say.
+    ///
+    /// # Errors
+    /// `Internal` for a value that is not a number and a unit.
+    pub(crate) fn timeout(&self) -> Result<Option<Duration>, Status> {
+        let Some(text) = self.value(GRPC_TIMEOUT) else { return Ok(None) };
+        let malformed = || {
+            let text = String::from_utf8_lossy(text).into_owned();
+            Status::new(Code::Internal, format!("malformed grpc-timeout: {text:?}"))
+        };
+        parse_timeout(text).map(Some).ok_or_else(malformed)
+    }
+
+    /// The outcome of `work`, or `DeadlineExceeded` once the client's time is over.
+    pub(crate) async fn within_deadline(&self, work: impl Future<Output = Result<(), Status>>) -> Result<(), Status> {
+        match self.timeout()? {
+            None => work.await,
+            Some(patience) => tokio::time::timeout(patience, work).await.unwrap_or(Err(Status::deadline_exceeded())),
+        }
+    }
+}
+
+/// Reads up to eight digits and a unit: `H`, `M`, `S`, `m`, `u` or `n`.
+fn parse_timeout(text: &[u8]) -> Option<Duration> {
+    let (unit, digits) = text.split_last()?;
+    if digits.is_empty() || digits.len() > TIMEOUT_DIGITS_MAX || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let amount: u64 = str::from_utf8(digits).ok()?.parse().ok()?;
+    Some(match unit {
+        b'H' => Duration::from_secs(amount * 3_600),
+        b'M' => Duration::from_secs(amount * 60),
+        b'S' => Duration::from_secs(amount),
+        b'm' => Duration::from_millis(amount),
+        b'u' => Duration::from_micros(amount),
+        b'n' => Duration::from_nanos(amount),
+        _ => return None,
+    })
+}
+
+impl Api {
+    /// The checks before every method, in etcd's order: learner, client version, leader. Counts the request.
+    ///
+    /// # Errors
+    /// The first refusal.
+    pub(super) fn admit(&self, call: &Call, kind: &'static str, learners_serve: bool) -> Result<(), Status> {
+        if !learners_serve && self.is_learner() {
+            return Err(Rejection::NotSupportedForLearner.into());
+        }
+        metrics::CLIENT_REQUESTS.with([call.client_version()?, kind]).inc();
+        if call.wants_leader() && !self.server().has_leader() {
+            return Err(Rejection::NoLeader.into());
+        }
+        Ok(())
+    }
+
+    /// [`Api::admit`] for a streaming call no learner serves.
+    ///
+    /// # Errors
+    /// The first refusal.
+    pub(super) fn admit_stream(&self, call: &Call) -> Result<(), Status> {
+        self.admit(call, STREAM, false)
+    }
+
+    /// Ends when a stream must: with `NoLeader` after three election timeouts in a row without a leader, if the call
+    /// asks for one, or with `Stopped` when the member shuts down.
+    pub(super) async fn cut(&self, call: &Call) -> Status {
+        let leaderless = async {
+            if !call.wants_leader() {
+                std::future::pending::<()>().await;
+            }
+            let mut misses = 0;
+            while misses < LEADER_MISSES_MAX {
+                tokio::time::sleep(self.options().election_timeout).await;
+                misses = if self.server().has_leader() { 0 } else { misses + 1 };
+            }
+        };
+        tokio::select! {
+            () = leaderless => Rejection::NoLeader.into(),
+            () = self.stopping() => Rejection::Stopped.into(),
+        }
+    }
+}
+
+/// Looks at the leader in a row that may find none before a stream is cut.
+const LEADER_MISSES_MAX: u32 = 3;
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn call(key: &'static str, value: &[u8]) -> Call {
+        let mut metadata = HeaderMap::new();
+        metadata.insert(key, HeaderValue::from_bytes(value).unwrap());
+        Call::new(metadata)
+    }
+
+    #[test]
+    fn only_the_exact_word_asks_for_a_leader() {
+        assert!(call(HAS_LEADER, b"true").wants_leader());
+        assert!(!call(HAS_LEADER, b"True").wants_leader());
+        assert!(!Call::default().wants_leader());
+    }
+
+    #[test]
+    fn the_client_version_must_be_text() {
+        assert_eq!(call(CLIENT_API_VERSION, b"3.7").client_version(), Ok("3.7"));
+        assert_eq!(Call::default().client_version(), Ok("unknown"));
+        assert_eq!(call(CLIENT_API_VERSION, b"\xff").client_version(), Err(Rejection::InvalidClientApiVersion));
+    }
+
+    #[test]
+    fn timeouts_are_digits_and_a_unit() {
+        assert_eq!(parse_timeout(b"5S"), Some(Duration::from_secs(5)));
+        assert_eq!(parse_timeout(b"99999999H"), Some(Duration::from_hours(99_999_999)));
+        assert_eq!(parse_timeout(b"4999742u"), Some(Duration::from_micros(4_999_742)));
+        for bad in [&b""[..], b"S", b"5", b"123456789n", b"-1S", b"5x", b"1.5S"] {
+            assert_eq!(parse_timeout(bad), None, "{}", String::from_utf8_lossy(bad));
+        }
+        assert_eq!(call(GRPC_TIMEOUT, b"soon").timeout().unwrap_err().code(), Code::Internal);
+    }
+}

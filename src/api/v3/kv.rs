@@ -1,0 +1,272 @@
+//! `etcdserverpb.KV`: ranges, puts, deletes, transactions, compaction.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message as _;
+
+use super::{Call, Reply, call, decode, parts};
+use crate::{
+    api::{
+        Api,
+        status::Status,
+        wire::{Inbound, Outbound},
+    },
+    apply::{Response, quota_cost},
+    clock::Stopwatch,
+    metrics,
+    mvcc::check,
+    pb::etcdserverpb::{
+        CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, InternalRaftRequest,
+        PutRequest, PutResponse, RangeRequest, RangeResponse, RangeStreamResponse, RequestOp, TxnRequest, TxnResponse,
+        range_request::{SortOrder, SortTarget},
+        request_op::Request,
+    },
+};
+
+/// Most operations and compares of a read-only transaction that is answered without leaving the worker thread.
+const POINT_READS_MAX: usize = 16;
+/// Pairs in the first message of a stream.
+const STREAM_KVS_FIRST: usize = 10;
+
+/// Reads an interval.
+pub(super) async fn range(api: Arc<Api>, call: Call, request: Bytes) -> Result<Reply, Status> {
+    let request: RangeRequest = decode(request)?;
+    api.admit(&call, call::UNARY, request.serializable)?;
+    let watch = Stopwatch::start();
+    let outcome = read_range(&api, request).await;
+    observe("Range", outcome.is_ok(), watch);
+    outcome
+}
+
+async fn read_range(api: &Arc<Api>, request: RangeRequest) -> Result<Reply, Status> {
+    check::check_range(&request)?;
+    if !request.serializable {
+        api.server().read_index().await?;
+    }
+    if !request.range_end.is_empty() {
+        metrics::MVCC_RANGE.inc();
+        return parts::read(api, request).await;
+    }
+    let mut answer = api.server().published().view.range(&request)?;
+    metrics::MVCC_RANGE.inc();
+    api.complete(&mut answer.header);
+    Ok(Reply::of(&answer))
+}
+
+/// Reads an interval in messages of bounded size, all at one revision.
+pub(super) async fn range_stream(
+    api: Arc<Api>,
+    call: &Call,
+    mut inbound: Inbound,
+    outbound: &mut Outbound,
+) -> Result<(), Status> {
+    let Some(request) = inbound.next().await? else { return Err(Status::unknown("EOF")) };
+    let request: RangeRequest = decode(request)?;
+    api.admit_stream(call)?;
+    check_streamable(&request)?;
+    if !request.serializable {
+        api.server().read_index().await?;
+    }
+    tokio::select! {
+        sent = send_range(&api, request, outbound) => sent,
+        cut = api.cut(call) => Err(cut),
+    }
+}
+
+/// What a stream adds to the checks of a range: key order and no filters.
+fn check_streamable(request: &RangeRequest) -> Result<(), Status> {
+    check::check_range(request)?;
+    let ascending = request.sort_order() == SortOrder::Ascend && request.sort_target() == SortTarget::Key;
+    if request.sort_order() != SortOrder::None && !ascending {
+        return Err(Status::unimplemented("RangeStream does not support custom sort orders"));
+    }
+    let filters =
+        [request.min_mod_revision, request.max_mod_revision, request.min_create_revision, request.max_create_revision];
+    if filters.into_iter().any(|bound| bound != 0) {
+        return Err(Status::unimplemented("RangeStream does not support revision filters"));
+    }
+    Ok(())
+}
+
+/// Sends the pairs in chunks that grow and shrink towards the size of one request; the last one carries the frame.
+async fn send_range(api: &Arc<Api>, mut request: RangeRequest, outbound: &mut Outbound) -> Result<(), Status> {
+    // Sorting by another target without an order is key order here: a stream has no place to sort.
+    request.set_sort_target(SortTarget::Key);
+    let view = api.server().published().view.clone();
+    let mut plan = api.blocking(move || view.plan(&request)).await??;
+    let mut kvs_max = STREAM_KVS_FIRST;
+    let mut left = plan.kvs();
+    loop {
+        let (back, chunk) = api
+            .blocking(move || {
+                let chunk = plan.next_chunk(kvs_max, usize::MAX);
+                (plan, chunk)
+            })
+            .await?;
+        plan = back;
+        let kvs = chunk?;
+        left = left.saturating_sub(kvs.len() as u64);
+        let last = left == 0 || kvs.is_empty();
+        let mut message = if last { plan.frame().clone() } else { RangeResponse::default() };
+        if last {
+            api.complete(&mut message.header);
+        }
+        message.kvs = kvs;
+        let bytes = message.encoded_len();
+        outbound.send(RangeStreamResponse { range_response: Some(message) }.encode_to_vec().into()).await?;
+        if last {
+            return Ok(());
+        }
+        kvs_max = next_chunk(kvs_max, bytes, api.options().request_bytes_max);
+    }
+}
+
+/// How many pairs the next chunk may hold after one of `bytes`.
+fn next_chunk(kvs_max: usize, bytes: usize, target_bytes: usize) -> usize {
+    if bytes < target_bytes / 2 {
+        kvs_max.saturating_mul(2)
+    } else if bytes > target_bytes.saturating_mul(2) {
+        (kvs_max / 2).max(1)
+    } else {
+        kvs_max
+    }
+}
+
+/// Puts one pair.
+pub(super) async fn put(api: Arc<Api>, _: Call, request: PutRequest) -> Result<PutResponse, Status> {
+    let checked = check::check_put(&request);
+    let proposal = InternalRaftRequest { put: Some(request), ..Default::default() };
+    api.server().check_quota(quota_cost(&proposal)).await?;
+    checked?;
+    match propose(&api, "Put", proposal).await? {
+        Response::Put(mut answer) => {
+            api.complete(&mut answer.header);
+            Ok(answer)
+        }
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// Deletes an interval.
+pub(super) async fn delete_range(
+    api: Arc<Api>,
+    _: Call,
+    request: DeleteRangeRequest,
+) -> Result<DeleteRangeResponse, Status> {
+    check::check_delete_range(&request)?;
+    let proposal = InternalRaftRequest { delete_range: Some(request), ..Default::default() };
+    match propose(&api, "DeleteRange", proposal).await? {
+        Response::DeleteRange(mut answer) => {
+            api.complete(&mut answer.header);
+            Ok(answer)
+        }
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// Carries out a transaction; one that only reads needs no entry in the log.
+pub(super) async fn txn(api: Arc<Api>, _: Call, request: TxnRequest) -> Result<TxnResponse, Status> {
+    let checked = check::check_txn(&request, api.options().txn_ops_max);
+    if checked.is_ok() && check::is_read_only(&request) {
+        let watch = Stopwatch::start();
+        let outcome = read_txn(&api, request).await;
+        observe("ReadonlyTxn", outcome.is_ok(), watch);
+        return outcome;
+    }
+    let proposal = InternalRaftRequest { txn: Some(request), ..Default::default() };
+    api.server().check_quota(quota_cost(&proposal)).await?;
+    checked?;
+    match propose(&api, "Txn", proposal).await? {
+        Response::Txn(mut answer) => {
+            api.complete(&mut answer.header);
+            Ok(answer)
+        }
+        other => Err(unexpected(&other)),
+    }
+}
+
+async fn read_txn(api: &Arc<Api>, request: TxnRequest) -> Result<TxnResponse, Status> {
+    if !check::is_serializable(&request) {
+        api.server().read_index().await?;
+    }
+    let view = api.server().published().view.clone();
+    let mut answer = if reads_points(&request) {
+        view.read_txn(&request)?
+    } else {
+        api.blocking(move || view.read_txn(&request)).await??
+    };
+    metrics::MVCC_RANGE.add(answer.responses.len() as u64);
+    if answer.responses.len() > 1 {
+        metrics::MVCC_TXN.inc();
+    }
+    api.complete(&mut answer.header);
+    Ok(answer)
+}
+
+/// Whether a read-only transaction looks at a few single keys only.
+fn reads_points(request: &TxnRequest) -> bool {
+    let ops = || request.success.iter().chain(&request.failure);
+    let point =
+        |op: &RequestOp| matches!(&op.request, Some(Request::RequestRange(range)) if range.range_end.is_empty());
+    ops().count() + request.compare.len() <= POINT_READS_MAX
+        && request.compare.iter().all(|compare| compare.range_end.is_empty())
+        && ops().all(point)
+}
+
+/// Gives up history below a revision.
+pub(super) async fn compact(api: Arc<Api>, _: Call, request: CompactionRequest) -> Result<CompactionResponse, Status> {
+    let watch = Stopwatch::start();
+    let outcome = api.server().compact(request).await;
+    observe("Compaction", outcome.is_ok(), watch);
+    let mut answer = outcome?;
+    api.complete(&mut answer.header);
+    Ok(answer)
+}
+
+/// Proposes and waits for the answer of apply, measured under `name`.
+pub(super) async fn propose(api: &Api, name: &'static str, request: InternalRaftRequest) -> Result<Response, Status> {
+    let watch = Stopwatch::start();
+    let outcome = api.server().propose(request).await;
+    observe(name, outcome.is_ok(), watch);
+    Ok(outcome?)
+}
+
+fn observe(name: &'static str, success: bool, watch: Stopwatch) {
+    let success = if success { "true" } else { "false" };
+    metrics::REQUEST_DURATION.with([success, name]).observe(watch.elapsed());
+}
+
+/// An answer that does not belong to the request: a defect of this program.
+pub(super) fn unexpected(response: &Response) -> Status {
+    Status::unknown(format!("apply answered with {response:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Code;
+
+    #[test]
+    fn streams_refuse_orders_and_filters_in_etcds_words() {
+        let refused = |request: RangeRequest| check_streamable(&request).unwrap_err();
+        let key = Bytes::from_static(b"k");
+        let by_value = RangeRequest { key: key.clone(), sort_order: 1, sort_target: 4, ..Default::default() };
+        assert_eq!(refused(by_value).message(), "RangeStream does not support custom sort orders");
+        let filtered = RangeRequest { key: key.clone(), max_create_revision: 1, ..Default::default() };
+        assert_eq!(refused(filtered.clone()).message(), "RangeStream does not support revision filters");
+        assert_eq!(refused(filtered).code(), Code::Unimplemented);
+        let ascending = RangeRequest { key: key.clone(), sort_order: 1, ..Default::default() };
+        assert_eq!(check_streamable(&ascending), Ok(()));
+        let unordered = RangeRequest { key, sort_target: 3, ..Default::default() };
+        assert_eq!(check_streamable(&unordered), Ok(()));
+    }
+
+    #[test]
+    fn chunks_aim_at_the_size_of_a_request() {
+        assert_eq!(next_chunk(10, 400, 1_000), 20);
+        assert_eq!(next_chunk(10, 500, 1_000), 10);
+        assert_eq!(next_chunk(10, 2_001, 1_000), 5);
+        assert_eq!(next_chunk(1, 5_000, 1_000), 1);
+    }
+}

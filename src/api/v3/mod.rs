@@ -1,0 +1,125 @@
+//! The v3 services, one file each, and the table that finds them.
+//!
+//! A method is a function from an encoded request to an encoded reply, so that gRPC and the JSON gateway run the same
+//! code, checks and counters included. The order of checks is etcd's: decode, learner, client version, leader, then the
+//! method's own.
+
+mod auth;
+mod call;
+mod cluster;
+mod concurrency;
+mod headers;
+mod health;
+mod kv;
+mod lease;
+mod maintenance;
+mod methods;
+mod parts;
+mod watch;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use prost::Message;
+
+pub(crate) use call::Call;
+#[cfg(test)]
+pub(crate) use methods::METHODS;
+pub(crate) use methods::find;
+pub(crate) use parts::Parts;
+
+use crate::{
+    api::{
+        Api,
+        status::Status,
+        wire::{Inbound, Outbound, framed},
+    },
+    metrics::GrpcMethod,
+    types::Code,
+};
+
+/// The answer of a unary method.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    /// The encoded message with its frame.
+    Whole(Bytes),
+    /// A message too long to be held in memory.
+    Parts(Box<Parts>),
+}
+
+impl Reply {
+    /// An answer that fits into memory.
+    pub(crate) fn of(message: &impl Message) -> Self {
+        Self::Whole(framed(message))
+    }
+}
+
+/// How a unary method is served.
+pub(crate) type UnaryHandler = fn(Arc<Api>, Call, Bytes) -> BoxFuture<'static, Result<Reply, Status>>;
+/// How a streaming method is served; its answers go into the last argument.
+pub(crate) type StreamHandler =
+    for<'a> fn(Arc<Api>, &'a Call, Inbound, &'a mut Outbound) -> BoxFuture<'a, Result<(), Status>>;
+
+/// One entry of the table.
+#[derive(Debug)]
+pub(crate) struct Method {
+    /// `/package.Service/Method`.
+    pub path: &'static str,
+    /// Its counters.
+    pub counters: &'static GrpcMethod,
+    /// What runs.
+    pub handler: Handler,
+}
+
+/// Unary or streaming.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Handler {
+    /// One request, one answer.
+    Unary(UnaryHandler),
+    /// Anything else.
+    Stream(StreamHandler),
+}
+
+/// Serves one unary call from its encoded request.
+///
+/// # Errors
+/// What the client is to hear.
+pub(crate) async fn unary(api: Arc<Api>, method: &Method, call: Call, request: Bytes) -> Result<Reply, Status> {
+    let Handler::Unary(serve) = method.handler else {
+        return Err(Status::new(Code::Internal, format!("{} is not unary", method.path)));
+    };
+    match call.timeout()? {
+        None => serve(api, call, request).await,
+        Some(patience) => match tokio::time::timeout(patience, serve(api, call, request)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(Status::deadline_exceeded()),
+        },
+    }
+}
+
+/// Reads a request.
+///
+/// # Errors
+/// `Internal`, as gRPC libraries answer bytes that are not the message.
+pub(crate) fn decode<M: Message + Default>(request: Bytes) -> Result<M, Status> {
+    M::decode(request)
+        .map_err(|error| Status::new(Code::Internal, format!("grpc: error unmarshalling request: {error}")))
+}
+
+/// A unary method that no learner serves: decode, admit, serve, encode.
+async fn plain<Q, A, F>(
+    api: Arc<Api>,
+    call: Call,
+    request: Bytes,
+    serve: impl FnOnce(Arc<Api>, Call, Q) -> F,
+) -> Result<Reply, Status>
+where
+    Q: Message + Default,
+    A: Message,
+    F: Future<Output = Result<A, Status>>,
+{
+    let request = decode(request)?;
+    api.admit(&call, call::UNARY, false)?;
+    serve(api, call, request).await.map(|answer| Reply::of(&answer))
+}

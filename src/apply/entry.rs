@@ -1,0 +1,321 @@
+//! How an entry is read: told apart, decoded, and checked for what this version does not know.
+
+use bytes::Bytes;
+use prost::Message;
+use thiserror::Error;
+
+use super::shape::{self, ENTRY, next_field, unknown_field};
+use crate::{
+    membership::{Attributes, ChangeError, MemberChange, VersionError},
+    pb::{
+        etcdserverpb::{self as pb, InternalRaftRequest},
+        membershippb::{ClusterMemberAttrSetRequest, ClusterVersionSetRequest, DowngradeInfoSetRequest},
+        raftpb::{Entry, EntryType},
+    },
+    types::{KEY_BYTES_MAX, RequestId},
+};
+
+/// What an entry says.
+#[derive(Debug)]
+pub(super) enum Content {
+    /// Nothing: a new leader's first entry, or a configuration change that came while another was pending.
+    Empty,
+    /// A request.
+    Request(Option<RequestId>, Box<Request>),
+    /// A configuration change.
+    Change(Option<RequestId>, MemberChange),
+}
+
+/// One request. Of an entry that holds several, etcd executes the first in this order.
+#[derive(Debug)]
+pub(super) enum Request {
+    ClusterVersion(ClusterVersionSetRequest),
+    Attributes(ClusterMemberAttrSetRequest),
+    Downgrade(DowngradeInfoSetRequest),
+    VersionTest,
+    Range(pb::RangeRequest),
+    Put(pb::PutRequest),
+    DeleteRange(pb::DeleteRangeRequest),
+    Txn(pb::TxnRequest),
+    Compaction(pb::CompactionRequest),
+    LeaseGrant(pb::LeaseGrantRequest),
+    LeaseRevoke(pb::LeaseRevokeRequest),
+    LeaseCheckpoint(pb::LeaseCheckpointRequest),
+    Alarm(pb::AlarmRequest),
+    Authenticate,
+    AuthDisable,
+    AuthStatus,
+    AuthUserGet,
+    AuthUserList,
+    AuthRoleGet,
+    AuthRoleList,
+}
+
+/// An entry that cannot be executed exactly as every other member executes it.
+#[derive(Debug, Error)]
+pub enum EntryError {
+    /// Not a request in etcd's form.
+    #[error("the entry does not decode")]
+    Decode(#[from] prost::DecodeError),
+    /// A field this version does not know, so that it cannot know what it would leave out.
+    #[error("field {field} of {message} is unknown to this version; start the member with a newer one")]
+    UnknownField {
+        /// The message.
+        message: &'static str,
+        /// The number of the field.
+        field: u32,
+    },
+    /// A request this version does not know, or none at all.
+    #[error("the entry holds no request that this version knows; start the member with a newer one")]
+    UnknownRequest,
+    /// An entry type this version does not know, such as a joint configuration change.
+    #[error("entry type {0} is not supported: configuration changes must come one at a time")]
+    Type(i32),
+    /// A configuration change that cannot be executed.
+    #[error("the configuration change cannot be executed")]
+    Change(#[from] ChangeError),
+    /// A request of the v2 API.
+    #[error("the entry holds the v2 request {method} {path}, which this version does not execute")]
+    V2 {
+        /// Its method.
+        method: String,
+        /// Its path.
+        path: String,
+    },
+    /// A v2 request about a member whose contents do not parse.
+    #[error("the v2 request PUT {path} holds a value that does not parse")]
+    V2Value {
+        /// Its path.
+        path: String,
+    },
+    /// A change of users, roles or permissions.
+    #[error("the entry changes authentication ({0}), which this version cannot enforce")]
+    Auth(&'static str),
+    /// A version that does not parse.
+    #[error("the entry sets a version")]
+    Version(#[from] VersionError),
+    /// A key from a foreign member that the store cannot hold.
+    #[error("the entry puts a key of {0} bytes, the store holds at most {KEY_BYTES_MAX}")]
+    KeyTooLong(usize),
+}
+
+/// A request of the v2 API, as far as needed to tell the two that etcd 3.5 still writes from all others.
+#[derive(Clone, PartialEq, Message)]
+struct V2Request {
+    #[prost(uint64, tag = "1")]
+    id: u64,
+    #[prost(bytes = "bytes", tag = "2")]
+    method: Bytes,
+    #[prost(bytes = "bytes", tag = "3")]
+    path: Bytes,
+    #[prost(bytes = "bytes", tag = "4")]
+    value: Bytes,
+}
+
+/// Reads one committed entry.
+pub(super) fn read(entry: &Entry) -> Result<Content, EntryError> {
+    match EntryType::try_from(entry.r#type) {
+        Ok(EntryType::EntryNormal) if entry.data.is_empty() => Ok(Content::Empty),
+        Ok(EntryType::EntryNormal) => read_request(&entry.data),
+        Ok(EntryType::EntryConfChange) => {
+            let (request, change) = MemberChange::decode(entry.data.clone())?;
+            Ok(Content::Change(some(request.0), change))
+        }
+        _ => Err(EntryError::Type(entry.r#type)),
+    }
+}
+
+fn read_request(data: &Bytes) -> Result<Content, EntryError> {
+    if let Some(v2) = v2_part(data) {
+        let v2 = V2Request::decode(v2)?;
+        return Ok(Content::Request(some(v2.id), Box::new(of_v2(&v2)?)));
+    }
+    let request = InternalRaftRequest::decode(data.clone())?;
+    if let Some(shape::Unknown { message, field }) = unknown_field(data, &ENTRY) {
+        return Err(EntryError::UnknownField { message, field });
+    }
+    let id = request.header.as_ref().map_or(request.id, |header| header.id);
+    Ok(Content::Request(some(id), Box::new(first_of(request)?)))
+}
+
+fn some(id: u64) -> Option<RequestId> {
+    (id != 0).then_some(RequestId(id))
+}
+
+/// The v2 request an entry is or wraps: field 2 is an upper-case word, or a message that begins like one.
+fn v2_part(data: &Bytes) -> Option<Bytes> {
+    let mut rest = data.as_ref();
+    while let Some(found) = next_field(&mut rest) {
+        if found.number == 2 {
+            let is_word = !found.body.is_empty() && found.body.iter().all(u8::is_ascii_uppercase);
+            let wraps = found.body.first() == Some(&0x08);
+            return if is_word { Some(data.clone()) } else { wraps.then(|| data.slice_ref(found.body)) };
+        }
+        // A v2 request puts its method behind nothing but its id.
+        if found.number > 2 {
+            return None;
+        }
+    }
+    None
+}
+
+/// The two v2 requests that etcd 3.5 still writes, as the requests that took their place.
+fn of_v2(v2: &V2Request) -> Result<Request, EntryError> {
+    let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+    let (method, path) = (text(&v2.method), text(&v2.path));
+    let member = path.strip_prefix("/0/members/").and_then(|rest| rest.strip_suffix("/attributes"));
+    if method != "PUT" || (member.is_none() && path != "/0/version") {
+        return Err(EntryError::V2 { method, path });
+    }
+    let Some(member) = member else {
+        return Ok(Request::ClusterVersion(ClusterVersionSetRequest { ver: text(&v2.value) }));
+    };
+    let parsed = u64::from_str_radix(member, 16).ok().zip(Attributes::from_json(&v2.value).ok());
+    let (member_id, attributes) = parsed.ok_or(EntryError::V2Value { path })?;
+    Ok(Request::Attributes(ClusterMemberAttrSetRequest { member_id, member_attributes: Some(attributes.into()) }))
+}
+
+/// Picks the request to execute, in etcd's order.
+fn first_of(request: InternalRaftRequest) -> Result<Request, EntryError> {
+    macro_rules! first {
+        ($($field:ident => $made:expr;)*) => {
+            $(if let Some(inner) = request.$field {
+                let make = $made;
+                return make(inner);
+            })*
+        };
+    }
+    first! {
+        cluster_version_set => |inner| Ok(Request::ClusterVersion(inner));
+        cluster_member_attr_set => |inner| Ok(Request::Attributes(inner));
+        downgrade_info_set => |inner| Ok(Request::Downgrade(inner));
+        downgrade_version_test => |_| Ok(Request::VersionTest);
+        range => |inner| Ok(Request::Range(inner));
+        put => |inner| Ok(Request::Put(inner));
+        delete_range => |inner| Ok(Request::DeleteRange(inner));
+        txn => |inner| Ok(Request::Txn(inner));
+        compaction => |inner| Ok(Request::Compaction(inner));
+        lease_grant => |inner| Ok(Request::LeaseGrant(inner));
+        lease_revoke => |inner| Ok(Request::LeaseRevoke(inner));
+        lease_checkpoint => |inner| Ok(Request::LeaseCheckpoint(inner));
+        alarm => |inner| Ok(Request::Alarm(inner));
+        authenticate => |_| Ok(Request::Authenticate);
+        auth_enable => |_| Err(EntryError::Auth("enable"));
+        auth_disable => |_| Ok(Request::AuthDisable);
+        auth_status => |_| Ok(Request::AuthStatus);
+        auth_user_add => |_| Err(EntryError::Auth("add a user"));
+        auth_user_delete => |_| Err(EntryError::Auth("delete a user"));
+        auth_user_change_password => |_| Err(EntryError::Auth("change a password"));
+        auth_user_grant_role => |_| Err(EntryError::Auth("grant a role"));
+        auth_user_get => |_| Ok(Request::AuthUserGet);
+        auth_user_revoke_role => |_| Err(EntryError::Auth("revoke a role"));
+        auth_role_add => |_| Err(EntryError::Auth("add a role"));
+        auth_role_grant_permission => |_| Err(EntryError::Auth("grant a permission"));
+        auth_role_get => |_| Ok(Request::AuthRoleGet);
+        auth_role_revoke_permission => |_| Err(EntryError::Auth("revoke a permission"));
+        auth_role_delete => |_| Err(EntryError::Auth("delete a role"));
+        auth_user_list => |_| Ok(Request::AuthUserList);
+        auth_role_list => |_| Ok(Request::AuthRoleList);
+    }
+    Err(EntryError::UnknownRequest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{pb::raftpb::ConfChange, types::MemberId};
+
+    fn normal(data: impl Into<Bytes>) -> Result<Content, EntryError> {
+        read(&Entry { data: data.into(), ..Entry::default() })
+    }
+
+    fn v2(method: &str, path: &str, value: &str) -> Vec<u8> {
+        let text = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+        V2Request { id: 77, method: text(method), path: text(path), value: text(value) }.encode_to_vec()
+    }
+
+    fn request(content: Result<Content, EntryError>) -> (Option<RequestId>, Request) {
+        let Content::Request(id, request) = content.unwrap() else { panic!("a request expected") };
+        (id, *request)
+    }
+
+    #[test]
+    fn empty_entry_is_a_new_leaders() {
+        assert!(matches!(normal(""), Ok(Content::Empty)));
+    }
+
+    #[test]
+    fn put_of_etcd_is_read() {
+        let data = b"\x22\x06\x0a\x01\x61\x12\x01\x62\xa2\x06\x0a\x08\x81\x82\x83\x84\x85\x86\x87\x88\x01".as_slice();
+        let (id, put) = request(normal(data));
+        assert!(matches!(put, Request::Put(put) if put.key == "a" && put.value == "b"));
+        let groups = [1, 2, 3, 4, 5, 6, 7, 8, 1_u64];
+        let expected = (0..).zip(groups).map(|(place, group)| group << (7 * place)).sum();
+        assert_eq!(id, Some(RequestId(expected)));
+    }
+
+    #[test]
+    fn old_form_of_the_request_id_is_read() {
+        let old = InternalRaftRequest { id: 9, range: Some(pb::RangeRequest::default()), ..Default::default() };
+        assert_eq!(request(normal(old.encode_to_vec())).0, Some(RequestId(9)));
+    }
+
+    #[test]
+    fn v2_attributes_and_version_are_taken_bare_and_wrapped() {
+        let attributes = v2("PUT", "/0/members/8e9e05c52164694d/attributes", r#"{"name":"n","clientURLs":["u"]}"#);
+        let wrapped = InternalRaftRequest { id: 1, v2: attributes.clone().into(), ..Default::default() };
+        for data in [attributes, wrapped.encode_to_vec()] {
+            let (id, taken) = request(normal(data));
+            let Request::Attributes(set) = taken else { panic!("attributes expected") };
+            assert_eq!((id, set.member_id), (Some(RequestId(77)), 0x8e9e_05c5_2164_694d));
+            assert_eq!(set.member_attributes.unwrap().client_urls, ["u"]);
+        }
+        let (_, version) = request(normal(v2("PUT", "/0/version", "3.5.0")));
+        assert!(matches!(version, Request::ClusterVersion(set) if set.ver == "3.5.0"));
+    }
+
+    #[test]
+    fn other_v2_requests_stop_the_member() {
+        for (method, path) in [("PUT", "/1/a"), ("QGET", "/0/version"), ("SYNC", ""), ("DELETE", "/1/a")] {
+            let refused = normal(v2(method, path, "x")).unwrap_err();
+            assert!(matches!(refused, EntryError::V2 { .. }), "{method} {path}: {refused}");
+        }
+        assert!(matches!(normal(v2("PUT", "/0/members/1/attributes", "[")), Err(EntryError::V2Value { .. })));
+    }
+
+    #[test]
+    fn unknown_fields_and_requests_stop_the_member() {
+        let put = InternalRaftRequest { put: Some(pb::PutRequest::default()), ..Default::default() };
+        let newer = [put.encode_to_vec(), b"\x60\x01".to_vec()].concat();
+        let message = normal(newer).unwrap_err().to_string();
+        assert_eq!(
+            message,
+            "field 12 of InternalRaftRequest is unknown to this version; start the member with a newer one"
+        );
+        let nothing = InternalRaftRequest { id: 4, ..Default::default() };
+        assert!(matches!(normal(nothing.encode_to_vec()), Err(EntryError::UnknownRequest)));
+        assert!(matches!(normal(b"\xff\xff".as_slice()), Err(EntryError::Decode(_))));
+    }
+
+    #[test]
+    fn auth_changes_stop_the_member_and_auth_reads_do_not() {
+        let add = InternalRaftRequest { auth_user_add: Some(pb::AuthUserAddRequest::default()), ..Default::default() };
+        assert!(matches!(normal(add.encode_to_vec()), Err(EntryError::Auth("add a user"))));
+        let status = InternalRaftRequest { auth_status: Some(pb::AuthStatusRequest::default()), ..Default::default() };
+        assert!(matches!(request(normal(status.encode_to_vec())), (None, Request::AuthStatus)));
+    }
+
+    #[test]
+    fn configuration_changes_are_read_and_joint_ones_refused() {
+        let change = MemberChange::Remove(MemberId(4)).encode(RequestId(8));
+        let entry = |kind: EntryType, data: &ConfChange| Entry {
+            r#type: kind.into(),
+            data: data.encode_to_vec().into(),
+            ..Entry::default()
+        };
+        let read_change = read(&entry(EntryType::EntryConfChange, &change)).unwrap();
+        assert!(matches!(read_change, Content::Change(Some(RequestId(8)), MemberChange::Remove(MemberId(4)))));
+        assert!(matches!(read(&entry(EntryType::EntryConfChangeV2, &change)), Err(EntryError::Type(2))));
+        assert!(matches!(read(&entry(EntryType::EntryConfChange, &ConfChange::default())), Err(EntryError::Change(_))));
+    }
+}

@@ -1,0 +1,142 @@
+//! One committed entry after the other becomes rows, an answer, events and effects.
+//!
+//! [`Applier`] is the single writer of the replicated state. It is a function of the state and the entry: no clock, no
+//! chance, no role of the member enters a row (peer-and-disk, §3.9). What depends on this member alone, such as its
+//! disk's fill, changes answers and effects only.
+//!
+//! Left to others: agreeing on entries (`raft`), proposing them, timing leases, telling watchers (`server`), and the
+//! contents of the key space (`mvcc`).
+//!
+//! Invariants:
+//! - every call commits one batch, with index and term of its last entry in it; grouping entries differently gives the
+//!   same rows;
+//! - an entry at or below the applied index has no effect and no answer; a gap in the indexes is an error;
+//! - a refusal leaves no row but the index;
+//! - an entry this version does not fully understand stops the member, before anything of it is written;
+//! - after a failure the value refuses everything until the state is opened again.
+
+mod alarms;
+mod applier;
+mod entry;
+mod error;
+mod execute;
+mod quota;
+mod shape;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use alarms::{AlarmKind, Alarms};
+pub use applier::{Applier, ApplyOptions, CompactionProgress, Published};
+pub use entry::EntryError;
+pub use error::{ApplyError, OpenError};
+pub use quota::{LEASE_COST_BYTES, PUT_OVERHEAD_BYTES, QUOTA_BYTES_DEFAULT, put_cost, quota_cost, txn_cost};
+pub use state::position;
+
+use std::sync::Arc;
+
+use crate::{
+    membership::Cluster,
+    mvcc::Changes,
+    pb::{etcdserverpb as pb, raftpb::ConfChange},
+    types::{LeaseId, LogIndex, MemberId, Rejection, RequestId, Term},
+};
+
+/// What became of one entry.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    /// Its place in the log.
+    pub index: LogIndex,
+    /// Its term.
+    pub term: Term,
+    /// Who waits for it, if anybody can.
+    pub request: Option<RequestId>,
+    /// The answer, with `header.revision` filled, or the refusal that every member computes alike.
+    pub outcome: Result<Response, Rejection>,
+    /// What it changed in the key space.
+    pub changes: Option<Arc<Changes>>,
+    /// What else follows from it, in order.
+    pub effects: Vec<Effect>,
+}
+
+/// The answer to an entry.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Response {
+    /// The empty entry of a new leader: the member that leads in this term may begin to manage leases.
+    NewLeader,
+    /// Nothing to say, as for cluster version and attributes.
+    Done,
+    /// A range that travelled through the log.
+    Range(pb::RangeResponse),
+    /// A put.
+    Put(pb::PutResponse),
+    /// A delete.
+    DeleteRange(pb::DeleteRangeResponse),
+    /// A transaction.
+    Txn(pb::TxnResponse),
+    /// An accepted compaction; the rows go later.
+    Compaction(pb::CompactionResponse),
+    /// A grant.
+    LeaseGrant(pb::LeaseGrantResponse),
+    /// A revocation.
+    LeaseRevoke(pb::LeaseRevokeResponse),
+    /// Recorded remaining times.
+    LeaseCheckpoint(pb::LeaseCheckpointResponse),
+    /// Alarms read, raised or cleared.
+    Alarm(pb::AlarmResponse),
+    /// An accepted configuration change: the cluster as it is behind it.
+    Members(Arc<Cluster>),
+    /// Authentication is off.
+    AuthStatus(pb::AuthStatusResponse),
+    /// Switching off what is off.
+    AuthDisable(pb::AuthDisableResponse),
+    /// No users.
+    AuthUserList(pb::AuthUserListResponse),
+    /// No roles.
+    AuthRoleList(pb::AuthRoleListResponse),
+}
+
+/// What follows from an entry besides rows, answer and events.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// A lease exists from now on.
+    LeaseGranted {
+        /// The lease.
+        id: LeaseId,
+        /// Its effective time to live in seconds.
+        ttl: i64,
+    },
+    /// A lease is gone.
+    LeaseRevoked(LeaseId),
+    /// A later leader starts the countdown from here (zero: from the full time).
+    LeaseCheckpointed {
+        /// The lease.
+        id: LeaseId,
+        /// Seconds left.
+        remaining: i64,
+    },
+    /// Present for every configuration-change entry: what raft must be told. `None` means the configuration stays as
+    /// it is, because the change was refused or moves URLs only; raft must then be told exactly that.
+    ConfChange(Option<ConfChange>),
+    /// Members were added, removed, promoted or moved, or published their attributes.
+    MembersChanged,
+    /// This very member left the cluster and must stop.
+    RemovedSelf(MemberId),
+    /// The cluster version changed; `lowered` asks for a snapshot, so that an older version finds none of the entries
+    /// it does not know.
+    ClusterVersionChanged {
+        /// Whether it went down.
+        lowered: bool,
+    },
+    /// The downgrade state changed.
+    DowngradeChanged,
+    /// The set of alarms changed.
+    AlarmsChanged,
+    /// A compaction was accepted; drive [`Applier::compact_some`] until it is finished.
+    CompactionRequested {
+        /// Reads below this revision fail from now on.
+        revision: i64,
+    },
+    /// This member's disk is over its quota: the member that owns the caller proposes the alarm.
+    QuotaExceeded,
+}

@@ -1,0 +1,362 @@
+//! `config check --deep`: what only the host can tell. Every probe leaves the host as it found it.
+//!
+//! Sockets are bound and closed, socket files are not created. The disk is measured in a file that has no name by the
+//! time the first byte is written, so that not even a kill leaves it behind.
+
+use std::{
+    fmt,
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs as _},
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use nix::unistd::{AccessFlags, access, geteuid};
+use serde_json::{Value as Json, json};
+
+use crate::{
+    clock::Stopwatch,
+    config::{Bind, BootstrapMethod, Config, ListenUrl, TlsSide, Url, check_own_entry},
+};
+
+/// Less free space than this refuses: not even the first log segment (64 MB) and a snapshot would fit.
+const FREE_BYTES_MIN: u64 = 256 << 20;
+/// Syncs that are measured; the slowest counts.
+const SYNCS: usize = 20;
+/// Bytes written before each sync: one small entry's worth of log page.
+const SYNC_BYTES: usize = 4096;
+/// A disk whose syncs take longer costs elections under load.
+const SYNC_SLOW: Duration = Duration::from_millis(10);
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Grade {
+    Fine,
+    Warning,
+    Error,
+}
+
+impl Grade {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Fine => "ok",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// What one probe found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Finding {
+    pub(super) grade: Grade,
+    /// The option that was probed.
+    option: &'static str,
+    /// What was tried and what came of it.
+    text: String,
+}
+
+impl Finding {
+    fn new(grade: Grade, option: &'static str, text: impl Into<String>) -> Self {
+        Self { grade, option, text: text.into() }
+    }
+
+    pub(super) fn to_json(&self) -> Json {
+        json!({ "grade": self.grade.name(), "option": self.option, "what": self.text })
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}: {}", self.grade.name(), self.option, self.text)
+    }
+}
+
+/// Runs every probe.
+pub(super) fn all(config: &Config) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    listeners(config, &mut findings);
+    names(config, &mut findings);
+    files(config, &mut findings);
+    directories(config, &mut findings);
+    findings
+}
+
+fn listeners(config: &Config, findings: &mut Vec<Finding>) {
+    let listen = &config.listen;
+    let all = [
+        ("listen-peer-urls", &listen.peer),
+        ("listen-client-urls", &listen.client),
+        ("listen-client-http-urls", &listen.client_http),
+        ("listen-metrics-urls", &listen.metrics),
+    ];
+    for (option, urls) in all {
+        findings.extend(urls.iter().map(|url| match bind(url) {
+            Ok(()) => Finding::new(Grade::Fine, option, format!("{url} can be bound")),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                let hint = "address already in use, by this member if it is running";
+                Finding::new(Grade::Error, option, format!("{url}: {hint}"))
+            }
+            Err(error) => Finding::new(Grade::Error, option, format!("{url} cannot be bound: {error}")),
+        }));
+    }
+}
+
+fn bind(url: &ListenUrl) -> io::Result<()> {
+    match &url.bind {
+        Bind::Any(port) => bind_tcp(SocketAddr::from(([0, 0, 0, 0], *port))),
+        Bind::Address(ip, port) => bind_tcp(SocketAddr::new(*ip, *port)),
+        Bind::Localhost(port) => ("localhost", *port).to_socket_addrs()?.take(1).try_for_each(bind_tcp),
+        Bind::Unix(path) => bindable_file(path),
+    }
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<()> {
+    TcpListener::bind(address).map(drop)
+}
+
+/// A socket file can be made where there is none, or only an old socket, in a directory that can be written.
+fn bindable_file(path: &Path) -> io::Result<()> {
+    let is_free = fs::symlink_metadata(path).map_or(true, |metadata| metadata.file_type().is_socket());
+    if !is_free {
+        return Err(io::Error::other("another file has this name"));
+    }
+    Ok(access(parent(path), AccessFlags::W_OK | AccessFlags::X_OK)?)
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn names(config: &Config, findings: &mut Vec<Finding>) {
+    let mut urls: Vec<(&'static str, &Url)> = Vec::new();
+    urls.extend(config.advertise.client.iter().map(|url| ("advertise-client-urls", url)));
+    urls.extend(config.advertise.peer.iter().map(|url| ("initial-advertise-peer-urls", url)));
+    if let BootstrapMethod::Static(cluster) = &config.bootstrap.method {
+        urls.extend(cluster.0.values().flatten().map(|url| ("initial-cluster", url)));
+    }
+    let named = urls.into_iter().filter(|(_, url)| !url.scheme().is_unix() && url.ip().is_none());
+    let mut hosts: Vec<(&'static str, &str)> = named.map(|(option, url)| (option, url.host())).collect();
+    hosts.sort_by_key(|(_, host)| *host);
+    hosts.dedup_by_key(|(_, host)| *host);
+    findings.extend(hosts.into_iter().map(|(option, host)| match look_up(host) {
+        Some(addresses) => {
+            let addresses: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
+            Finding::new(Grade::Fine, option, format!("{host} is {}", addresses.join(", ")))
+        }
+        None => Finding::new(Grade::Error, option, format!("{host} does not resolve")),
+    }));
+    if config.member.is_initialized() {
+        return;
+    }
+    if let Err((option, what)) = check_own_entry(config, &look_up) {
+        findings.push(Finding::new(Grade::Error, option, what));
+    }
+}
+
+fn look_up(host: &str) -> Option<Vec<IpAddr>> {
+    let mut addresses: Vec<IpAddr> = (host, 0).to_socket_addrs().ok()?.map(|address| address.ip()).collect();
+    addresses.sort();
+    addresses.dedup();
+    Some(addresses).filter(|addresses| !addresses.is_empty())
+}
+
+/// Certificates, keys and lists must at least be there for this user.
+fn files(config: &Config, findings: &mut Vec<Finding>) {
+    let client = ["cert-file", "key-file", "client-cert-file", "client-key-file", "trusted-ca-file", "client-crl-file"];
+    let peer = [
+        "peer-cert-file",
+        "peer-key-file",
+        "peer-client-cert-file",
+        "peer-client-key-file",
+        "peer-trusted-ca-file",
+        "peer-crl-file",
+    ];
+    for (options, side) in [(client, &config.tls.client), (peer, &config.tls.peer)] {
+        let given = options.into_iter().zip(side_files(side));
+        findings.extend(given.filter_map(|(option, path)| path.map(|path| readable(option, path))));
+    }
+}
+
+/// The files of one side, in the order in which [`files`] names their options.
+fn side_files(side: &TlsSide) -> [Option<&Path>; 6] {
+    [
+        side.server.as_ref().map(|pair| pair.cert.as_path()),
+        side.server.as_ref().map(|pair| pair.key.as_path()),
+        side.client.as_ref().map(|pair| pair.cert.as_path()),
+        side.client.as_ref().map(|pair| pair.key.as_path()),
+        side.trusted_ca.as_deref(),
+        side.crl.as_deref(),
+    ]
+}
+
+fn readable(option: &'static str, path: &Path) -> Finding {
+    let shown = path.display();
+    match File::open(path) {
+        Ok(_) => Finding::new(Grade::Fine, option, format!("{shown} can be read")),
+        Err(error) => Finding::new(Grade::Error, option, format!("{shown} cannot be read: {error}")),
+    }
+}
+
+fn directories(config: &Config, findings: &mut Vec<Finding>) {
+    let data_dir = &config.member.data_dir;
+    findings.extend(directory("data-dir", data_dir));
+    if let Some(wal_dir) = &config.member.wal_dir_dedicated {
+        findings.extend(directory("wal-dir", wal_dir));
+    }
+    if let Some(place) = existing(data_dir) {
+        findings.extend(free_space(&place, config.storage.quota.limit_bytes()));
+    }
+    if let Some(place) = existing(&config.member.wal_dir()) {
+        findings.push(sync_time(&place));
+    }
+}
+
+/// The directory itself, or the nearest one above it that exists: there it will be made.
+fn existing(path: &Path) -> Option<PathBuf> {
+    let absolute = std::path::absolute(path).ok()?;
+    absolute.ancestors().find(|place| place.is_dir()).map(Path::to_owned)
+}
+
+fn directory(option: &'static str, path: &Path) -> Vec<Finding> {
+    let shown = path.display();
+    if path.exists() && !path.is_dir() {
+        return vec![Finding::new(Grade::Error, option, format!("{shown} is no directory"))];
+    }
+    let Some(place) = existing(path) else {
+        return vec![Finding::new(Grade::Error, option, format!("{shown} cannot be found"))];
+    };
+    let mut findings = Vec::new();
+    let what = if path.is_dir() { "can be written".to_owned() } else { format!("can be made in {}", place.display()) };
+    findings.push(match access(place.as_path(), AccessFlags::W_OK | AccessFlags::X_OK) {
+        Ok(()) => Finding::new(Grade::Fine, option, format!("{shown} {what}")),
+        Err(error) => {
+            Finding::new(Grade::Error, option, format!("{} cannot be written: {}", place.display(), error.desc()))
+        }
+    });
+    if let Some(metadata) = fs::metadata(path).ok().filter(fs::Metadata::is_dir) {
+        findings.extend(looseness(option, path, &metadata));
+    }
+    findings
+}
+
+fn looseness(option: &'static str, path: &Path, metadata: &fs::Metadata) -> Vec<Finding> {
+    let shown = path.display();
+    let mode = metadata.mode() & 0o777;
+    let mut findings = Vec::new();
+    if mode & 0o077 != 0 {
+        findings.push(Finding::new(Grade::Warning, option, format!("{shown} has mode {mode:o}; 700 keeps others out")));
+    }
+    if metadata.uid() != geteuid().as_raw() {
+        let owner = metadata.uid();
+        findings.push(Finding::new(
+            Grade::Warning,
+            option,
+            format!("{shown} belongs to user {owner}, not to this one"),
+        ));
+    }
+    findings
+}
+
+fn free_space(place: &Path, quota: Option<u64>) -> Option<Finding> {
+    let stat = nix::sys::statvfs::statvfs(place).ok()?;
+    let free = stat.blocks_available().saturating_mul(stat.fragment_size());
+    let text = format!("{} MiB are free at {}", free >> 20, place.display());
+    Some(match quota {
+        _ if free < FREE_BYTES_MIN => {
+            Finding::new(Grade::Error, "data-dir", format!("only {text}; at least {} are needed", FREE_BYTES_MIN >> 20))
+        }
+        Some(quota) if free < quota => {
+            let less = format!("only {text}, less than the quota of {} MiB", quota >> 20);
+            Finding::new(Grade::Warning, "quota-backend-bytes", less)
+        }
+        _ => Finding::new(Grade::Fine, "data-dir", text),
+    })
+}
+
+fn sync_time(place: &Path) -> Finding {
+    match slowest_sync(place) {
+        Ok(slowest) => {
+            let text = format!("the slowest of {SYNCS} syncs at {} took {slowest:.1?}", place.display());
+            if slowest > SYNC_SLOW {
+                let text = format!("{text}; above {SYNC_SLOW:?} elections suffer under load");
+                return Finding::new(Grade::Warning, "wal-dir", text);
+            }
+            Finding::new(Grade::Fine, "wal-dir", text)
+        }
+        Err(error) => Finding::new(Grade::Error, "wal-dir", format!("{} cannot be measured: {error}", place.display())),
+    }
+}
+
+fn slowest_sync(place: &Path) -> io::Result<Duration> {
+    let mut file = nameless_file(place)?;
+    let page = [0_u8; SYNC_BYTES];
+    let mut slowest = Duration::ZERO;
+    for _ in 0..SYNCS {
+        file.write_all(&page)?;
+        let watch = Stopwatch::start();
+        file.sync_data()?;
+        slowest = slowest.max(watch.elapsed());
+    }
+    Ok(slowest)
+}
+
+/// A file that loses its name before it gets its first byte.
+fn nameless_file(place: &Path) -> io::Result<File> {
+    let path = place.join(format!(".quorate-probe-{}", std::process::id()));
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+    fs::remove_file(&path)?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_port_is_an_error_and_a_free_one_is_fine() {
+        let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let url = |port: u16| {
+            let url = Url::parse(&format!("http://127.0.0.1:{port}")).expect("valid");
+            ListenUrl::new(url).expect("bindable")
+        };
+        let port = taken.local_addr().expect("bound").port();
+        assert_eq!(bind(&url(port)).expect_err("taken").kind(), io::ErrorKind::AddrInUse);
+        assert!(bind(&url(0)).is_ok());
+    }
+
+    #[test]
+    fn probing_a_directory_leaves_nothing_in_it() {
+        let place = tempfile::tempdir().expect("a directory");
+        let inner = place.path().join("a/b");
+        let findings = directory("data-dir", &inner);
+        assert!(findings.iter().all(|finding| finding.grade == Grade::Fine), "{findings:?}");
+        assert_eq!(sync_time(place.path()).option, "wal-dir");
+        assert_eq!(fs::read_dir(place.path()).expect("readable").count(), 0);
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_the_directory_is_an_error() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        assert_eq!(directory("data-dir", file.path()).first().map(|finding| finding.grade), Some(Grade::Error));
+    }
+
+    #[test]
+    fn a_loose_directory_is_a_warning() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let place = tempfile::tempdir().expect("a directory");
+        fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).expect("owned");
+        let findings = directory("data-dir", place.path());
+        assert!(findings.iter().any(|finding| finding.text.ends_with("has mode 755; 700 keeps others out")));
+    }
+
+    #[test]
+    fn a_socket_file_needs_a_free_name() {
+        let place = tempfile::tempdir().expect("a directory");
+        assert!(bindable_file(&place.path().join("s")).is_ok());
+        fs::write(place.path().join("f"), "x").expect("written");
+        assert!(bindable_file(&place.path().join("f")).is_err());
+    }
+}

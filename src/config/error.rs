@@ -1,0 +1,141 @@
+//! What is wrong with a configuration: every mistake at once, each with its place, its text and a correct example.
+
+use std::fmt;
+
+use super::{
+    go,
+    origin::{Form, Origin},
+    table::{Kind, OptionSpec},
+};
+
+/// Longest part of a value that a message repeats.
+const SHOWN_CHARS_MAX: usize = 120;
+
+/// One mistake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The option, without dashes; empty when the mistake is about a whole file.
+    pub option: String,
+    /// The value as written, when there is one; never a secret.
+    pub value: Option<String>,
+    /// Where it was written.
+    pub origin: Origin,
+    /// Option and value as they were spelled there: `ETCD_NAME=x`, `--name=x`, `name: x`.
+    pub written: String,
+    /// What is wrong, in etcd's words where etcd has words.
+    pub what: String,
+    /// How it would be right, spelled the same way.
+    pub example: Option<String>,
+    /// A mistake of the command line's form, which etcd answers with usage and exit code 2.
+    pub usage: bool,
+}
+
+impl Problem {
+    /// A mistake about `spec`, whose value `text` stands at `origin`.
+    pub(super) fn of(spec: &OptionSpec, text: &str, origin: Origin, form: Form, what: String) -> Self {
+        let shown = if spec.secret { "***".to_owned() } else { clip(text) };
+        let example = (!spec.example.is_empty()).then(|| form.spell(spec, spec.example));
+        Self {
+            option: spec.name.to_owned(),
+            written: form.plain(spec, &shown),
+            value: Some(shown),
+            origin,
+            what,
+            example,
+            usage: false,
+        }
+    }
+
+    /// A value that its option's kind does not allow, in the words etcd has for each front end.
+    pub(super) fn refused(spec: &OptionSpec, text: &str, origin: Origin, form: Form, why: &str) -> Self {
+        let shown = if spec.secret { "***".to_owned() } else { clip(text) };
+        let quoted = go::quote(&shown);
+        let name = spec.name;
+        // etcd's own type for this one option repeats the value.
+        let why = if name == "v2-deprecation" { format!("invalid value {quoted}") } else { why.to_owned() };
+        let what = match form {
+            Form::Flag if spec.kind == Kind::Switch => format!("invalid boolean value {quoted} for -{name}: {why}"),
+            Form::Flag => format!("invalid value {quoted} for flag -{name}: {why}"),
+            Form::Variable => format!("invalid value {quoted} for {}: {why}", spec.variable()),
+            Form::Yaml if name == "initial-cluster-state" => format!("unexpected clusterState {quoted}"),
+            Form::Yaml if spec.kind == Kind::Urls => format!("unexpected error setting up {}: {why}", url_key(name)),
+            Form::Toml | Form::Yaml => format!("invalid value {quoted} for {name}: {why}"),
+        };
+        Self { usage: form == Form::Flag, ..Self::of(spec, text, origin, form, what) }
+    }
+
+    /// A mistake about a whole file, or a line of it that names no option.
+    pub(super) fn in_file(origin: Origin, written: &str, what: String) -> Self {
+        let written = clip(written);
+        Self { option: String::new(), value: None, origin, written, what, example: None, usage: false }
+    }
+
+    /// Adds what would be right.
+    pub(super) fn with_example(self, example: Option<String>) -> Self {
+        Self { example, ..self }
+    }
+}
+
+/// etcd's message about advertised client URLs in a file leaves a word out.
+fn url_key(name: &str) -> &str {
+    if name == "advertise-client-urls" { "advertise-peer-urls" } else { name }
+}
+
+/// The beginning of a long text.
+fn clip(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Origin::File(..) = self.origin {
+            write!(f, "{}: ", self.origin)?;
+        }
+        if !self.written.is_empty() {
+            write!(f, "{}: ", go::escape(&self.written))?;
+        }
+        f.write_str(&go::escape(&self.what))?;
+        match &self.example {
+            Some(example) => write!(f, "; correct: {example}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// All mistakes of one configuration, in the order in which they were met. Never empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigErrors(Vec<Problem>);
+
+impl ConfigErrors {
+    /// `Ok` when there is no mistake.
+    pub(super) fn check(problems: Vec<Problem>) -> Result<(), Self> {
+        if problems.is_empty() { Ok(()) } else { Err(Self(problems)) }
+    }
+
+    /// A single mistake.
+    pub(super) fn of(problem: Problem) -> Self {
+        Self(vec![problem])
+    }
+
+    /// The mistakes.
+    pub fn problems(&self) -> &[Problem] {
+        &self.0
+    }
+
+    /// etcd's exit code: 2 when the command line has no valid form, else 1.
+    pub fn exit_code(&self) -> u8 {
+        if self.0.iter().any(|problem| problem.usage) { 2 } else { 1 }
+    }
+}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<String> = self.0.iter().map(Problem::to_string).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+impl std::error::Error for ConfigErrors {}

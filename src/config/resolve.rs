@@ -1,0 +1,996 @@
+//! From what was typed to what is true: relations between options, checked in etcd's order and told in etcd's words.
+
+use std::{collections::BTreeMap, num::NonZeroUsize, path::PathBuf, time::Duration};
+
+use super::{
+    Compat, Config, Notice, Problem,
+    feature::{Absence, Feature},
+    gates, go, judge,
+    layers::Layers,
+    model::{
+        Advertise, Allowed, Auth, AutoCompaction, Bootstrap, BootstrapMethod, ClusterState, DiscoveryV3, FeatureGates,
+        Http, InitialCluster, Integrity, Keepalive, KeyPair, Legacy, Limits, Listen, Log, LogFormat, LogLevel,
+        LogOutput, Member, Metrics, Ping, ProxyMode, Quota, Raft, Rotation, Storage, Tls, TlsSide, TlsVersion,
+        TokenProvider, Tracing, Watch,
+    },
+    raw::RawConfig,
+    rotation, table,
+    url::{ListenUrl, Url},
+};
+
+/// Longest election timeout, as in etcd.
+const ELECTION_MAX: Duration = Duration::from_secs(50);
+/// Shortest read and write deadline between members; shorter ones are raised to it.
+const PEER_DEADLINE_MIN: Duration = Duration::from_secs(5);
+/// From this size on etcd warns of a quota.
+const QUOTA_BYTES_SUGGESTED_MAX: u64 = 8 << 30;
+/// From this size on etcd warns of the request limit.
+const REQUEST_BYTES_SUGGESTED_MAX: usize = 10 << 20;
+const BCRYPT_COST_DEFAULT: u32 = 10;
+/// TLS 1.2 suites by the names that etcd takes.
+const CIPHER_SUITES: [&str; 24] = [
+    "TLS_RSA_WITH_RC4_128_SHA",
+    "TLS_RSA_WITH_3DES_EDE_CBC_SHA",
+    "TLS_RSA_WITH_AES_128_CBC_SHA",
+    "TLS_RSA_WITH_AES_256_CBC_SHA",
+    "TLS_RSA_WITH_AES_128_CBC_SHA256",
+    "TLS_RSA_WITH_AES_128_GCM_SHA256",
+    "TLS_RSA_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_ECDSA_WITH_RC4_128_SHA",
+    "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA",
+    "TLS_ECDHE_RSA_WITH_RC4_128_SHA",
+    "TLS_ECDHE_RSA_WITH_3DES_EDE_CBC_SHA",
+    "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA",
+    "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA",
+    "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
+    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
+    "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305",
+    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305",
+];
+
+/// Relates the options to each other. The mistakes are all of them; without mistakes the configuration is true.
+pub(super) fn resolve(raw: &RawConfig, layers: &Layers, threads: Option<&str>) -> (Config, Vec<Problem>, Vec<Notice>) {
+    let mut resolver = Resolver { raw, layers, problems: Vec::new(), notices: Vec::new() };
+    let config = resolver.config(threads);
+    (config, resolver.problems, resolver.notices)
+}
+
+/// Collects mistakes while it builds. After a mistake it goes on with any value, which nobody will see.
+struct Resolver<'l> {
+    raw: &'l RawConfig,
+    layers: &'l Layers,
+    problems: Vec<Problem>,
+    notices: Vec<Notice>,
+}
+
+impl Resolver<'_> {
+    /// The order of the fields is the order of etcd's checks, so that the first mistake is the one etcd names.
+    fn config(&mut self, threads: Option<&str>) -> Config {
+        let log = self.log();
+        let listen = self.listen();
+        let advertise = self.advertise();
+        let bootstrap = self.bootstrap(&advertise);
+        let raft = self.raft();
+        self.require_advertised_clients();
+        let storage = self.storage();
+        let tracing = self.tracing();
+        let gates = self.gates();
+        let integrity = self.integrity();
+        let member = self.member();
+        let tls = self.tls(&listen);
+        Config {
+            compat: self.layers.compat,
+            member,
+            listen,
+            advertise,
+            bootstrap,
+            raft,
+            storage,
+            limits: self.limits(),
+            keepalive: self.keepalive(),
+            http: self.http(),
+            tls,
+            auth: self.auth(),
+            watch: self.watch(),
+            integrity,
+            gates,
+            log,
+            metrics: self.metrics(),
+            tracing,
+            legacy: self.legacy(),
+            threads: threads.and_then(|text| text.parse::<NonZeroUsize>().ok()),
+        }
+    }
+
+    /// Not about an option some layer of which was refused already.
+    fn refuse(&mut self, option: &str, what: impl Into<String>) {
+        if !self.layers.is_broken(option) {
+            self.problems.push(self.layers.problem(option, what.into()));
+        }
+    }
+
+    fn warn(&mut self, message: &str, fields: Vec<(&'static str, String)>) {
+        self.notices.push(Notice::warn(message, fields));
+    }
+
+    /// A duration, which a negative number is not.
+    fn duration(&mut self, option: &str, nanos: i64) -> Duration {
+        let Ok(nanos) = u64::try_from(nanos) else {
+            self.refuse(option, format!("--{option} must not be negative (set to {})", go::format_duration(nanos)));
+            return Duration::ZERO;
+        };
+        Duration::from_nanos(nanos)
+    }
+
+    /// A duration whose zero stands for etcd's default.
+    fn duration_or(&mut self, option: &str, nanos: i64, default: Duration) -> Duration {
+        Some(self.duration(option, nanos)).filter(|duration| !duration.is_zero()).unwrap_or(default)
+    }
+
+    fn log(&mut self) -> Log {
+        match self.raw.logger.as_str() {
+            "zap" => {}
+            "capnslog" => self.refuse("logger", "--logger=capnslog is removed in v3.5"),
+            other => self.refuse("logger", format!("unknown logger option {}", go::quote(other))),
+        }
+        let outputs = self.log_outputs();
+        let format = match self.raw.log_format.as_str() {
+            "json" | "" => LogFormat::Json,
+            "console" => LogFormat::Console,
+            other => {
+                self.refuse("log-format", format!("unknown log format: {other}, supported values json, console"));
+                LogFormat::Json
+            }
+        };
+        Log { level: self.log_level(), format, rotation: self.rotation(&outputs), outputs }
+    }
+
+    fn log_level(&mut self) -> LogLevel {
+        match self.raw.log_level.to_ascii_lowercase().as_str() {
+            "debug" => LogLevel::Debug,
+            "info" | "" => LogLevel::Info,
+            "warn" => LogLevel::Warn,
+            "error" => LogLevel::Error,
+            "panic" | "dpanic" => LogLevel::Panic,
+            "fatal" => LogLevel::Fatal,
+            _ => {
+                self.refuse("log-level", format!("unrecognized level: {}", go::quote(&self.raw.log_level)));
+                LogLevel::Info
+            }
+        }
+    }
+
+    fn log_outputs(&mut self) -> Vec<LogOutput> {
+        let words = &self.raw.log_outputs;
+        let has = |word: &str| words.iter().any(|other| other == word);
+        if words.len() > 1 && has("default") {
+            let quoted: Vec<String> = words.iter().map(|word| go::quote(word)).collect();
+            self.refuse(
+                "log-outputs",
+                if has("systemd/journal") {
+                    format!(
+                        "running with systemd/journal but other '--log-outputs' values ([{}]) are configured with 'default'; \
+                         override 'default' value with something else",
+                        quoted.join(" ")
+                    )
+                } else {
+                    "multi logoutput for \"default\" is not supported yet".to_owned()
+                },
+            );
+        }
+        let outputs: Vec<LogOutput> = words
+            .iter()
+            .map(|word| match word.as_str() {
+                "default" | "stderr" => LogOutput::Stderr,
+                "stdout" => LogOutput::Stdout,
+                "systemd/journal" => LogOutput::Journal,
+                path => LogOutput::File(PathBuf::from(path)),
+            })
+            .collect();
+        if outputs.is_empty() { vec![LogOutput::Stderr] } else { outputs }
+    }
+
+    fn rotation(&mut self, outputs: &[LogOutput]) -> Option<Rotation> {
+        if !self.raw.enable_log_rotation {
+            return None;
+        }
+        let files = outputs.iter().filter(|output| matches!(output, LogOutput::File(_))).count();
+        if outputs.len() > 1 || files != 1 {
+            let what = "--log-outputs requires a single file path when --log-rotate-config-json is defined";
+            self.refuse("log-outputs", what);
+        }
+        rotation::parse(&self.raw.log_rotation_config_json)
+            .map_err(|what| self.refuse("log-rotation-config-json", what))
+            .ok()
+    }
+
+    fn listen(&mut self) -> Listen {
+        let listen = Listen {
+            peer: self.listeners("listen-peer-urls", &self.raw.listen_peer_urls),
+            client: self.listeners("listen-client-urls", &self.raw.listen_client_urls),
+            client_http: self.listeners("listen-client-http-urls", &self.raw.listen_client_http_urls),
+            metrics: self.listeners("listen-metrics-urls", &self.raw.listen_metrics_urls),
+            reuse_port: self.raw.socket_reuse_port,
+            reuse_address: self.raw.socket_reuse_address,
+        };
+        if listen.client_http.is_empty() {
+            self.warn("Running http and grpc server on single port. This is not recommended for production.", vec![]);
+        }
+        if let Some(shared) = listen.client_http.iter().find(|url| listen.client.contains(url)) {
+            let url = &shared.url;
+            self.refuse(
+                "listen-client-http-urls",
+                format!("cannot bind both --listen-client-urls and --listen-client-http-urls on the same url {url}"),
+            );
+        }
+        listen
+    }
+
+    fn listeners(&mut self, option: &str, texts: &[String]) -> Vec<ListenUrl> {
+        let urls = self.urls(option, texts);
+        let bound: Vec<_> = urls.into_iter().map(ListenUrl::new).collect();
+        bound.into_iter().filter_map(|url| url.map_err(|what| self.refuse(option, what)).ok()).collect()
+    }
+
+    /// URLs that connections of this member use.
+    fn urls(&mut self, option: &str, texts: &[String]) -> Vec<Url> {
+        let urls = Url::sorted(texts.iter().map(String::as_str)).unwrap_or_else(|what| {
+            self.refuse(option, what);
+            Vec::new()
+        });
+        self.refuse_missing_tls(option, &urls);
+        urls
+    }
+
+    fn refuse_missing_tls(&mut self, option: &str, urls: &[Url]) {
+        let encrypted = urls.iter().find(|url| url.scheme().is_tls());
+        if let (Some(url), Some(Absence::Refuse(why))) = (encrypted, Feature::Tls.absence()) {
+            let what = format!("{url} needs TLS, which this version does not have yet, and without it {why}");
+            self.problems.push(self.layers.problem(option, what).with_example(None));
+        }
+    }
+
+    fn advertise(&mut self) -> Advertise {
+        let peer = self.urls("initial-advertise-peer-urls", &self.raw.initial_advertise_peer_urls);
+        self.demand_host("initial-advertise-peer-urls", &peer, "must be \"host:port\"");
+        let client = Url::sorted(self.raw.advertise_client_urls.iter().map(String::as_str)).unwrap_or_default();
+        let form = if self.layers.compat < Compat::V3_7 {
+            "must be \"host:port\""
+        } else {
+            "must be in the format \"host:port\", \"unix:/path/to/socket\" or \"unixs:/path/to/socket\""
+        };
+        self.demand_host("advertise-client-urls", &client, form);
+        Advertise { client, peer }
+    }
+
+    fn demand_host(&mut self, option: &str, urls: &[Url], form: &str) {
+        if let Some(url) = urls.iter().find(|url| url.host().is_empty()) {
+            let all = urls.iter().map(Url::as_str).collect::<Vec<_>>().join(",");
+            self.refuse(option, format!("--{option} {} {form} (unexpected empty host ({url}))", go::quote(&all)));
+        }
+    }
+
+    fn bootstrap(&mut self, advertise: &Advertise) -> Bootstrap {
+        let raw = self.raw;
+        let state = if raw.initial_cluster_state == "existing" { ClusterState::Existing } else { ClusterState::New };
+        let has_cluster = self.layers.is_set("initial-cluster") && !raw.initial_cluster.is_empty();
+        let v3 = !raw.discovery_endpoints.is_empty() || !raw.discovery_token.is_empty();
+        let ways = [!raw.discovery.is_empty(), !raw.discovery_srv.is_empty(), v3, has_cluster];
+        if ways.into_iter().filter(|way| *way).count() > 1 {
+            self.refuse_two_ways(if has_cluster { "initial-cluster" } else { "discovery-srv" });
+        }
+        let method = if !raw.discovery.is_empty() {
+            self.discovery_v2()
+        } else if v3 {
+            self.discovery_v3()
+        } else if raw.discovery_srv.is_empty() {
+            BootstrapMethod::Static(self.initial_cluster(has_cluster, advertise))
+        } else {
+            let service = raw.discovery_srv_name.clone();
+            BootstrapMethod::DnsSrv { domain: raw.discovery_srv.clone(), service }
+        };
+        Bootstrap { state, token: raw.initial_cluster_token.clone(), method }
+    }
+
+    /// Only when none of them is already refused for want of a feature.
+    fn refuse_two_ways(&mut self, option: &str) {
+        let names = match self.layers.compat {
+            Compat::V3_5 => "\"initial-cluster\", \"discovery\" or \"discovery-srv\"",
+            Compat::V3_6 => "\"initial-cluster\", \"discovery\", \"discovery-endpoints\" or \"discovery-srv\"",
+            Compat::V3_7 => "\"initial-cluster\", \"discovery-endpoints\" or \"discovery-srv\"",
+        };
+        let ways = ["discovery", "discovery-srv", "discovery-endpoints", "discovery-token"];
+        let refused = |name: &&str| table::find(name).is_some_and(|spec| judge::is_refused(spec, self.layers));
+        if !ways.iter().any(refused) {
+            self.refuse(option, format!("multiple discovery or bootstrap flags are set. Choose one of {names}"));
+        }
+    }
+
+    fn discovery_v2(&mut self) -> BootstrapMethod {
+        let raw = self.raw;
+        let proxy = Some(raw.discovery_proxy.clone()).filter(|proxy| !proxy.is_empty());
+        let fall_back_to_proxy = raw.discovery_fallback == "proxy";
+        BootstrapMethod::DiscoveryV2 { url: raw.discovery.clone(), proxy, fall_back_to_proxy }
+    }
+
+    fn discovery_v3(&mut self) -> BootstrapMethod {
+        let raw = self.raw;
+        if Feature::DiscoveryV3.absence().is_none() {
+            if raw.discovery_token.is_empty() || raw.discovery_endpoints.is_empty() {
+                let given = if raw.discovery_token.is_empty() { "discovery-endpoints" } else { "discovery-token" };
+                self.refuse(given, "both --discovery-token and --discovery-endpoints must be set");
+            }
+            if raw.discovery_endpoints.iter().any(String::is_empty) {
+                self.refuse("discovery-endpoints", "--discovery-endpoints must not contain empty endpoints");
+            }
+        }
+        BootstrapMethod::DiscoveryV3(Box::new(DiscoveryV3 {
+            token: raw.discovery_token.clone(),
+            endpoints: raw.discovery_endpoints.clone(),
+            dial_timeout: self.duration("discovery-dial-timeout", raw.discovery_dial_timeout),
+            request_timeout: self.duration("discovery-request-timeout", raw.discovery_request_timeout),
+            keepalive_time: self.duration("discovery-keepalive-time", raw.discovery_keepalive_time),
+            keepalive_timeout: self.duration("discovery-keepalive-timeout", raw.discovery_keepalive_timeout),
+            insecure_transport: raw.discovery_insecure_transport,
+            insecure_skip_tls_verify: raw.discovery_insecure_skip_tls_verify,
+            pair: self.pair(["discovery-cert", "discovery-key"], &raw.discovery_cert, &raw.discovery_key, server_pair),
+            ca: path(&raw.discovery_cacert),
+            user: raw.discovery_user.clone(),
+            password: raw.discovery_password.clone(),
+        }))
+    }
+
+    /// Not given, or left at its default: this member alone.
+    fn initial_cluster(&mut self, is_given: bool, advertise: &Advertise) -> InitialCluster {
+        let text = &self.raw.initial_cluster;
+        let default = table::find("initial-cluster").map_or("", |spec| spec.default);
+        if !is_given || text == default {
+            return InitialCluster(BTreeMap::from([(self.raw.name.clone(), advertise.peer.clone())]));
+        }
+        let cluster = InitialCluster::parse(text).unwrap_or_else(|why| {
+            self.refuse("initial-cluster", format!("error setting up initial cluster: {why}"));
+            InitialCluster::default()
+        });
+        let urls: Vec<Url> = cluster.0.values().flatten().cloned().collect();
+        self.refuse_missing_tls("initial-cluster", &urls);
+        cluster
+    }
+
+    fn raft(&mut self) -> Raft {
+        let raw = self.raw;
+        let (heartbeat, election) = (raw.heartbeat_interval, raw.election_timeout);
+        let broken = self.layers.is_broken("heartbeat-interval") || self.layers.is_broken("election-timeout");
+        if heartbeat == 0 {
+            self.refuse("heartbeat-interval", "--heartbeat-interval must be >0 (set to 0ms)");
+        }
+        if election == 0 {
+            self.refuse("election-timeout", "--election-timeout must be >0 (set to 0ms)");
+        } else if heartbeat > 0 && heartbeat.saturating_mul(5) > election && !broken {
+            self.refuse_ratio(heartbeat, election);
+        } else if Duration::from_millis(election) > ELECTION_MAX {
+            self.refuse(
+                "election-timeout",
+                format!("--election-timeout[{election}ms] is too long, and should be set less than 50000ms"),
+            );
+        }
+        Raft {
+            heartbeat: Duration::from_millis(heartbeat),
+            election: Duration::from_millis(election),
+            advance_first_election: raw.initial_election_tick_advance,
+            pre_vote: raw.pre_vote,
+            peer_read_timeout: self.peer_deadline("raft-read-timeout", raw.raft_read_timeout),
+            peer_write_timeout: self.peer_deadline("raft-write-timeout", raw.raft_write_timeout),
+        }
+    }
+
+    fn refuse_ratio(&mut self, heartbeat: u64, election: u64) {
+        let what = format!(
+            "--election-timeout[{election}ms] should be at least as 5 times as --heartbeat-interval[{heartbeat}ms]"
+        );
+        let (blamed, right) = if self.layers.is_set("election-timeout") {
+            ("election-timeout", heartbeat.saturating_mul(5))
+        } else {
+            ("heartbeat-interval", election / 10)
+        };
+        let example = table::find(blamed).map(|spec| self.layers.form(blamed).spell(spec, &right.to_string()));
+        self.problems.push(self.layers.problem(blamed, what).with_example(example));
+    }
+
+    fn peer_deadline(&mut self, option: &'static str, nanos: i64) -> Duration {
+        let given = self.duration(option, nanos);
+        if given < PEER_DEADLINE_MIN {
+            let fields = vec![("given", go::format_duration(nanos)), ("used", "5s".to_owned())];
+            self.notices.push(Notice::info(&format!("--{option} is raised to its minimum"), fields));
+        }
+        given.max(PEER_DEADLINE_MIN)
+    }
+
+    /// Listening elsewhere without saying where clients find it is a mistake, except in etcd's own file or as a proxy.
+    fn require_advertised_clients(&mut self) {
+        let proxy = self.layers.compat == Compat::V3_5 && self.raw.proxy != "off";
+        let listens = self.layers.is_set("listen-client-urls");
+        if listens && !self.layers.is_set("advertise-client-urls") && !self.layers.is_exclusive && !proxy {
+            let example = self.raw.listen_client_urls.join(",");
+            let what = "--advertise-client-urls is required when --listen-client-urls is set explicitly";
+            let problem = self.layers.problem("listen-client-urls", what.to_owned());
+            let spell = |spec| self.layers.form("listen-client-urls").spell(spec, &example);
+            self.problems.push(problem.with_example(table::find("advertise-client-urls").map(spell)));
+        }
+    }
+
+    fn storage(&mut self) -> Storage {
+        let raw = self.raw;
+        Storage {
+            snapshot_entries: raw.snapshot_count,
+            catchup_entries: raw.snapshot_catchup_entries,
+            snapshots_max: some_unless_zero(raw.max_snapshots),
+            wals_max: some_unless_zero(raw.max_wals),
+            quota: self.quota(),
+            auto_compaction: self.auto_compaction(),
+            compaction_batch_max: self.compaction_batch(),
+            compaction_pause: self.duration_or(
+                "compaction-sleep-interval",
+                raw.compaction_sleep_interval,
+                Duration::from_millis(10),
+            ),
+            unsafe_no_fsync: raw.unsafe_no_fsync,
+        }
+    }
+
+    fn quota(&mut self) -> Quota {
+        let quota = match self.raw.quota_backend_bytes {
+            0 => Quota::Default,
+            bytes => u64::try_from(bytes).map_or(Quota::Disabled, Quota::Bytes),
+        };
+        if let Some(bytes) = quota.limit_bytes().filter(|bytes| *bytes > QUOTA_BYTES_SUGGESTED_MAX) {
+            let fields =
+                vec![("quota-size-bytes", bytes.to_string()), ("quota-maximum-size-bytes", (8_u64 << 30).to_string())];
+            self.warn("quota exceeds the maximum value", fields);
+        }
+        quota
+    }
+
+    fn compaction_batch(&mut self) -> usize {
+        match self.raw.compaction_batch_limit {
+            0 => 1000,
+            limit => usize::try_from(limit).unwrap_or_else(|_| {
+                self.refuse("compaction-batch-limit", "--compaction-batch-limit must not be negative");
+                1000
+            }),
+        }
+    }
+
+    fn auto_compaction(&mut self) -> AutoCompaction {
+        let (mode, retention) = (self.raw.auto_compaction_mode.as_str(), self.raw.auto_compaction_retention.trim());
+        let is_number = retention.parse::<u64>().is_ok();
+        match mode {
+            "periodic" | "revision" => {}
+            // etcd 3.5 reads an empty mode with a number as "off" in its file.
+            "" if self.layers.is_exclusive && self.layers.compat == Compat::V3_5 && is_number => {
+                return AutoCompaction::Off;
+            }
+            "" => {
+                self.refuse("auto-compaction-mode", "undefined auto-compaction-mode");
+                return AutoCompaction::Off;
+            }
+            other => {
+                self.refuse("auto-compaction-mode", format!("unknown auto-compaction-mode {}", go::quote(other)));
+                return AutoCompaction::Off;
+            }
+        }
+        let chosen = match retention.parse::<u64>() {
+            Ok(0) => return AutoCompaction::Off,
+            Ok(revisions) if mode == "revision" => i64::try_from(revisions).ok().map(AutoCompaction::Revision),
+            Ok(hours) => hours.checked_mul(3600).map(|s| AutoCompaction::Periodic(Duration::from_secs(s))),
+            Err(_) if retention.is_empty() => return AutoCompaction::Off,
+            Err(_) if mode == "revision" => None,
+            Err(_) => return self.retention_period(retention),
+        };
+        chosen.unwrap_or_else(|| {
+            let why = match go::parse_duration(retention) {
+                Some(_) => format!("{} is no number of revisions", go::quote(retention)),
+                None => go::duration_error(retention),
+            };
+            self.refuse("auto-compaction-retention", format!("error parsing CompactionRetention: {why}"));
+            AutoCompaction::Off
+        })
+    }
+
+    fn retention_period(&mut self, text: &str) -> AutoCompaction {
+        match go::parse_duration(text).and_then(|nanos| u64::try_from(nanos).ok()) {
+            Some(0) => AutoCompaction::Off,
+            Some(nanos) => AutoCompaction::Periodic(Duration::from_nanos(nanos)),
+            None => {
+                let why = go::duration_error(text);
+                self.refuse("auto-compaction-retention", format!("error parsing CompactionRetention: {why}"));
+                AutoCompaction::Off
+            }
+        }
+    }
+
+    fn tracing(&mut self) -> Option<Tracing> {
+        if !self.raw.enable_distributed_tracing {
+            return None;
+        }
+        let rate = self.raw.distributed_tracing_sampling_rate;
+        let limit = if rate < 0 { "must be positive" } else { "must be less than 1000000" };
+        if !(0..=1_000_000).contains(&rate) {
+            let what = format!("distributed tracing configurition is not valid: (tracing sampling rate {limit})");
+            self.refuse("distributed-tracing-sampling-rate", what);
+        }
+        Some(Tracing {
+            address: self.raw.distributed_tracing_address.clone(),
+            service_name: self.raw.distributed_tracing_service_name.clone(),
+            instance_id: self.raw.distributed_tracing_instance_id.clone(),
+            samples_per_million: u32::try_from(rate).unwrap_or(0),
+        })
+    }
+
+    fn gates(&mut self) -> FeatureGates {
+        let gates = gates::resolve(&self.layers.chosen_gates());
+        let old = self.layers.compat == Compat::V3_5;
+        if gates.lease_checkpoint_persist && !gates.lease_checkpoint {
+            self.problems.push(self.layers.gate_problem(
+                "LeaseCheckpointPersist",
+                if old {
+                    "setting experimental-enable-lease-checkpoint-persist requires experimental-enable-lease-checkpoint"
+                } else {
+                    "enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint"
+                },
+            ));
+        }
+        if gates.lease_checkpoint && !gates.lease_checkpoint_persist {
+            let what = if old {
+                "experimental-enable-lease-checkpoint-persist"
+            } else {
+                "feature gate LeaseCheckpointPersist"
+            };
+            let message = "Detected that checkpointing is enabled without persistence. Consider enabling";
+            self.warn(&format!("{message} {what}"), vec![]);
+        }
+        gates
+    }
+
+    fn integrity(&mut self) -> Integrity {
+        let raw = self.raw;
+        let nanos = raw.compact_hash_check_time;
+        if nanos <= 0 {
+            let set_to = go::format_duration(nanos);
+            self.refuse("compact-hash-check-time", format!("--compact-hash-check-time must be >0 (set to {set_to})"));
+        }
+        Integrity {
+            corrupt_check: Some(self.duration("corrupt-check-time", raw.corrupt_check_time)).filter(|d| !d.is_zero()),
+            compact_hash_check: Duration::from_nanos(nanos.unsigned_abs()),
+            downgrade_check: self.duration("downgrade-check-time", raw.downgrade_check_time),
+        }
+    }
+
+    fn member(&mut self) -> Member {
+        let raw = self.raw;
+        if raw.name == "default" && self.layers.compat >= Compat::V3_6 {
+            let message = "it isn't recommended to use default name, please set a value for --name. Note that etcd might \
+                           run into issue when multiple members have the same default name";
+            self.warn(message, vec![("name", raw.name.clone())]);
+        }
+        let data_dir = path(&raw.data_dir).unwrap_or_else(|| {
+            let default = format!("{}.etcd", raw.name);
+            self.warn("'data-dir' was empty; using default", vec![("data-dir", default.clone())]);
+            PathBuf::from(default)
+        });
+        let learners_max = usize::try_from(raw.max_learners).unwrap_or_else(|_| {
+            self.refuse("max-learners", "--max-learners must not be negative");
+            0
+        });
+        Member {
+            name: raw.name.clone(),
+            data_dir,
+            wal_dir_dedicated: path(&raw.wal_dir),
+            strict_reconfig_check: raw.strict_reconfig_check,
+            learners_max,
+            force_new_cluster: raw.force_new_cluster,
+        }
+    }
+
+    fn limits(&mut self) -> Limits {
+        let raw = self.raw;
+        let request_bytes_max = count(raw.max_request_bytes);
+        if request_bytes_max > REQUEST_BYTES_SUGGESTED_MAX {
+            let fields = vec![("max-request-bytes", request_bytes_max.to_string())];
+            self.warn("exceeded recommended request limit", fields);
+        }
+        Limits {
+            txn_ops_max: count(raw.max_txn_ops),
+            request_bytes_max,
+            concurrent_streams_max: raw.max_concurrent_streams,
+        }
+    }
+
+    fn keepalive(&mut self) -> Keepalive {
+        let raw = self.raw;
+        let ping = Ping {
+            interval: self.duration("grpc-keepalive-interval", raw.grpc_keepalive_interval),
+            timeout: self.duration("grpc-keepalive-timeout", raw.grpc_keepalive_timeout),
+        };
+        let is_on = !ping.interval.is_zero() && !ping.timeout.is_zero();
+        Keepalive {
+            min_time: self.duration("grpc-keepalive-min-time", raw.grpc_keepalive_min_time),
+            ping: Some(ping).filter(|_| is_on),
+        }
+    }
+
+    fn http(&mut self) -> Http {
+        let raw = self.raw;
+        Http {
+            gateway: raw.enable_grpc_gateway,
+            cors: allowed(&raw.cors),
+            host_whitelist: allowed(&raw.host_whitelist),
+            pprof: raw.enable_pprof,
+        }
+    }
+
+    fn watch(&mut self) -> Watch {
+        let raw = self.raw;
+        Watch {
+            progress_interval: self.duration_or(
+                "watch-progress-notify-interval",
+                raw.watch_progress_notify_interval,
+                Duration::from_mins(10),
+            ),
+            warn_apply: self.duration("warning-apply-duration", raw.warning_apply_duration),
+            warn_unary: self.duration("warning-unary-request-duration", raw.warning_unary_request_duration),
+        }
+    }
+
+    fn metrics(&mut self) -> Metrics {
+        let level = self.raw.metrics.as_str();
+        if level != "basic" && level != "extensive" {
+            self.warn("unknown level of metrics, using basic", vec![("metrics", level.to_owned())]);
+        }
+        Metrics { extensive: level == "extensive" }
+    }
+
+    fn auth(&mut self) -> Auth {
+        let cost = u32::try_from(self.raw.bcrypt_cost).ok().filter(|cost| (4..=31).contains(cost));
+        if cost.is_none() {
+            let fields = vec![("given-cost", self.raw.bcrypt_cost.to_string()), ("default-cost", "10".to_owned())];
+            self.warn("use default bcrypt cost instead of the invalid given cost", fields);
+        }
+        Auth {
+            token: self.token(),
+            token_ttl: Duration::from_secs(self.raw.auth_token_ttl),
+            bcrypt_cost: cost.unwrap_or(BCRYPT_COST_DEFAULT),
+        }
+    }
+
+    fn token(&mut self) -> TokenProvider {
+        let mut words = self.raw.auth_token.split(',');
+        match words.next().unwrap_or_default() {
+            "" => TokenProvider::None,
+            "simple" => TokenProvider::Simple,
+            "jwt" => self.jwt(words),
+            _ => {
+                self.refuse("auth-token", "auth: invalid auth options");
+                TokenProvider::None
+            }
+        }
+    }
+
+    fn jwt<'w>(&mut self, words: impl Iterator<Item = &'w str>) -> TokenProvider {
+        if let Some(Absence::Refuse(why)) = Feature::Jwt.absence() {
+            let what = format!("this version does not have {} yet, and without it {why}", Feature::Jwt.name());
+            self.problems.push(self.layers.problem("auth-token", what).with_example(None));
+            return TokenProvider::None;
+        }
+        let mut options = BTreeMap::new();
+        for word in words {
+            let pair = word.split_once('=');
+            let is_new = pair.is_some_and(|(name, value)| options.insert(name.to_owned(), value.to_owned()).is_none());
+            if !is_new {
+                self.refuse("auth-token", "auth: invalid auth options");
+                break;
+            }
+        }
+        TokenProvider::Jwt(options)
+    }
+
+    fn tls(&mut self, listen: &Listen) -> Tls {
+        let (min_version, max_version) = self.tls_versions();
+        let client = self.client_side();
+        let peer = self.peer_side();
+        if Feature::Tls.absence().is_none() {
+            self.demand_pairs(listen, &client, &peer);
+        }
+        let years = u32::try_from(self.raw.self_signed_cert_validity).unwrap_or(u32::MAX).max(1);
+        Tls {
+            client,
+            peer,
+            cipher_suites: self.cipher_suites(min_version),
+            min_version,
+            max_version,
+            self_signed_years: years,
+        }
+    }
+
+    fn tls_versions(&mut self) -> (TlsVersion, Option<TlsVersion>) {
+        let raw = self.raw;
+        let min = self.tls_version("tls-min-version", &raw.tls_min_version).unwrap_or(TlsVersion::V1_2);
+        let max = self.tls_version("tls-max-version", &raw.tls_max_version);
+        if max.is_some_and(|max| min > max) {
+            let (low, high) = (&raw.tls_min_version, &raw.tls_max_version);
+            self.refuse("tls-min-version", format!("min version ({low}) is greater than max version ({high})"));
+        }
+        (min, max)
+    }
+
+    fn tls_version(&mut self, option: &str, text: &str) -> Option<TlsVersion> {
+        match text {
+            "" => None,
+            "TLS1.2" => Some(TlsVersion::V1_2),
+            "TLS1.3" => Some(TlsVersion::V1_3),
+            other => {
+                let quoted = go::quote(other);
+                self.refuse(option, format!("unexpected TLS version {quoted} (must be one of: TLS1.2, TLS1.3)"));
+                None
+            }
+        }
+    }
+
+    fn cipher_suites(&mut self, min: TlsVersion) -> Vec<String> {
+        let suites = &self.raw.cipher_suites;
+        if !suites.is_empty() && min == TlsVersion::V1_3 {
+            self.refuse("cipher-suites", "cipher suites cannot be configured when only TLS1.3 is enabled");
+        }
+        if let Some(odd) = suites.iter().find(|suite| !CIPHER_SUITES.contains(&suite.as_str())) {
+            self.refuse("cipher-suites", format!("unexpected TLS cipher suite {}", go::quote(odd)));
+        }
+        suites.clone()
+    }
+
+    fn client_side(&mut self) -> TlsSide {
+        let raw = self.raw;
+        TlsSide {
+            server: self.pair(["cert-file", "key-file"], &raw.cert_file, &raw.key_file, server_pair),
+            client: self.pair(
+                ["client-cert-file", "client-key-file"],
+                &raw.client_cert_file,
+                &raw.client_key_file,
+                client_pair,
+            ),
+            client_cert_auth: raw.client_cert_auth,
+            trusted_ca: path(&raw.trusted_ca_file),
+            auto: raw.auto_tls,
+            crl: path(&raw.client_crl_file),
+            allowed_cns: Vec::new(),
+            allowed_hostnames: filled(&raw.client_cert_allowed_hostname),
+            skip_client_san: false,
+        }
+    }
+
+    fn peer_side(&mut self) -> TlsSide {
+        let raw = self.raw;
+        let (cns, names) = (filled(&raw.peer_cert_allowed_cn), filled(&raw.peer_cert_allowed_hostname));
+        if !cns.is_empty() && !names.is_empty() {
+            let list = |words: &[String]| words.iter().map(|word| go::quote(word)).collect::<Vec<_>>().join(" ");
+            let both = format!("(cns=[{}], hostnames=[{}])", list(&cns), list(&names));
+            self.refuse(
+                "peer-cert-allowed-cn",
+                format!("AllowedCNs and AllowedHostnames are mutually exclusive {both}"),
+            );
+        }
+        TlsSide {
+            server: self.pair(
+                ["peer-cert-file", "peer-key-file"],
+                &raw.peer_cert_file,
+                &raw.peer_key_file,
+                server_pair,
+            ),
+            client: self.pair(
+                ["peer-client-cert-file", "peer-client-key-file"],
+                &raw.peer_client_cert_file,
+                &raw.peer_client_key_file,
+                client_pair,
+            ),
+            client_cert_auth: raw.peer_client_cert_auth,
+            trusted_ca: path(&raw.peer_trusted_ca_file),
+            auto: raw.peer_auto_tls,
+            crl: path(&raw.peer_crl_file),
+            allowed_cns: cns,
+            allowed_hostnames: names,
+            skip_client_san: raw.peer_skip_client_san_verification,
+        }
+    }
+
+    /// Certificate and key, both or neither. `text` gives etcd's words for one of them alone.
+    fn pair(&mut self, options: [&str; 2], cert: &str, key: &str, text: fn(&str, &str) -> String) -> Option<KeyPair> {
+        match (path(cert), path(key)) {
+            (Some(cert), Some(key)) => Some(KeyPair { cert, key }),
+            (None, None) => None,
+            (given, _) if Feature::Tls.absence().is_none() => {
+                let [cert_option, key_option] = options;
+                self.refuse(if given.is_some() { cert_option } else { key_option }, text(key, cert));
+                None
+            }
+            _ => None,
+        }
+    }
+
+    /// Encrypted listeners have something to show.
+    fn demand_pairs(&mut self, listen: &Listen, client: &TlsSide, peer: &TlsSide) {
+        let encrypted = |urls: &[ListenUrl]| urls.iter().map(|url| url.url.clone()).find(|url| url.scheme().is_tls());
+        let shown = |side: &TlsSide| side.server.is_some() || side.auto;
+        if let Some(url) =
+            encrypted(&listen.client).or_else(|| encrypted(&listen.client_http)).filter(|_| !shown(client))
+        {
+            let what = format!(
+                "TLS key/cert (--cert-file, --key-file) must be provided for client url {url} with HTTPS scheme"
+            );
+            self.refuse("listen-client-urls", what);
+        }
+        if encrypted(&listen.peer).is_some() && !shown(peer) {
+            let what =
+                "TLS key/cert (--peer-cert-file, --peer-key-file) must be provided for peer urls with HTTPS scheme";
+            self.refuse("listen-peer-urls", what);
+        }
+        if encrypted(&listen.metrics).is_some() && !shown(client) {
+            let what = "client TLS key/cert (--cert-file, --key-file) must be provided for metrics secure url";
+            self.refuse("listen-metrics-urls", what);
+        }
+    }
+
+    fn legacy(&mut self) -> Legacy {
+        let raw = self.raw;
+        let proxy = match raw.proxy.as_str() {
+            "on" => Some(ProxyMode::On),
+            "readonly" => Some(ProxyMode::ReadOnly),
+            _ => None,
+        };
+        Legacy {
+            enable_v2: raw.enable_v2,
+            proxy,
+            proxy_failure_wait: Duration::from_millis(raw.proxy_failure_wait),
+            proxy_refresh_interval: Duration::from_millis(raw.proxy_refresh_interval),
+            proxy_dial_timeout: Duration::from_millis(raw.proxy_dial_timeout),
+            proxy_write_timeout: Duration::from_millis(raw.proxy_write_timeout),
+            proxy_read_timeout: Duration::from_millis(raw.proxy_read_timeout),
+        }
+    }
+}
+
+impl InitialCluster {
+    /// Reads `name=url,name=url,…`; a name may be repeated for several URLs.
+    ///
+    /// # Errors
+    /// etcd's text for the first bad URL.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut texts: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
+            let (name, url) = item.split_once('=').unwrap_or((item, ""));
+            texts.entry(name.trim()).or_default().push(url);
+        }
+        let members = texts.into_iter().map(|(name, urls)| Ok((name.to_owned(), Url::sorted(urls)?)));
+        members.collect::<Result<_, String>>().map(Self)
+    }
+
+    /// A URL that two members claim, or one member twice over.
+    fn repeated(&self) -> Option<&Url> {
+        let mut all: Vec<&Url> = self.0.values().flatten().collect();
+        all.sort();
+        all.windows(2).find(|pair| pair.first() == pair.last()).and_then(|pair| pair.first().copied())
+    }
+}
+
+impl std::fmt::Display for InitialCluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let words = self.0.iter().flat_map(|(name, urls)| urls.iter().map(move |url| format!("{name}={url}")));
+        f.write_str(&words.collect::<Vec<_>>().join(","))
+    }
+}
+
+/// Looks a host name up. `None`: unknown here, take it for right.
+pub type Lookup<'l> = &'l dyn Fn(&str) -> Option<Vec<std::net::IpAddr>>;
+
+/// The founding member's own entry in `initial-cluster` against its advertised peer URLs, as etcd compares them before
+/// the first start. Hosts are compared as addresses when `lookup` knows them.
+///
+/// # Errors
+/// The option at fault and etcd's text.
+pub fn check_own_entry(config: &Config, lookup: Lookup<'_>) -> Result<(), (&'static str, String)> {
+    let BootstrapMethod::Static(cluster) = &config.bootstrap.method else { return Ok(()) };
+    let name = &config.member.name;
+    let Some(urls) = cluster.0.get(name) else {
+        let quoted = go::quote(name);
+        return Err((
+            "initial-cluster",
+            format!("couldn't find local name {quoted} in the initial cluster configuration"),
+        ));
+    };
+    if cluster.repeated().is_some() {
+        return Err(("initial-cluster", format!("initial cluster {cluster} has duplicate url")));
+    }
+    if config.bootstrap.state == ClusterState::Existing || same_hosts(urls, &config.advertise.peer, lookup) {
+        return Ok(());
+    }
+    Err(mismatch(name, urls, &config.advertise.peer))
+}
+
+/// Whether both lists name the same places. A host nobody can look up counts as right.
+fn same_hosts(left: &[Url], right: &[Url], lookup: Lookup<'_>) -> bool {
+    let places = |urls: &[Url]| -> Option<Vec<String>> {
+        let place = |url: &Url| match url.ip() {
+            Some(ip) => Some(format!("{ip}:{}", url.port())),
+            None if url.scheme().is_unix() => Some(url.to_string()),
+            None => lookup(url.host())?.into_iter().min().map(|ip| format!("{ip}:{}", url.port())),
+        };
+        let mut places = urls.iter().map(place).collect::<Option<Vec<_>>>()?;
+        places.sort();
+        Some(places)
+    };
+    if left == right {
+        return true;
+    }
+    match (places(left), places(right)) {
+        (Some(left), Some(right)) => left == right,
+        _ => left.len() == right.len(),
+    }
+}
+
+fn mismatch(name: &str, urls: &[Url], advertised: &[Url]) -> (&'static str, String) {
+    let join =
+        |urls: &[&Url], prefix: &str| urls.iter().map(|url| format!("{prefix}{url}")).collect::<Vec<_>>().join(",");
+    let all = |urls: &[Url]| urls.iter().map(|url| go::quote(url.as_str())).collect::<Vec<_>>().join(" ");
+    let only_in =
+        |left: &[Url], right: &[Url]| left.iter().filter(|url| !right.contains(url)).cloned().collect::<Vec<_>>();
+    let missing = only_in(urls, advertised);
+    if missing.is_empty() {
+        let extra = only_in(advertised, urls);
+        let has = join(&extra.iter().collect::<Vec<_>>(), "");
+        let cluster = join(&advertised.iter().collect::<Vec<_>>(), &format!("{name}="));
+        let what = format!("--initial-advertise-peer-urls has {has} but missing from --initial-cluster={cluster}");
+        return ("initial-advertise-peer-urls", what);
+    }
+    let differing = advertised.iter().zip(urls).find(|(own, wanted)| own != wanted);
+    let why = match differing.filter(|_| advertised.len() == urls.len()) {
+        Some((own, wanted)) => format!("resolved urls: {} != {}", go::quote(own.as_str()), go::quote(wanted.as_str())),
+        None => format!("len([{}]) != len([{}])", all(advertised), all(urls)),
+    };
+    let has = join(&missing.iter().collect::<Vec<_>>(), &format!("{name}="));
+    let given = join(&advertised.iter().collect::<Vec<_>>(), "");
+    let what = format!("--initial-cluster has {has} but missing from --initial-advertise-peer-urls={given} ({why})");
+    ("initial-cluster", what)
+}
+
+fn server_pair(key: &str, cert: &str) -> String {
+    format!("KeyFile and CertFile must both be present[key: {key}, cert: {cert}]")
+}
+
+fn client_pair(key: &str, cert: &str) -> String {
+    format!("ClientKeyFile and ClientCertFile must both be present or both absent: key: {key}, cert: {cert}]")
+}
+
+fn path(text: &str) -> Option<PathBuf> {
+    (!text.is_empty()).then(|| PathBuf::from(text))
+}
+
+fn count(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+fn some_unless_zero(number: u64) -> Option<usize> {
+    (number > 0).then(|| count(number))
+}
+
+fn filled(words: &[String]) -> Vec<String> {
+    words.iter().filter(|word| !word.is_empty()).cloned().collect()
+}
+
+fn allowed(words: &[String]) -> Allowed {
+    let words = filled(words);
+    if words.is_empty() || words.iter().any(|word| word == "*") { Allowed::Any } else { Allowed::Only(words) }
+}

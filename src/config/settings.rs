@@ -1,0 +1,92 @@
+//! The effective value of every current option, with its origin: what `config show` prints and a reload compares.
+
+use super::{
+    BootstrapMethod, Compat, Config, Origin, Value,
+    layers::Layers,
+    table::{Kind, OPTIONS, OptionSpec, Reload},
+};
+
+/// One option's effective value.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Setting {
+    /// The option.
+    pub spec: &'static OptionSpec,
+    /// Its value.
+    pub value: Value,
+    /// Where it was written.
+    pub origin: Origin,
+    /// Whether some layer sets it, be it to its default.
+    pub is_set: bool,
+}
+
+/// All current options, in the order of the table.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Settings {
+    /// One per current option.
+    pub all: Vec<Setting>,
+    /// The version whose defaults hold.
+    pub compat: Compat,
+}
+
+impl Settings {
+    /// Takes the effective values from the layers, and what `config` made of those that were left open.
+    pub(super) fn of(layers: &Layers, config: &Config) -> Self {
+        let current = OPTIONS.iter().filter(|spec| spec.is_current());
+        let setting = |spec: &'static OptionSpec| match spec.kind {
+            Kind::Gates => gates(spec, layers),
+            _ => Setting {
+                spec,
+                value: derived(spec, config)
+                    .filter(|_| !layers.is_set(spec.name))
+                    .unwrap_or_else(|| layers.value(spec)),
+                origin: layers.origin(spec.name),
+                is_set: layers.is_set(spec.name),
+            },
+        };
+        Self { all: current.map(setting).collect(), compat: layers.compat }
+    }
+
+    /// One option's setting.
+    pub fn get(&self, name: &str) -> Option<&Setting> {
+        self.all.iter().find(|setting| setting.spec.name == name)
+    }
+
+    /// What changes when `new` takes the place of these settings.
+    pub fn changes(&self, new: &Self) -> Changes {
+        let differs = |(old, new): &(&Setting, &Setting)| old.value != new.value;
+        let changed = self.all.iter().zip(&new.all).filter(differs).map(|(old, _)| old.spec);
+        let (live, restart) = changed.partition(|spec| spec.reload == Reload::Live);
+        Changes { live, restart }
+    }
+}
+
+/// Options that two configurations differ in.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Changes {
+    /// Those a running daemon can take.
+    pub live: Vec<&'static OptionSpec>,
+    /// Those that need a restart.
+    pub restart: Vec<&'static OptionSpec>,
+}
+
+/// The value that follows from other options when none is given.
+fn derived(spec: &OptionSpec, config: &Config) -> Option<Value> {
+    match (spec.name, &config.bootstrap.method) {
+        ("data-dir", _) => Some(Value::Text(config.member.data_dir.to_string_lossy().into_owned())),
+        ("initial-cluster", BootstrapMethod::Static(cluster)) => Some(Value::Text(cluster.to_string())),
+        ("initial-cluster", _) => Some(Value::Text(String::new())),
+        _ => None,
+    }
+}
+
+/// Gates under all their names, as one value.
+fn gates(spec: &'static OptionSpec, layers: &Layers) -> Setting {
+    let words = layers.chosen_gates().into_iter().map(|(gate, on)| format!("{gate}={on}")).collect();
+    let old = layers.old_gates();
+    let origin = match layers.origin(spec.name) {
+        Origin::Default => old.first().map_or(Origin::Default, |(.., origin)| origin.clone()),
+        origin => origin,
+    };
+    let is_set = layers.is_set(spec.name) || !old.is_empty();
+    Setting { spec, value: Value::List(words), origin, is_set }
+}

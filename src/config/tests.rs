@@ -1,0 +1,567 @@
+//! Rules about the layers as a whole: which one wins, who is told what, and that nothing is lost between forms.
+
+use std::{ffi::OsString, fs, path::PathBuf, time::Duration};
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::{
+    show::{Format, Shown},
+    table::{Kind, OPTIONS, OptionSpec, YamlKey},
+    *,
+};
+
+/// A process in the making: arguments, variables and files.
+#[derive(Default)]
+struct Start {
+    sources: Sources,
+    files: Option<TempDir>,
+}
+
+impl Start {
+    fn flags(mut self, words: &[&str]) -> Self {
+        self.sources.args.extend(words.iter().map(OsString::from));
+        self
+    }
+
+    fn env(mut self, name: &str, value: &str) -> Self {
+        self.sources.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// Writes a file and names it by a flag.
+    fn file(mut self, flag: &str, name: &str, text: &str) -> Self {
+        let place = self.files.get_or_insert_with(|| tempfile::tempdir().expect("a directory"));
+        let path = place.path().join(name);
+        fs::write(&path, text).expect("written");
+        self.sources.args.push(format!("--{flag}={}", path.display()).into());
+        self
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.files.as_ref().expect("files").path().join(name)
+    }
+
+    fn load(&self) -> Result<Loaded, ConfigErrors> {
+        load(&self.sources)
+    }
+
+    fn config(&self) -> Config {
+        self.load().unwrap_or_else(|errors| panic!("{errors}")).config
+    }
+
+    fn mistakes(&self) -> Vec<String> {
+        let errors = self.load().expect_err("mistakes");
+        errors.problems().iter().map(|problem| problem.what.clone()).collect()
+    }
+
+    fn notices(&self) -> Vec<String> {
+        let loaded = self.load().unwrap_or_else(|errors| panic!("{errors}"));
+        loaded.notices.iter().map(Notice::to_string).collect()
+    }
+}
+
+fn flags(words: &[&str]) -> Start {
+    Start::default().flags(words)
+}
+
+#[test]
+fn raw_configuration_and_table_have_the_same_keys() {
+    let layers = Layers::merge(&Gathered::default());
+    let raw: Result<RawConfig, _> = layers.figment.extract();
+    assert!(raw.is_ok(), "{:?}", raw.err().map(|error| error.to_string()));
+}
+
+#[test]
+fn stronger_layers_win_and_each_value_tells_where_it_stands() {
+    let start = Start::default()
+        .file("config", "q.toml", "name = \"toml\"\nmax-wals = 1\nmax-txn-ops = 1\nsnapshot-count = 1\n")
+        .file("env-file", "a.env", "ETCD_NAME=first\nETCD_MAX_WALS=2\nETCD_MAX_TXN_OPS=2\n")
+        .file("env-file", "b.env", "ETCD_NAME=file\n")
+        .env("ETCD_MAX_TXN_OPS", "3")
+        .env("ETCD_NAME", "env")
+        .flags(&["--name=flag", "--name=last"]);
+    let loaded = start.load().expect("valid");
+    let shown = |name: &str| {
+        let setting = loaded.settings.get(name).expect("an option");
+        (setting.value.to_text(), setting.origin.clone())
+    };
+    assert_eq!(shown("name"), ("last".to_owned(), Origin::Flag("--name".to_owned())));
+    assert_eq!(shown("max-txn-ops"), ("3".to_owned(), Origin::Variable("ETCD_MAX_TXN_OPS".to_owned())));
+    assert_eq!(shown("max-wals"), ("2".to_owned(), Origin::File(start.path("a.env"), 2)));
+    assert_eq!(shown("snapshot-count"), ("1".to_owned(), Origin::File(start.path("q.toml"), 4)));
+    assert_eq!(shown("election-timeout"), ("1000".to_owned(), Origin::Default));
+    assert_eq!(loaded.files, [start.path("a.env"), start.path("b.env"), start.path("q.toml")]);
+}
+
+#[test]
+fn etcds_file_stands_alone_and_names_what_it_hides() {
+    let start = Start::default()
+        .file("config-file", "etcd.yml", "name: yaml\nmax-txn-ops: 7\n")
+        .file("env-file", "a.env", "ETCD_MAX_WALS=2\n")
+        .env("ETCD_NAME", "env")
+        .env("ETCD_MAX_TXN_OPS", "not even a number")
+        .flags(&["--name=flag", "--debug"]);
+    let config = start.config();
+    assert_eq!((config.member.name.as_str(), config.limits.txn_ops_max), ("yaml", 7));
+    assert_eq!(config.storage.wals_max, Some(5));
+    let ignored = format!(
+        "ignored because --config-file stands alone (path={}, ignored=--debug --env-file --name ETCD_MAX_TXN_OPS \
+         ETCD_MAX_WALS ETCD_NAME)",
+        start.path("etcd.yml").display()
+    );
+    assert_eq!(start.notices().iter().filter(|notice| **notice == ignored).count(), 1, "{:?}", start.notices());
+}
+
+#[test]
+fn a_bad_flag_is_a_mistake_even_beside_etcds_file() {
+    let start = Start::default().file("config-file", "etcd.yml", "name: a\n").flags(&["--max-wals=x"]);
+    assert_eq!(start.mistakes(), ["invalid value \"x\" for flag -max-wals: parse error"]);
+    assert_eq!(start.load().expect_err("a mistake").exit_code(), 2);
+}
+
+#[test]
+fn etcds_file_is_found_through_variables_too() {
+    let place = tempfile::tempdir().expect("a directory");
+    let path = place.path().join("etcd.yml");
+    fs::write(&path, "name: yaml\n").expect("written");
+    let text = format!("ETCD_CONFIG_FILE={}\n", path.display());
+    assert_eq!(Start::default().file("env-file", "a.env", &text).config().member.name, "yaml");
+    assert_eq!(Start::default().env("ETCD_CONFIG_FILE", &path.to_string_lossy()).config().member.name, "yaml");
+}
+
+#[test]
+fn empty_variables_are_not_set() {
+    let start = Start::default().env("ETCD_DISCOVERY", "").env("ETCD_AUTH_TOKEN", "").env("ETCD_UNKNOWN", "");
+    assert_eq!(start.config().auth.token, TokenProvider::Simple);
+    assert!(!start.notices().iter().any(|notice| notice.contains("unrecognized")));
+}
+
+#[test]
+fn empty_flags_are_set_but_empty_url_lists_say_nothing() {
+    assert_eq!(flags(&["--auth-token="]).config().auth.token, TokenProvider::None);
+    let config = flags(&["--listen-client-urls=", "--advertise-client-urls="]).config();
+    assert_eq!(config.listen.client.iter().map(ToString::to_string).collect::<Vec<_>>(), ["http://localhost:2379"]);
+}
+
+#[test]
+fn what_variables_do_is_told_in_etcds_words() {
+    let start = Start::default()
+        .env("ETCD_NAME", "a")
+        .env("ETCD_SNAPSHOT_COUNTER", "5")
+        .env("ETCD_VERSION", "false")
+        .env("ETCD_DISCOVERY_PASSWORD", "")
+        .env("ETCD_MAX_WALS", "3")
+        .env("ETCD_MAX_TXN_OPS", "10")
+        .flags(&["--max-wals=4", "--max-txn-ops=0xa"]);
+    let expected = [
+        "recognized environment variable ETCD_MAX_WALS, but unused: shadowed by corresponding flag (origin=ETCD_MAX_WALS)",
+        "recognized and used environment variable (variable-name=ETCD_NAME, variable-value=a)",
+        "unrecognized environment variable (environment-variable=ETCD_SNAPSHOT_COUNTER=5, did-you-mean=ETCD_SNAPSHOT_COUNT)",
+        "cannot set special environment variable (key=ETCD_VERSION, value=false)",
+    ];
+    let notices = start.notices();
+    for text in expected {
+        assert!(notices.iter().any(|notice| notice == text), "{text} in {notices:#?}");
+    }
+    assert!(!notices.iter().any(|notice| notice.contains("MAX_TXN_OPS, but unused")), "equal values are silent");
+}
+
+#[test]
+fn secrets_are_not_repeated() {
+    let start = Start::default().env("ETCD_DISCOVERY_PASSWORD", "hunter2");
+    let errors = start.load().expect_err("refused");
+    assert!(!format!("{errors} {errors:?}").contains("hunter2"));
+}
+
+#[test]
+fn old_names_lead_to_their_successors_with_etcds_warning() {
+    let start = flags(&[
+        "--experimental-watch-progress-notify-interval=5s",
+        "--experimental-enable-lease-checkpoint",
+        "--debug",
+        "--compat-version=3.6",
+    ]);
+    let config = start.config();
+    assert_eq!(config.watch.progress_interval, Duration::from_secs(5));
+    assert!(config.gates.lease_checkpoint);
+    assert_eq!(config.log.level, LogLevel::Debug);
+    let told = "--experimental-enable-lease-checkpoint is deprecated in v3.6 and will be decommissioned in v3.7. Use \
+                '--feature-gates=LeaseCheckpoint=true' instead. (origin=--experimental-enable-lease-checkpoint)";
+    assert!(start.notices().iter().any(|notice| notice == told), "{:#?}", start.notices());
+    let silent = flags(&["--experimental-enable-lease-checkpoint", "--compat-version=3.5"]);
+    assert!(!silent.notices().iter().any(|notice| notice.contains("is deprecated")));
+}
+
+#[test]
+fn an_old_and_a_new_name_together_are_a_mistake() {
+    let cases: [(&[&str], &str); 4] = [
+        (
+            &["--experimental-corrupt-check-time=1s", "--corrupt-check-time=1s"],
+            "cannot set --experimental-corrupt-check-time and --corrupt-check-time at the same time, please use \
+             --corrupt-check-time only",
+        ),
+        (
+            &["--experimental-warning-unary-request-duration=1s", "--warning-unary-request-duration=1s"],
+            "both --experimental-warning-unary-request-duration and --warning-unary-request-duration flags are set. Use \
+             only --warning-unary-request-duration",
+        ),
+        (
+            &["--experimental-enable-lease-checkpoint", "--feature-gates=LeaseCheckpoint=false"],
+            "cannot specify both flags: --experimental-enable-lease-checkpoint=true and \
+             --feature-gates=LeaseCheckpoint=false at the same time, please just use \
+             --feature-gates=LeaseCheckpoint=false",
+        ),
+        (
+            &["--log-output=stdout", "--log-outputs=stderr"],
+            "both '--log-output' and '--log-outputs' are set; only set '--log-outputs'",
+        ),
+    ];
+    for (words, text) in cases {
+        assert_eq!(flags(words).mistakes(), [text]);
+    }
+}
+
+#[test]
+fn the_imitated_version_decides_defaults_and_texts() {
+    assert_eq!(flags(&[]).config().storage.snapshot_entries, 10_000);
+    assert_eq!(flags(&["--compat-version=3.5"]).config().storage.snapshot_entries, 100_000);
+    let empty_host = |compat: &str| flags(&["--advertise-client-urls=http://:1", compat]).mistakes().remove(0);
+    assert_eq!(
+        empty_host("--compat-version=3.5"),
+        "--advertise-client-urls \"http://:1\" must be \"host:port\" (unexpected empty host (http://:1))"
+    );
+    assert!(empty_host("--compat-version=3.7").contains("\"unixs:/path/to/socket\""));
+}
+
+#[test]
+fn what_would_weaken_security_or_change_the_role_is_refused() {
+    for words in [
+        &["--client-cert-auth"][..],
+        &["--cert-file=/x"],
+        &["--auto-tls"],
+        &["--ca-file=/x"],
+        &["--listen-peer-urls=https://127.0.0.1:1"],
+        &["--initial-cluster=default=https://127.0.0.1:1"],
+        &["--auth-token=jwt,sign-method=RS256"],
+        &["--proxy=on"],
+        &["--discovery=http://x/y"],
+        &["--discovery-srv=example.com"],
+        &["--discovery-token=a", "--discovery-endpoints=b"],
+        &["--force-new-cluster"],
+        &["--initial-cluster-state=existing"],
+    ] {
+        let errors = flags(words).load().expect_err("refused");
+        assert_eq!(errors.exit_code(), 1, "{words:?}");
+        assert!(errors.to_string().contains("does not have"), "{words:?}: {errors}");
+    }
+}
+
+#[test]
+fn what_asks_for_nothing_or_only_lacks_comfort_starts() {
+    let harmless = ["--proxy=off", "--enable-v2=false", "--discovery=", "--client-cert-auth=false", "--cert-file="];
+    assert!(!flags(&harmless).notices().iter().any(|notice| notice.contains("has no effect")));
+    let wanting = ["--enable-v2", "--backend-batch-limit=5", "--feature-gates=InitialCorruptCheck=true"];
+    let notices = flags(&wanting).notices();
+    assert_eq!(notices.iter().filter(|notice| notice.contains("has no effect")).count(), 3, "{notices:#?}");
+}
+
+#[test]
+fn no_option_is_ignored_silently() {
+    let silent = |spec: &&OptionSpec| {
+        let value = match spec.kind {
+            Kind::Switch => {
+                if spec.default == "true" {
+                    "false"
+                } else {
+                    "true"
+                }
+            }
+            Kind::Select(words) => words.iter().find(|word| **word != spec.default).copied().unwrap_or_default(),
+            _ => spec.example,
+        };
+        let start = flags(&[&format!("--{}={value}", spec.name)]);
+        let needed = start.load().map(|loaded| {
+            loaded
+                .notices
+                .iter()
+                .any(|notice| notice.message.contains("no effect") || notice.message.contains("no longer supported"))
+        });
+        // Whatever is refused or warned about is not silent; what works needs no word.
+        spec.support != feature::Support::Works && spec.example != spec.default && matches!(needed, Ok(false))
+    };
+    let names: Vec<_> = OPTIONS.iter().filter(|spec| spec.is_current()).filter(silent).map(|spec| spec.name).collect();
+    assert_eq!(names, Vec::<&str>::new());
+}
+
+#[test]
+fn every_mistake_is_told_at_once() {
+    let words = ["--foo=1", "--heartbeat-interval=0", "--max-wals=x", "--log-level=loud", "--auto-compaction-mode=x"];
+    let expected = [
+        "flag provided but not defined: -foo",
+        "invalid value \"x\" for flag -max-wals: parse error",
+        "unrecognized level: \"loud\"",
+        "--heartbeat-interval must be >0 (set to 0ms)",
+        "unknown auto-compaction-mode \"x\"",
+    ];
+    assert_eq!(flags(&words).mistakes(), expected);
+}
+
+#[test]
+fn relations_between_options_are_told_in_etcds_words() {
+    let cases: [(&[&str], &str); 17] = [
+        (&["--election-timeout=0"], "--election-timeout must be >0 (set to 0ms)"),
+        (
+            &["--election-timeout=499"],
+            "--election-timeout[499ms] should be at least as 5 times as --heartbeat-interval[100ms]",
+        ),
+        (&["--election-timeout=50001"], "--election-timeout[50001ms] is too long, and should be set less than 50000ms"),
+        (
+            &["--listen-client-urls=http://127.0.0.1:1"],
+            "--advertise-client-urls is required when --listen-client-urls is set explicitly",
+        ),
+        (&["--listen-metrics-urls=http://foo:1"], "expected IP in URL for binding (http://foo:1)"),
+        (&["--auto-compaction-mode="], "undefined auto-compaction-mode"),
+        (
+            &["--auto-compaction-retention=5x"],
+            "error parsing CompactionRetention: time: unknown unit \"x\" in duration \"5x\"",
+        ),
+        (&["--compact-hash-check-time=-1s"], "--compact-hash-check-time must be >0 (set to -1s)"),
+        (
+            &["--feature-gates=LeaseCheckpointPersist=true"],
+            "enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint",
+        ),
+        (&["--logger=capnslog"], "--logger=capnslog is removed in v3.5"),
+        (&["--log-outputs=default,stderr"], "multi logoutput for \"default\" is not supported yet"),
+        (&["--log-format=xml"], "unknown log format: xml, supported values json, console"),
+        (
+            &["--enable-log-rotation"],
+            "--log-outputs requires a single file path when --log-rotate-config-json is defined",
+        ),
+        (&["--auth-token=paseto"], "auth: invalid auth options"),
+        (
+            &["--initial-cluster=default=x"],
+            "error setting up initial cluster: URL scheme must be http, https, unix, or unixs: x",
+        ),
+        (
+            &["--name=a", "--initial-cluster=b=http://127.0.0.1:1"],
+            "couldn't find local name \"a\" in the initial cluster configuration",
+        ),
+        (
+            &["--initial-cluster=default=http://127.0.0.1:1"],
+            "--initial-cluster has default=http://127.0.0.1:1 but missing from \
+             --initial-advertise-peer-urls=http://localhost:2380 (resolved urls: \"http://localhost:2380\" != \
+             \"http://127.0.0.1:1\")",
+        ),
+    ];
+    for (words, text) in cases {
+        assert_eq!(flags(words).mistakes(), [text], "{words:?}");
+    }
+}
+
+#[test]
+fn an_initialised_member_needs_no_entry_of_its_own() {
+    let place = tempfile::tempdir().expect("a directory");
+    let dir = format!("--data-dir={}", place.path().display());
+    let words = ["--name=a", "--initial-cluster=b=http://127.0.0.1:1", &dir];
+    assert!(flags(&words).load().is_err());
+    let wal = place.path().join("member/wal");
+    fs::create_dir_all(&wal).expect("made");
+    fs::write(wal.join("0000000000000000-0000000000000000.wal"), "").expect("written");
+    assert!(flags(&words).config().member.is_initialized());
+    let words = ["--discovery=http://x/y", "--initial-cluster-state=existing", &dir];
+    let ignored: Vec<_> = flags(&words).notices().into_iter().filter(|n| n.contains("has data already")).collect();
+    assert_eq!(ignored.len(), 2, "{ignored:?}");
+}
+
+#[test]
+fn a_name_alone_founds_a_cluster_of_one() {
+    let config = flags(&["--name=a", "--initial-advertise-peer-urls=http://127.0.0.1:1"]).config();
+    let BootstrapMethod::Static(cluster) = config.bootstrap.method else { panic!("static") };
+    assert_eq!(cluster.to_string(), "a=http://127.0.0.1:1");
+    assert_eq!(config.member.data_dir, PathBuf::from("a.etcd"));
+}
+
+#[test]
+fn gomaxprocs_asks_for_threads() {
+    assert_eq!(Start::default().env("GOMAXPROCS", "3").config().threads.map(Into::into), Some(3_usize));
+    assert_eq!(Start::default().env("GOMAXPROCS", "many").config().threads, None);
+}
+
+#[test]
+fn commands_are_told_apart() {
+    let command = |words: &[&str]| command(&flags(words).sources);
+    assert_eq!(command(&[]), Ok(Command::Serve));
+    assert_eq!(command(&["--name=a"]), Ok(Command::Serve));
+    assert_eq!(command(&["--version"]), Ok(Command::Version(Compat::V3_7)));
+    assert_eq!(command(&["--version=false"]), Ok(Command::Serve));
+    assert_eq!(command(&["--compat-version=3.5", "--version"]), Ok(Command::Version(Compat::V3_5)));
+    assert_eq!(command(&["-h"]), Ok(Command::Help));
+    assert_eq!(command(&["gateway", "start"]), Ok(Command::Gateway(vec!["start".into()])));
+    assert_eq!(command(&["config", "check"]), Ok(Command::Config(vec!["check".into()])));
+    assert_eq!(command(&["--foo", "--version"]).expect_err("a mistake").exit_code(), 2);
+    assert_eq!(command(&["start"]).expect_err("a mistake").exit_code(), 1);
+}
+
+#[test]
+fn changes_are_sorted_by_what_a_running_daemon_can_take() {
+    let old = flags(&[]).load().expect("valid").settings;
+    let new = flags(&["--log-level=debug", "--max-wals=3"]).load().expect("valid").settings;
+    let changes = old.changes(&new);
+    assert_eq!(changes.live.iter().map(|spec| spec.name).collect::<Vec<_>>(), ["log-level"]);
+    assert_eq!(changes.restart.iter().map(|spec| spec.name).collect::<Vec<_>>(), ["max-wals"]);
+    assert_eq!(old.changes(&old), Changes::default());
+}
+
+/// Reads back what `show` wrote.
+fn reload(format: Format, text: &str) -> Result<Loaded, ConfigErrors> {
+    let file = |flag: &str| Start::default().file(flag, "shown", text).load();
+    match format {
+        Format::Toml => file("config"),
+        Format::Env => file("env-file"),
+        Format::Yaml | Format::Json => file("config-file"),
+        Format::Flags => {
+            let words: Vec<String> = text.lines().filter(|line| !line.starts_with("# ")).map(unquote).collect();
+            flags(&words.iter().map(String::as_str).collect::<Vec<_>>()).load()
+        }
+    }
+}
+
+/// A line of one shell word.
+fn unquote(line: &str) -> String {
+    line.replace("'\\''", "\u{1}").replace('\'', "").replace('\u{1}', "'")
+}
+
+/// Whether every form leads to the same configuration.
+fn survives_every_form(start: &Start, shown: Shown) {
+    let loaded = start.load().unwrap_or_else(|errors| panic!("{errors}"));
+    for (name, format) in Format::ALL {
+        // With origins JSON is a list, which only tells.
+        let shown = Shown { origin: shown.origin && format != Format::Json, ..shown };
+        let text = match show::render(&loaded.settings, format, shown) {
+            Ok(text) => text,
+            Err(lost) => {
+                assert!(format == Format::Env && !lost.is_empty());
+                continue;
+            }
+        };
+        let again = reload(format, &text).unwrap_or_else(|errors| panic!("{name}: {errors}\n{text}"));
+        assert_eq!(again.config, loaded.config, "{name}:\n{text}");
+    }
+}
+
+#[test]
+fn what_is_shown_reads_back_alike_in_every_form() {
+    let start = flags(&[
+        "--name=a'b \"c\" #d",
+        "--data-dir=/tmp/x y/$z",
+        "--listen-client-urls=http://127.0.0.1:1,http://[::1]:2",
+        "--advertise-client-urls=http://127.0.0.1:1",
+        "--listen-metrics-urls=http://127.0.0.1:3",
+        "--initial-advertise-peer-urls=http://10.0.0.1:2380",
+        "--initial-cluster=a'b \"c\" #d=http://10.0.0.1:2380,b=http://10.0.0.2:2380",
+        "--quota-backend-bytes=-1",
+        "--grpc-keepalive-interval=1h30m",
+        "--auto-compaction-retention=5m",
+        "--experimental-enable-lease-checkpoint",
+        "--feature-gates=LeaseCheckpointPersist=true",
+        "--log-outputs=/tmp/l,stderr",
+        "--host-whitelist=a,b",
+        "--cors=http://x:1",
+        "--raft-read-timeout=7s",
+        "--socket-reuse-port",
+        "--compat-version=3.6",
+        "--debug",
+        "--auth-token-ttl=5",
+    ]);
+    survives_every_form(&start, Shown::default());
+    survives_every_form(&start, Shown { set_only: true, origin: true });
+    survives_every_form(&flags(&["--auth-token=", "--name="]), Shown::default());
+}
+
+#[test]
+fn yaml_alone_needs_no_advertised_address_but_what_it_becomes_does() {
+    let start = Start::default().file("config-file", "c.yml", "listen-client-urls: http://127.0.0.1:1\n");
+    survives_every_form(&start, Shown::default());
+    survives_every_form(&start, Shown { set_only: true, origin: false });
+}
+
+#[test]
+fn samples_name_every_option_and_are_valid_when_uncommented() {
+    for (form, flag) in [(Form::Toml, "config"), (Form::Variable, "env-file")] {
+        let sample = show::sample(form);
+        let settable = OPTIONS.iter().filter(|spec| spec.is_current() && spec.yaml != YamlKey::None);
+        for spec in settable.filter(|spec| !spec.default.is_empty()) {
+            let line = form.spell(spec, spec.default);
+            assert!(sample.contains(&format!("#{line}\n")), "{line}");
+            let start = Start::default().file(flag, "sample", &format!("{line}\n"));
+            let broken = start.load().err().map(|errors| errors.to_string()).unwrap_or_default();
+            assert!(!broken.contains("invalid value") && !broken.contains("wants"), "{broken}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn random_options_read_back_alike_in_every_form(
+        name in "[ -~äß]{1,12}",
+        token in "[ -~]{0,12}",
+        numbers in proptest::collection::vec(1_u32..5000, 5),
+        nanos in proptest::collection::vec(1_i64..i64::MAX / 4, 4),
+        switches in proptest::collection::vec(any::<bool>(), 5),
+    ) {
+        let name = name.replace([',', '='], "x").trim().to_owned();
+        let words = [
+            format!("--name={name}"),
+            format!("--initial-cluster-token={token}"),
+            format!("--heartbeat-interval={}", numbers[0]),
+            format!("--election-timeout={}", u64::from(numbers[0]) * 5),
+            format!("--max-txn-ops={}", numbers[1]),
+            format!("--quota-backend-bytes={}", i64::from(numbers[2]) - 2500),
+            format!("--compaction-batch-limit={}", numbers[3]),
+            format!("--grpc-keepalive-min-time={}ns", nanos[0]),
+            format!("--grpc-keepalive-timeout={}ns", nanos[1]),
+            format!("--watch-progress-notify-interval={}ns", nanos[2]),
+            format!("--raft-read-timeout={}ns", nanos[3]),
+            format!("--pre-vote={}", switches[0]),
+            format!("--unsafe-no-fsync={}", switches[1]),
+            format!("--enable-grpc-gateway={}", switches[2]),
+            format!("--strict-reconfig-check={}", switches[3]),
+            format!("--feature-gates=LeaseCheckpoint={},AllBeta={}", switches[4], switches[0]),
+        ];
+        let start = flags(&words.iter().map(String::as_str).collect::<Vec<_>>());
+        if let Ok(loaded) = start.load() {
+            for (form, format) in Format::ALL {
+                let Ok(text) = show::render(&loaded.settings, format, Shown { set_only: switches[0], origin: false }) else { continue };
+                let again = reload(format, &text);
+                prop_assert!(again.is_ok(), "{form}: {:?}\n{text}", again.err().map(|errors| errors.to_string()));
+                prop_assert_eq!(&again.expect("checked").config, &loaded.config, "{}:\n{}", form, text);
+            }
+        }
+    }
+
+    #[test]
+    fn any_arguments_and_variables_load_without_panic(
+        words in proptest::collection::vec("--(name|listen-peer-urls|initial-cluster|max-wals|cors|debug|feature-gates|auth-token)=[ -~]{0,12}", 0..4),
+        values in proptest::collection::vec("[ -~]{0,12}", 3),
+    ) {
+        let mut start = flags(&words.iter().map(String::as_str).collect::<Vec<_>>());
+        for (name, value) in ["ETCD_LISTEN_CLIENT_URLS", "ETCD_ELECTION_TIMEOUT", "ETCD_LOG_OUTPUTS"].iter().zip(&values) {
+            start = start.env(name, value);
+        }
+        if let Err(errors) = start.load() {
+            prop_assert!(errors.problems().iter().all(|problem| !problem.to_string().contains('\n')));
+        }
+    }
+
+    #[test]
+    fn any_files_load_without_panic(text in "([a-z]{1,8}|name|listen-client-urls|log-outputs|debug)( = |: |=)[ -~]{0,10}\n?[ -~\n]{0,30}") {
+        for flag in ["config", "env-file", "config-file"] {
+            if let Err(errors) = Start::default().file(flag, "f", &text).load() {
+                prop_assert!(errors.problems().iter().all(|problem| !problem.to_string().contains('\n')));
+            }
+        }
+    }
+}

@@ -1,0 +1,381 @@
+//! From a valid configuration to a serving member and back.
+
+use std::{net::ToSocketAddrs as _, process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Error, Result, anyhow};
+use tokio::{
+    runtime::{Builder, Runtime},
+    select,
+    signal::unix::{Signal, SignalKind, signal},
+    time::{interval, sleep},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    api::{self, Api, Serves},
+    config::{self, Config, ListenUrl},
+    metrics,
+    server::{self, DataDir, Handle, Server, ServerFailure},
+};
+
+use super::{
+    settings,
+    sockets::{self, Inherited, Socket},
+    systemd::{self, State},
+    tasks::Tasks,
+};
+
+/// How long open calls and background duties may take to end: callers expect an exit within 1.5 s of SIGTERM.
+const DRAIN: Duration = Duration::from_millis(700);
+/// How often the service manager hears how the member stands.
+const STATUS_INTERVAL: Duration = Duration::from_secs(5);
+/// By how much the start-up time-out is extended at a time, while recovering or waiting for a quorum.
+const EXTENSION: Duration = Duration::from_secs(30);
+/// How often a member that waits for its quorum says so.
+const REMINDER: Duration = Duration::from_secs(3);
+/// A thread at one piece of work for this long is stuck, whatever the watchdog's period is.
+const PROGRESS_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How a run ended that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// By this signal; the process dies by it, as etcd does.
+    Signal(i32),
+    /// The cluster removed this member.
+    Removed,
+}
+
+impl Ending {
+    /// Ends the process accordingly. Process 1 cannot die by a signal and exits with 0.
+    pub fn finish(self) -> ExitCode {
+        if let Self::Signal(signal) = self
+            && std::process::id() != 1
+        {
+            // Comes back only if the signal could not be raised.
+            drop(signal_hook::low_level::emulate_default_handler(signal));
+        }
+        ExitCode::SUCCESS
+    }
+}
+
+/// Runs a member until a signal or a failure.
+pub(super) fn run(config: &Config) -> Result<Ending> {
+    let runtime = start_runtime(config)?;
+    export_settings(config);
+    check_own_entry(config)?;
+    let options = settings::server_options(config)?;
+    let dir = DataDir::open(&config.member.data_dir, config.member.wal_dir_dedicated.as_deref())?;
+    systemd::notify(&[State::Status("recovering".to_owned()), State::Extend(EXTENSION)]);
+    let opened = server::open(dir, &options, &settings::bootstrap(config))?;
+    let listeners = Listeners::bind(config)?;
+    tracing::info!(
+        local_member_id = %opened.identity.member,
+        cluster_id = %opened.identity.cluster,
+        "{}", if opened.restarted { "restarting local member" } else { "starting local member" }
+    );
+    let server = Server::start(opened, options).context("starting the member's threads")?;
+    let ending = runtime.block_on(serve(&runtime, config, &server, listeners));
+    tracing::info!(name = config.member.name, "closing etcd server");
+    let failed = server.failure().map(describe);
+    server.shut_down();
+    runtime.shutdown_timeout(Duration::ZERO);
+    tracing::info!(name = config.member.name, "closed etcd server");
+    match failed {
+        Some(Removal::Removed) => Ok(Ending::Removed),
+        Some(Removal::Failed(text)) => Err(anyhow!(text)),
+        None => ending,
+    }
+}
+
+fn start_runtime(config: &Config) -> Result<Runtime> {
+    let mut builder = Builder::new_multi_thread();
+    if let Some(threads) = config.threads {
+        builder.worker_threads(threads.get());
+    }
+    builder.enable_all().thread_name("worker").build().context("starting tokio")
+}
+
+fn export_settings(config: &Config) {
+    metrics::set_extensive(config.metrics.extensive);
+    for (gate, on) in config::gates::states(&config.gates) {
+        metrics::FEATURE_ENABLED.with([gate.name, gate.stage.name()]).set(i64::from(on));
+    }
+}
+
+/// A founding member compares its own entry with what it advertises, host names by their addresses (etcd's rule).
+fn check_own_entry(config: &Config) -> Result<()> {
+    if config.member.is_initialized() {
+        return Ok(());
+    }
+    let lookup = |host: &str| {
+        let addresses = (host, 0).to_socket_addrs().ok()?;
+        Some(addresses.map(|address| address.ip()).collect())
+    };
+    config::check_own_entry(config, &lookup).map_err(|(option, text)| anyhow!("{text} (--{option})"))
+}
+
+enum Removal {
+    Removed,
+    Failed(String),
+}
+
+fn describe(failure: &ServerFailure) -> Removal {
+    match failure {
+        ServerFailure::Removed(member) => {
+            tracing::info!(%member, "the member has been permanently removed from the cluster");
+            Removal::Removed
+        }
+        failure => {
+            let mut text = failure.to_string();
+            let mut cause = std::error::Error::source(failure);
+            while let Some(next) = cause {
+                text = format!("{text}: {next}");
+                cause = next.source();
+            }
+            Removal::Failed(text)
+        }
+    }
+}
+
+/// Everything bound before the member starts, so that a wrong address is found at once.
+struct Listeners {
+    client: Vec<(ListenUrl, Socket)>,
+    client_http: Vec<(ListenUrl, Socket)>,
+    metrics: Vec<(ListenUrl, Socket)>,
+    peer: Vec<(ListenUrl, Socket)>,
+}
+
+impl Listeners {
+    fn bind(config: &Config) -> Result<Self> {
+        let mut inherited = Inherited::of_process();
+        let mut bind = |urls: &[ListenUrl]| -> Result<Vec<_>> {
+            urls.iter().map(|url| Ok((url.clone(), sockets::bind(url, &mut inherited)?))).collect()
+        };
+        tracing::info!(listen_peer_urls = joined(&config.listen.peer), "configuring peer listeners");
+        let peer = bind(&config.listen.peer)?;
+        tracing::info!(listen_client_urls = joined(&config.listen.client), "configuring client listeners");
+        let listeners = Self {
+            peer,
+            client: bind(&config.listen.client)?,
+            client_http: bind(&config.listen.client_http)?,
+            metrics: bind(&config.listen.metrics)?,
+        };
+        for address in inherited.unused() {
+            tracing::warn!(%address, "systemd passed a socket that no listen option names; it is not served");
+        }
+        Ok(listeners)
+    }
+}
+
+fn joined(urls: &[ListenUrl]) -> String {
+    urls.iter().map(|url| url.url.as_str()).collect::<Vec<_>>().join(",")
+}
+
+async fn serve(runtime: &Runtime, config: &Config, server: &Server, listeners: Listeners) -> Result<Ending> {
+    let _guard = runtime.enter();
+    let mut signals = Signals::new()?;
+    let handle = server.handle();
+    let mut tasks = Tasks::default();
+    let api = Api::new(handle.clone(), settings::serve_options(config), tasks.stop());
+    for (url, socket) in listeners.peer {
+        tracing::info!(address = url.url.as_str(), "serving peer traffic");
+        serve_socket(&mut tasks, &api, &url, socket, Serves::Peers)?;
+    }
+    for (url, socket) in listeners.metrics {
+        tracing::info!(address = url.url.as_str(), "serving metrics");
+        serve_socket(&mut tasks, &api, &url, socket, Serves::Metrics)?;
+    }
+    start_duties(&mut tasks, &handle);
+    let joined = select! {
+        joined = join(&handle) => joined.map(|()| None),
+        ended = tasks.first_end() => Err(anyhow!("{} ended: {:?}", ended.name, ended.cause)),
+        signal = signals.next() => Ok(Some(signal)),
+        () = handle.stopped() => Ok(None),
+    }?;
+    if let Some(signal) = joined {
+        return Ok(stop(&handle, tasks, signal).await);
+    }
+    let everything = if listeners.client_http.is_empty() { Serves::Everything } else { Serves::Grpc };
+    for (url, socket) in listeners.client {
+        announce(&url, "grpc+http");
+        serve_socket(&mut tasks, &api, &url, socket, everything)?;
+    }
+    for (url, socket) in listeners.client_http {
+        announce(&url, "http");
+        serve_socket(&mut tasks, &api, &url, socket, Serves::Http)?;
+    }
+    tell_ready(&handle);
+    let signal = select! {
+        signal = signals.next() => Some(signal),
+        () = handle.stopped() => None,
+        ended = tasks.first_end() => return Err(anyhow!("{} ended: {:?}", ended.name, ended.cause)),
+    };
+    Ok(stop(&handle, tasks, signal.unwrap_or_default()).await)
+}
+
+/// Part of the cluster, published, and able to answer a linearizable read.
+async fn join(handle: &Handle) -> Result<()> {
+    let mut remind = interval(REMINDER);
+    remind.reset();
+    let joined = server::join(handle);
+    tokio::pin!(joined);
+    loop {
+        select! {
+            outcome = &mut joined => return outcome.context("joining the cluster"),
+            _ = remind.tick() => {
+                let waiting = waiting_line(handle);
+                tracing::warn!("{waiting}");
+                systemd::notify(&[State::Extend(EXTENSION), State::Status(waiting)]);
+            }
+        }
+    }
+}
+
+/// What a member without a leader waits for.
+fn waiting_line(handle: &Handle) -> String {
+    let state = handle.published();
+    let voters = state.cluster.configuration().voters.len();
+    format!(
+        "waiting for a leader: a quorum is {} of {voters} members, and this one reaches only itself",
+        voters / 2 + 1
+    )
+}
+
+fn start_duties(tasks: &mut Tasks, handle: &Handle) {
+    start_duty(tasks, "lease expiry", server::expire_leases(handle.clone()));
+    start_duty(tasks, "auto compaction", server::compact_by_itself(handle.clone()));
+    start_duty(tasks, "housekeeping", server::keep_house(handle.clone()));
+    tasks.start("status", report_status(handle.clone(), tasks.stop()));
+    if let Some(period) = systemd::watchdog_period() {
+        tasks.start("watchdog", feed_watchdog(handle.clone(), period, tasks.stop()));
+    }
+}
+
+/// Duties end with the member; a stop ends them at once, wherever they are: what they do is safe to leave undone.
+fn start_duty(tasks: &mut Tasks, name: &'static str, duty: impl Future<Output = Result<(), Error>> + Send + 'static) {
+    let stop = tasks.stop();
+    tasks.start(name, async move {
+        select! {
+            outcome = duty => outcome,
+            () = stop.cancelled() => Ok(()),
+        }
+    });
+}
+
+fn announce(url: &ListenUrl, traffic: &str) {
+    tracing::info!("ready to serve client requests");
+    tracing::info!(
+        traffic,
+        address = url.url.as_str(),
+        "serving client traffic insecurely; this is strongly discouraged!"
+    );
+}
+
+fn serve_socket(tasks: &mut Tasks, api: &Arc<Api>, url: &ListenUrl, socket: Socket, serves: Serves) -> Result<()> {
+    let (api, stop) = (Arc::clone(api), tasks.stop());
+    match socket {
+        Socket::Tcp(listener) => {
+            let listener =
+                tokio::net::TcpListener::from_std(listener).with_context(|| format!("serving {}", url.url))?;
+            tasks.start("listener", async move {
+                api::serve(listener, api, serves, false, stop).await;
+                Ok(())
+            });
+        }
+        Socket::Unix(listener) => {
+            let listener =
+                tokio::net::UnixListener::from_std(listener).with_context(|| format!("serving {}", url.url))?;
+            tasks.start("listener", async move {
+                api::serve(listener, api, serves, false, stop).await;
+                Ok(())
+            });
+        }
+    }
+    Ok(())
+}
+
+fn tell_ready(handle: &Handle) {
+    tracing::info!("notifying init daemon");
+    if systemd::notify(&[State::Ready, State::Status(status_line(handle))]) {
+        tracing::info!("successfully notified init daemon");
+    }
+}
+
+fn status_line(handle: &Handle) -> String {
+    let status = handle.status();
+    let role = match status.leader {
+        Some(leader) if leader == status.member_id => "leader",
+        Some(_) if status.is_learner => "learner",
+        Some(_) => "follower",
+        None => "no leader",
+    };
+    format!("{role}, term {}, applied {}", status.term, status.applied_index)
+}
+
+async fn report_status(handle: Handle, stop: CancellationToken) -> Result<(), Error> {
+    let mut last = String::new();
+    loop {
+        select! {
+            () = sleep(STATUS_INTERVAL) => {}
+            () = stop.cancelled() => return Ok(()),
+            () = handle.stopped() => return Ok(()),
+        }
+        let line = status_line(&handle);
+        if line != last && handle.has_leader() {
+            systemd::notify(&[State::Status(line.clone())]);
+            last = line;
+        }
+    }
+}
+
+/// Feeds the watchdog twice per period while raft, log and apply threads each progress or are idle.
+async fn feed_watchdog(handle: Handle, period: Duration, stop: CancellationToken) -> Result<(), Error> {
+    let mut beat = interval(period / 2);
+    let patience = PROGRESS_PATIENCE.min(period);
+    loop {
+        select! {
+            _ = beat.tick() => {}
+            () = stop.cancelled() => return Ok(()),
+        }
+        match handle.stuck(patience) {
+            None => drop(systemd::notify(&[State::Watchdog])),
+            Some(thread) => tracing::error!(thread, ?patience, "a thread makes no progress; the watchdog is not fed"),
+        }
+    }
+}
+
+async fn stop(handle: &Handle, tasks: Tasks, signal: i32) -> Ending {
+    if signal != 0 {
+        let name = if signal == SignalKind::interrupt().as_raw_value() { "interrupt" } else { "terminated" };
+        tracing::info!(signal = name, "received signal; shutting down");
+    }
+    systemd::notify(&[State::Stopping, State::Status("stopping".to_owned())]);
+    if handle.published().cluster.configuration().voters.len() == 1 {
+        tracing::info!("skipped leadership transfer for single voting member cluster");
+    }
+    let busy = tasks.shut_down(DRAIN).await;
+    if busy > 0 {
+        tracing::warn!(busy, "parts were still busy when the time to drain was over");
+    }
+    Ending::Signal(signal)
+}
+
+/// The signals a supervisor sends.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        let open = |kind| signal(kind).context("watching signals");
+        Ok(Self { terminate: open(SignalKind::terminate())?, interrupt: open(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> i32 {
+        select! {
+            _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
+            _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The daemon's life: options → logging → lock the data directory → open the state → bind → join → `READY=1` → run →
+//! `STOPPING=1` → stop accepting → drain → sync → exit.
+//!
+//! Left to others: what a member does (`server`), what clients may ask (`api`), what options mean (`config`).
+//!
+//! Invariants: `READY=1` is sent once, after this member is part of a cluster with a leader and has answered a
+//! linearizable read; nothing is written to the data directory before it is locked; the watchdog is fed only while the
+//! member's threads make progress.
+
+mod lifecycle;
+pub mod logging;
+mod settings;
+mod sockets;
+pub mod systemd;
+mod tasks;
+
+use std::{
+    ffi::OsString,
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+pub use lifecycle::Ending;
+pub use tasks::{Ended, Tasks};
+
+use crate::config::{self, Command, ConfigErrors, Loaded, Loudness, Notice, Sources};
+
+/// Does what the command line of the daemon's binary says; `config` carries out `config check` and `config show`.
+pub fn main(sources: &Sources, config: impl FnOnce(&Sources, &[OsString]) -> ExitCode) -> ExitCode {
+    match config::command(sources) {
+        Err(errors) => refuse(sources, &errors),
+        Ok(Command::Serve) => serve(sources),
+        Ok(Command::Version(compat)) => print(&config::version_text(compat, sources.called_as_etcd())),
+        Ok(Command::Help) => print(&config::help_text()),
+        Ok(Command::Config(arguments)) => config(sources, &arguments),
+        Ok(Command::Gateway(_)) => not_yet("gateway"),
+        Ok(Command::GrpcProxy(_)) => not_yet("grpc-proxy"),
+        Ok(Command::Discovery(_)) => not_yet("discovery"),
+    }
+}
+
+fn serve(sources: &Sources) -> ExitCode {
+    let loaded = match config::load(sources) {
+        Ok(loaded) => loaded,
+        Err(errors) => return refuse(sources, &errors),
+    };
+    if let Err(error) = logging::start(&settings::log_options(&loaded.config)) {
+        report(&format!("{error:#}\n"));
+        return ExitCode::FAILURE;
+    }
+    log_start(sources, &loaded);
+    match lifecycle::run(&loaded.config) {
+        Ok(ending) => ending.finish(),
+        Err(error) => {
+            // etcd's text for every failed start; callers wait for it.
+            tracing::error!(error = %format!("{error:#}"), "discovery failed");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn log_start(sources: &Sources, loaded: &Loaded) {
+    let arguments = sources.args.iter().map(|argument| argument.to_string_lossy());
+    let arguments: Vec<_> = std::iter::once(sources.program.to_string_lossy()).chain(arguments).collect();
+    tracing::info!(args = ?arguments, "Running: ");
+    loaded.notices.iter().for_each(log_notice);
+    let config = &loaded.config;
+    tracing::info!(
+        etcd_version = config.compat.version(),
+        name = config.member.name,
+        data_dir = %config.member.data_dir.display(),
+        wal_dir = %config.member.wal_dir().display(),
+        member_initialized = config.member.is_initialized(),
+        heartbeat_interval = ?config.raft.heartbeat,
+        election_timeout = ?config.raft.election,
+        snapshot_count = config.storage.snapshot_entries,
+        snapshot_catchup_entries = config.storage.catchup_entries,
+        quota_backend_bytes = config.storage.quota.limit_bytes(),
+        max_request_bytes = config.limits.request_bytes_max,
+        max_concurrent_streams = config.limits.concurrent_streams_max,
+        pre_vote = config.raft.pre_vote,
+        initial_cluster_token = config.bootstrap.token,
+        "starting an etcd server"
+    );
+}
+
+fn log_notice(notice: &Notice) {
+    let fields: Vec<String> = notice.fields.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let fields = fields.join(" ");
+    match notice.level {
+        Loudness::Info => tracing::info!(details = fields, "{}", notice.message),
+        Loudness::Warn => tracing::warn!(details = fields, "{}", notice.message),
+    }
+}
+
+/// Every mistake on a line of its own, on standard error.
+fn refuse(sources: &Sources, errors: &ConfigErrors) -> ExitCode {
+    let mut text = format!("{errors}\n");
+    if errors.exit_code() == 2 {
+        text.push_str(&config::usage_text(&sources.program.to_string_lossy()));
+    }
+    report(&text);
+    ExitCode::from(errors.exit_code())
+}
+
+fn not_yet(command: &str) -> ExitCode {
+    report(&format!("the {command} command does not exist in this version; run etcd's own, or a later version\n"));
+    ExitCode::FAILURE
+}
+
+/// Standard error may be closed; the exit code still tells.
+fn report(text: &str) {
+    drop(io::stderr().write_all(text.as_bytes()));
+}
+
+fn print(text: &str) -> ExitCode {
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}

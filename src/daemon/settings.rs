@@ -1,0 +1,119 @@
+//! From the configuration to what each part of the daemon wants to know.
+
+use std::collections::BTreeMap;
+
+use tracing::Level;
+
+use crate::{
+    api::{self, AllowList, ServeOptions},
+    config::{Allowed, AutoCompaction, BootstrapMethod, Config, LogFormat, LogLevel, LogOutput, Url},
+    server::{self, Bootstrap, Policy, SNAPSHOT_BYTES_DEFAULT},
+};
+
+use super::logging;
+
+/// Blocks of the state kept in memory. Small on purpose: the page cache holds the files anyway, and idle memory is what
+/// users look at first.
+const CACHE_BYTES: u64 = 16 << 20;
+
+/// How the member behaves.
+///
+/// # Errors
+/// A reported version that is no version, which only a defect in the table of versions can cause.
+pub(super) fn server_options(config: &Config) -> anyhow::Result<server::Options> {
+    Ok(server::Options {
+        name: config.member.name.clone(),
+        client_urls: texts(&config.advertise.client),
+        version: config.compat.version().parse()?,
+        tick: config.raft.heartbeat,
+        election: config.raft.election,
+        advance_first_election: config.raft.advance_first_election,
+        pre_vote: config.raft.pre_vote,
+        request_timeout: config.raft.request_timeout(),
+        request_bytes_max: config.limits.request_bytes_max,
+        quota_bytes: config.storage.quota.limit_bytes(),
+        snapshot_entries: config.storage.snapshot_entries,
+        snapshot_bytes: SNAPSHOT_BYTES_DEFAULT,
+        catchup_entries: config.storage.catchup_entries,
+        snapshots_max: config.storage.snapshots_max,
+        compaction_batch_max: config.storage.compaction_batch_max,
+        compaction_pause: config.storage.compaction_pause,
+        auto_compaction: match config.storage.auto_compaction {
+            AutoCompaction::Off => None,
+            AutoCompaction::Periodic(age) => Some(Policy::Periodic(age)),
+            AutoCompaction::Revision(kept) => Some(Policy::Revisions(kept)),
+        },
+        warn_apply: config.watch.warn_apply,
+        progress_interval: config.watch.progress_interval,
+        learners_max: config.member.learners_max,
+        lease_checkpoints: config.gates.lease_checkpoint,
+        unsafe_no_fsync: config.storage.unsafe_no_fsync,
+        cache_bytes: CACHE_BYTES,
+    })
+}
+
+/// The founding members. Other ways of finding a cluster are refused when options are read, as long as they do not
+/// exist.
+pub(super) fn bootstrap(config: &Config) -> Bootstrap {
+    let initial_cluster = match &config.bootstrap.method {
+        BootstrapMethod::Static(members) => members.0.iter().map(|(name, urls)| (name.clone(), texts(urls))).collect(),
+        _ => BTreeMap::new(),
+    };
+    Bootstrap { initial_cluster, token: config.bootstrap.token.clone() }
+}
+
+/// What the client listeners serve.
+pub(super) fn serve_options(config: &Config) -> ServeOptions {
+    ServeOptions {
+        request_bytes_max: config.limits.request_bytes_max,
+        txn_ops_max: config.limits.txn_ops_max,
+        concurrent_streams_max: config.limits.concurrent_streams_max,
+        keepalive: api::Keepalive {
+            client_min: config.keepalive.min_time,
+            interval: config.keepalive.ping.as_ref().map(|ping| ping.interval),
+            timeout: config.keepalive.ping.as_ref().map_or_else(Default::default, |ping| ping.timeout),
+        },
+        gateway: config.http.gateway,
+        cors: allow_list(&config.http.cors),
+        host_whitelist: allow_list(&config.http.host_whitelist),
+        election_timeout: config.raft.election,
+        request_timeout: config.raft.request_timeout(),
+    }
+}
+
+/// Where log records go, and which.
+pub(super) fn log_options(config: &Config) -> logging::Options {
+    logging::Options {
+        level: match config.log.level {
+            LogLevel::Debug => Level::DEBUG,
+            LogLevel::Info => Level::INFO,
+            LogLevel::Warn => Level::WARN,
+            LogLevel::Error | LogLevel::Panic | LogLevel::Fatal => Level::ERROR,
+        },
+        shape: match config.log.format {
+            LogFormat::Json => logging::Shape::Json,
+            LogFormat::Console => logging::Shape::Console,
+        },
+        outputs: config.log.outputs.iter().map(log_output).collect(),
+    }
+}
+
+fn log_output(output: &LogOutput) -> logging::Output {
+    match output {
+        LogOutput::Stdout => logging::Output::Stdout,
+        LogOutput::Stderr => logging::Output::Stderr,
+        LogOutput::Journal => logging::Output::Journal,
+        LogOutput::File(path) => logging::Output::File(path.clone()),
+    }
+}
+
+fn allow_list(allowed: &Allowed) -> AllowList {
+    match allowed {
+        Allowed::Any => AllowList::Any,
+        Allowed::Only(names) => AllowList::Only(names.iter().cloned().collect()),
+    }
+}
+
+fn texts(urls: &[Url]) -> Vec<String> {
+    urls.iter().map(|url| url.as_str().to_owned()).collect()
+}

@@ -1,0 +1,162 @@
+//! The sockets the daemon listens on: bound by itself, or inherited from systemd.
+
+use std::{
+    fs, io,
+    net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs as _},
+    os::unix::{fs::FileTypeExt as _, net::UnixListener},
+    path::Path,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::config::{Bind, ListenUrl};
+
+/// One listening socket, not yet served.
+#[derive(Debug)]
+pub(super) enum Socket {
+    /// TCP.
+    Tcp(TcpListener),
+    /// A socket file.
+    Unix(UnixListener),
+}
+
+/// Sockets passed by socket activation, each taken at most once.
+#[derive(Debug, Default)]
+pub(super) struct Inherited(Vec<TcpListener>);
+
+impl Inherited {
+    /// What systemd passed to this process.
+    pub(super) fn of_process() -> Self {
+        Self(super::systemd::inherited_listeners())
+    }
+
+    /// The inherited socket that listens on one of `addresses`, or on all addresses with the same port.
+    fn take(&mut self, addresses: &[SocketAddr]) -> Option<TcpListener> {
+        let matches = |listener: &TcpListener| {
+            listener.local_addr().is_ok_and(|local| {
+                addresses
+                    .iter()
+                    .any(|wanted| *wanted == local || (wanted.port() == local.port() && local.ip().is_unspecified()))
+            })
+        };
+        let place = self.0.iter().position(matches)?;
+        Some(self.0.swap_remove(place))
+    }
+
+    /// Sockets nobody asked for; the unit and the options disagree.
+    pub(super) fn unused(&self) -> Vec<SocketAddr> {
+        self.0.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+    }
+}
+
+/// Binds `url`, unless systemd has done so already.
+///
+/// # Errors
+/// In etcd's words, with the address.
+pub(super) fn bind(url: &ListenUrl, inherited: &mut Inherited) -> Result<Socket> {
+    match &url.bind {
+        Bind::Unix(path) => Ok(Socket::Unix(bind_file(path)?)),
+        Bind::Any(port) => bind_tcp(url, &any(*port), inherited),
+        Bind::Address(ip, port) => bind_tcp(url, &[SocketAddr::new(*ip, *port)], inherited),
+        Bind::Localhost(port) => bind_tcp(url, &[localhost(*port)], inherited),
+    }
+}
+
+/// What the system says `localhost` is, IPv4 before IPv6; 127.0.0.1 where it does not know, as in a container without
+/// `/etc/hosts` (RFC 6761 reserves the name for loopback).
+fn localhost(port: u16) -> SocketAddr {
+    let addresses = ("localhost", port).to_socket_addrs().into_iter().flatten();
+    let known = addresses.filter(|address| address.ip().is_loopback()).min_by_key(SocketAddr::is_ipv6);
+    known.unwrap_or_else(|| SocketAddr::new(IpAddr::from([127, 0, 0, 1]), port))
+}
+
+/// Both families where the system has IPv6, else IPv4 alone.
+fn any(port: u16) -> [SocketAddr; 2] {
+    [SocketAddr::new(IpAddr::from([0_u16; 8]), port), SocketAddr::new(IpAddr::from([0_u8; 4]), port)]
+}
+
+fn bind_tcp(url: &ListenUrl, addresses: &[SocketAddr], inherited: &mut Inherited) -> Result<Socket> {
+    let listener = match inherited.take(addresses) {
+        Some(listener) => listener,
+        None => first_bound(addresses).map_err(|(address, cause)| {
+            let reason = match cause.kind() {
+                io::ErrorKind::AddrInUse => "bind: address already in use".to_owned(),
+                io::ErrorKind::AddrNotAvailable => "bind: cannot assign requested address".to_owned(),
+                io::ErrorKind::PermissionDenied => "bind: permission denied".to_owned(),
+                _ => format!("bind: {cause}"),
+            };
+            anyhow::anyhow!(
+                "listen tcp {address}: {reason} ({}): stop what listens there, or choose another address",
+                url.url
+            )
+        })?,
+    };
+    listener.set_nonblocking(true).context("setting a listener to non-blocking")?;
+    Ok(Socket::Tcp(listener))
+}
+
+/// `std` sets `SO_REUSEADDR`, so that a killed daemon's port can be bound again at once.
+fn first_bound(addresses: &[SocketAddr]) -> Result<TcpListener, (SocketAddr, io::Error)> {
+    let mut failure = None;
+    for address in addresses {
+        match TcpListener::bind(address) {
+            Ok(listener) => return Ok(listener),
+            Err(cause) if cause.kind() == io::ErrorKind::AddrInUse => return Err((*address, cause)),
+            Err(cause) => failure = failure.or(Some((*address, cause))),
+        }
+    }
+    let nowhere = || (SocketAddr::from(([0, 0, 0, 0], 0)), io::Error::from(io::ErrorKind::AddrNotAvailable));
+    Err(failure.unwrap_or_else(nowhere))
+}
+
+/// A socket file left by a killed daemon must not prevent the start; any other file is not ours to remove.
+fn bind_file(path: &Path) -> Result<UnixListener> {
+    if let Ok(metadata) = fs::symlink_metadata(path) {
+        if !metadata.file_type().is_socket() {
+            bail!(
+                "listen unix {}: there is a file that is not a socket: remove it, or choose another path",
+                path.display()
+            );
+        }
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            bail!("listen unix {}: bind: address already in use", path.display());
+        }
+        fs::remove_file(path).with_context(|| format!("removing the stale socket {}", path.display()))?;
+    }
+    let listener = UnixListener::bind(path).with_context(|| format!("listen unix {}", path.display()))?;
+    listener.set_nonblocking(true).context("setting a listener to non-blocking")?;
+    Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stale_socket_file_is_replaced_and_a_live_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("etcd.sock");
+        drop(bind_file(&path).unwrap());
+        let live = bind_file(&path).unwrap();
+        assert!(bind_file(&path).unwrap_err().to_string().contains("address already in use"));
+        drop(live);
+    }
+
+    #[test]
+    fn other_files_are_not_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        fs::write(&path, "precious").unwrap();
+        bind_file(&path).unwrap_err();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+    }
+
+    #[test]
+    fn inherited_socket_is_taken_once() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut inherited = Inherited(vec![listener]);
+        assert_eq!(inherited.take(&[address]).unwrap().local_addr().unwrap(), address);
+        assert!(inherited.take(&[address]).is_none());
+    }
+}

@@ -1,0 +1,7 @@
+//! Files in etcd's formats: snapshot metadata files (`.snap`) and the v2 JSON they carry.
+//!
+//! The replicated state lives elsewhere; a `.snap` file tells etcd's tools, and an etcd that takes the directory over,
+//! where the log may be read from and who the members are.
+
+pub mod snap;
+pub mod v2json;

@@ -1,0 +1,363 @@
+//! What leaves a member before, and what only after its disk has answered.
+
+use bytes::Bytes;
+use prost::Message as _;
+
+use crate::{
+    pb::raftpb,
+    raft::{
+        Change, DropReason, Effect, Input, LogBatch, Member, Options, Proposal, Recovered, RefuseReason, Role, founding,
+    },
+    types::{LogIndex, MemberId, RequestId},
+};
+
+/// Member 1 of a group, with everything it wanted done so far.
+struct Alone {
+    member: Member,
+    effects: Vec<Effect>,
+}
+
+impl Alone {
+    /// A founder among `voters`, with its founding entries applied.
+    fn among(voters: u64) -> Self {
+        Self::with(voters, &Options::new(MemberId(1)))
+    }
+
+    fn with(voters: u64, options: &Options) -> Self {
+        let members: Vec<_> = (1..=voters).map(|id| (MemberId(id), Bytes::from_static(b"{}"))).collect();
+        let founding = founding(&members);
+        let options = Options { election_jitter: Some(10..11), ..options.clone() };
+        let member = Member::new(&options, Recovered::unapplied(founding.hard_state, founding.entries)).unwrap();
+        let mut alone = Self { member, effects: Vec::new() };
+        alone.member.settle(&mut alone.effects);
+        for id in 1..=voters {
+            alone.take(Input::ApplyConfChange { index: LogIndex(id), change: Change::AddVoter(MemberId(id)) });
+        }
+        alone.take(Input::Applied(LogIndex(voters)));
+        alone
+    }
+
+    /// Takes an input and returns what it leads to.
+    fn take(&mut self, input: Input) -> Vec<Effect> {
+        self.effects.clear();
+        self.member.handle(input, &mut self.effects);
+        self.effects.clone()
+    }
+
+    fn hear(&mut self, message: raftpb::Message) -> Vec<Effect> {
+        self.take(Input::FromPeer(Box::new(raftpb::Message { to: 1, ..message })))
+    }
+
+    fn tick(&mut self, n: usize) -> Vec<Effect> {
+        (0..n).flat_map(|_| self.take(Input::Tick)).collect()
+    }
+
+    /// A leader of three whose first entry is committed and applied.
+    fn leader() -> Self {
+        let mut alone = Self::among(3);
+        alone.take(Input::Campaign);
+        let batch = only_batch(&alone.hear(answer(raftpb::MessageType::MsgPreVoteResp, 2, 2)));
+        alone.take(Input::Synced(batch.number));
+        let batch = only_batch(&alone.hear(answer(raftpb::MessageType::MsgVoteResp, 2, 2)));
+        alone.take(Input::Synced(batch.number));
+        alone.hear(raftpb::Message { index: 4, ..answer(raftpb::MessageType::MsgAppResp, 2, 2) });
+        alone.take(Input::Applied(LogIndex(4)));
+        assert_eq!(alone.member.standing().role, Role::Leader);
+        assert_eq!(alone.member.committed(), LogIndex(4));
+        alone
+    }
+
+    /// A follower of member 2 in term 2 that has heard its first entry.
+    fn follower() -> Self {
+        let mut alone = Self::among(3);
+        let batch = only_batch(&alone.hear(append(3, 1, &[(4, 2)])));
+        alone.take(Input::Synced(batch.number));
+        alone
+    }
+}
+
+fn answer(kind: raftpb::MessageType, from: u64, term: u64) -> raftpb::Message {
+    raftpb::Message { r#type: kind.into(), from, term, ..Default::default() }
+}
+
+/// Member 2, leader of term 2, appends entries after `index`.
+fn append(index: u64, log_term: u64, entries: &[(u64, u64)]) -> raftpb::Message {
+    let entry = |(index, term): &(u64, u64)| raftpb::Entry { index: *index, term: *term, ..Default::default() };
+    let entries = entries.iter().map(entry).collect();
+    raftpb::Message { index, log_term, entries, ..answer(raftpb::MessageType::MsgApp, 2, 2) }
+}
+
+fn proposal(id: u64) -> Proposal {
+    Proposal { id: RequestId(id), payload: Bytes::from_static(b"payload") }
+}
+
+fn batches(effects: &[Effect]) -> Vec<LogBatch> {
+    let batch = |effect: &Effect| match effect {
+        Effect::Persist(batch) => Some(batch.clone()),
+        _ => None,
+    };
+    effects.iter().filter_map(batch).collect()
+}
+
+fn only_batch(effects: &[Effect]) -> LogBatch {
+    let batches = batches(effects);
+    assert_eq!(batches.len(), 1, "{effects:?}");
+    batches[0].clone()
+}
+
+/// Types and receivers of what is sent, ordered.
+fn sent(effects: &[Effect]) -> Vec<(raftpb::MessageType, u64)> {
+    let messages = effects.iter().filter_map(|effect| match effect {
+        Effect::Send(messages) => Some(messages),
+        _ => None,
+    });
+    let mut sent: Vec<_> = messages.flatten().map(|message| (message.r#type(), message.to)).collect();
+    sent.sort_unstable();
+    sent
+}
+
+fn applied(effects: &[Effect]) -> Vec<u64> {
+    let entries = effects.iter().filter_map(|effect| match effect {
+        Effect::Apply(entries) => Some(entries),
+        _ => None,
+    });
+    entries.flatten().map(|entry| entry.index).collect()
+}
+
+use raftpb::MessageType as Kind;
+
+#[test]
+fn a_leader_replicates_before_its_own_disk_and_commits_after_a_quorum_of_disks() {
+    let mut leader = Alone::leader();
+    let effects = leader.take(Input::Propose(vec![proposal(1)]));
+    let batch = only_batch(&effects);
+    assert!(batch.must_sync);
+    assert_eq!(sent(&effects), [(Kind::MsgApp, 2)], "member 3 was never heard of and is only probed");
+    let effects = leader.hear(raftpb::Message { index: 5, ..answer(Kind::MsgAppResp, 2, 2) });
+    assert!(applied(&effects).is_empty(), "one disk of three");
+    let effects = leader.take(Input::Synced(batch.number));
+    assert_eq!(applied(&effects), [5]);
+    assert!(effects.contains(&Effect::Committed(LogIndex(5))));
+}
+
+#[test]
+fn a_follower_acknowledges_only_what_is_durable() {
+    let mut follower = Alone::follower();
+    let effects = follower.hear(append(4, 2, &[(5, 2)]));
+    let batch = only_batch(&effects);
+    assert_eq!(sent(&effects), []);
+    // The same entry once more: nothing to write, and still nothing to promise.
+    assert_eq!(sent(&follower.hear(append(4, 2, &[(5, 2)]))), []);
+    assert_eq!(sent(&follower.take(Input::Synced(batch.number))), [(Kind::MsgAppResp, 2)]);
+}
+
+#[test]
+fn answers_that_promise_nothing_do_not_wait_for_the_disk() {
+    let mut follower = Alone::follower();
+    follower.hear(append(4, 2, &[(5, 2)]));
+    let heartbeat = raftpb::Message { context: Bytes::from_static(b"context8"), ..answer(Kind::MsgHeartbeat, 2, 2) };
+    assert_eq!(sent(&follower.hear(heartbeat)), [(Kind::MsgHeartbeatResp, 2)]);
+    assert_eq!(sent(&follower.hear(append(9, 2, &[]))), [(Kind::MsgAppResp, 2)], "a refusal");
+    assert_eq!(sent(&follower.take(Input::ReadIndex(RequestId(7)))), [(Kind::MsgReadIndex, 2)]);
+    assert_eq!(sent(&follower.take(Input::Propose(vec![proposal(1)]))), [(Kind::MsgProp, 2)]);
+}
+
+#[test]
+fn a_vote_leaves_after_it_is_durable() {
+    let mut voter = Alone::among(3);
+    let request = raftpb::Message { index: 9, log_term: 1, ..answer(Kind::MsgVote, 3, 5) };
+    let effects = voter.hear(request);
+    let batch = only_batch(&effects);
+    assert_eq!(batch.hard_state, Some(raftpb::HardState { term: 5, vote: 3, commit: 3 }));
+    assert!(batch.must_sync);
+    assert_eq!(sent(&effects), []);
+    assert_eq!(sent(&voter.take(Input::Synced(batch.number))), [(Kind::MsgVoteResp, 3)]);
+}
+
+#[test]
+fn a_single_voter_sends_nothing_before_its_vote_for_itself_is_durable() {
+    let mut single = Alone::among(1);
+    single.take(Input::ApplyConfChange { index: LogIndex(1), change: Change::AddLearner(MemberId(2)) });
+    let effects = single.take(Input::Campaign);
+    let batch = only_batch(&effects);
+    assert_eq!(single.member.standing().role, Role::Leader);
+    assert_eq!(sent(&effects), [], "it could come back and lead the same term with other entries");
+    let effects = single.take(Input::Propose(vec![proposal(1)]));
+    assert_eq!(sent(&effects), []);
+    let effects = single.take(Input::Synced(batch.number));
+    assert_eq!(sent(&effects), [(Kind::MsgApp, 2)]);
+}
+
+#[test]
+fn one_report_covers_all_batches_before_it() {
+    let mut follower = Alone::follower();
+    follower.hear(append(4, 2, &[(5, 2)]));
+    follower.hear(append(5, 2, &[(6, 2)]));
+    let batch = only_batch(&follower.hear(append(6, 2, &[(7, 2)])));
+    let effects = follower.take(Input::Synced(batch.number));
+    assert_eq!(sent(&effects), [(Kind::MsgAppResp, 2)], "the last acknowledgement includes the others");
+    let commit = raftpb::Message { commit: 7, ..append(7, 2, &[]) };
+    assert_eq!(applied(&follower.hear(commit)), [4, 5, 6, 7]);
+}
+
+#[test]
+fn a_commit_index_alone_waits_for_the_next_batch() {
+    let mut follower = Alone::follower();
+    let effects = follower.hear(raftpb::Message { commit: 4, ..append(4, 2, &[]) });
+    assert_eq!(batches(&effects), []);
+    assert_eq!(sent(&effects), [(Kind::MsgAppResp, 2)]);
+    assert_eq!(applied(&effects), [4]);
+    let batch = only_batch(&follower.hear(append(4, 2, &[(5, 2)])));
+    assert!(batch.must_sync);
+    assert_eq!(batch.hard_state, Some(raftpb::HardState { term: 2, vote: 0, commit: 4 }));
+}
+
+#[test]
+fn a_commit_index_without_company_is_written_unsynced() {
+    let mut follower = Alone::follower();
+    follower.hear(raftpb::Message { commit: 4, ..append(4, 2, &[]) });
+    assert_eq!(batches(&follower.tick(9)), []);
+    let batch = only_batch(
+        &follower.hear(answer(Kind::MsgHeartbeat, 2, 2)).into_iter().chain(follower.tick(1)).collect::<Vec<_>>(),
+    );
+    assert!(!batch.must_sync);
+    assert_eq!(batch.hard_state.unwrap().commit, 4);
+    assert_eq!(batches(&follower.tick(5)), []);
+}
+
+#[test]
+fn no_election_starts_while_the_disk_is_silent() {
+    let mut follower = Alone::follower();
+    let batch = only_batch(&follower.hear(append(4, 2, &[(5, 2)])));
+    assert_eq!(sent(&follower.tick(100)), []);
+    assert_eq!(sent(&follower.take(Input::Campaign)), []);
+    let refused = Effect::Refused { from: MemberId(2), reason: RefuseReason::DiskStalled };
+    assert_eq!(follower.hear(answer(Kind::MsgTimeoutNow, 2, 2)), [refused]);
+    follower.take(Input::Synced(batch.number));
+    assert_eq!(sent(&follower.tick(1)), [(Kind::MsgPreVote, 2), (Kind::MsgPreVote, 3)]);
+}
+
+#[test]
+fn no_election_starts_before_a_received_snapshot_is_applied() {
+    let mut follower = Alone::follower();
+    let conf_state = raftpb::ConfState { voters: vec![1, 2, 3], ..Default::default() };
+    let metadata = raftpb::SnapshotMetadata { conf_state: Some(conf_state), index: 50, term: 2 };
+    let snapshot = raftpb::Snapshot { data: Bytes::new(), metadata: Some(metadata) };
+    let effects = follower.hear(raftpb::Message { snapshot: Some(snapshot), ..answer(Kind::MsgSnap, 2, 2) });
+    let batch = only_batch(&effects);
+    assert_eq!(batch.snapshot.unwrap().metadata.unwrap().index, 50);
+    assert_eq!(sent(&effects), []);
+    assert_eq!(sent(&follower.take(Input::Synced(batch.number))), [(Kind::MsgAppResp, 2)]);
+    assert_eq!(sent(&follower.tick(100)), []);
+    follower.take(Input::Applied(LogIndex(50)));
+    assert_eq!(sent(&follower.tick(1)), [(Kind::MsgPreVote, 2), (Kind::MsgPreVote, 3)]);
+}
+
+#[test]
+fn a_snapshot_may_be_applied_before_its_batch_is_reported() {
+    let mut follower = Alone::follower();
+    let conf_state = raftpb::ConfState { voters: vec![1, 2, 3], ..Default::default() };
+    let metadata = raftpb::SnapshotMetadata { conf_state: Some(conf_state), index: 50, term: 2 };
+    let snapshot = raftpb::Snapshot { data: Bytes::new(), metadata: Some(metadata) };
+    let effects = follower.hear(raftpb::Message { snapshot: Some(snapshot), ..answer(Kind::MsgSnap, 2, 2) });
+    follower.take(Input::Applied(LogIndex(50)));
+    follower.take(Input::Synced(only_batch(&effects).number));
+    let batch = only_batch(&follower.hear(append(50, 2, &[(51, 2)])));
+    follower.take(Input::Synced(batch.number));
+    assert_eq!(applied(&follower.hear(raftpb::Message { commit: 51, ..append(51, 2, &[]) })), [51]);
+}
+
+#[test]
+fn configuration_changes_travel_in_etcds_numbers() {
+    let mut leader = Alone::leader();
+    let change = raftpb::ConfChange {
+        id: 9,
+        r#type: raftpb::ConfChangeType::ConfChangeAddLearnerNode.into(),
+        node_id: 4,
+        context: Bytes::from_static(b"{}"),
+    };
+    let effects = leader.take(Input::ProposeConfChange { id: RequestId(1), change: change.clone() });
+    let entry = only_batch(&effects).entries[0].clone();
+    assert_eq!(entry.r#type(), raftpb::EntryType::EntryConfChange);
+    assert_eq!(raftpb::ConfChange::decode(entry.data).unwrap(), change);
+    // A second one before the first is applied gives way to an empty entry.
+    let effects = leader.take(Input::ProposeConfChange { id: RequestId(2), change: change.clone() });
+    assert_eq!(only_batch(&effects).entries[0].r#type(), raftpb::EntryType::EntryNormal);
+    let unknown = raftpb::ConfChange { r#type: 4, ..change };
+    let effects = leader.take(Input::ProposeConfChange { id: RequestId(3), change: unknown });
+    assert_eq!(effects, [Effect::Dropped { ids: vec![RequestId(3)], reason: DropReason::InvalidChange }]);
+}
+
+#[test]
+fn proposals_that_cannot_be_taken_come_back() {
+    let mut alone = Alone::among(3);
+    let dropped = |reason| vec![Effect::Dropped { ids: vec![RequestId(1), RequestId(2)], reason }];
+    let both = || Input::Propose(vec![proposal(1), proposal(2)]);
+    assert_eq!(alone.take(both()), dropped(DropReason::NoLeader));
+    let mut leader = Alone::leader();
+    leader.take(Input::TransferLeader(MemberId(3)));
+    assert_eq!(leader.take(both()), dropped(DropReason::Transferring));
+}
+
+#[test]
+fn too_many_unapplied_entries_turn_proposals_and_appends_away() {
+    let options = Options { unapplied_bytes_max: 100, ..Options::new(MemberId(1)) };
+    let mut single = Alone::with(1, &options);
+    let batch = only_batch(&single.take(Input::Campaign));
+    let effects = single.take(Input::Propose(vec![proposal(1)]));
+    assert_eq!(effects, [Effect::Dropped { ids: vec![RequestId(1)], reason: DropReason::Overloaded }]);
+    single.take(Input::Synced(batch.number));
+    single.take(Input::Applied(LogIndex(2)));
+    assert_eq!(batches(&single.take(Input::Propose(vec![proposal(1)]))).len(), 1);
+
+    let mut follower = Alone::with(3, &options);
+    follower.hear(append(3, 1, &[(4, 2)]));
+    let refused = Effect::Refused { from: MemberId(2), reason: RefuseReason::Overloaded };
+    assert_eq!(follower.hear(append(4, 2, &[(5, 2)])), [refused]);
+}
+
+#[test]
+fn forwarded_payloads_travel_in_messages_of_bounded_size() {
+    let mut follower = Alone::follower();
+    let large = |id| Proposal { id: RequestId(id), payload: Bytes::from(vec![0; 700 << 10]) };
+    let effects = follower.take(Input::Propose((1..=3).map(large).collect()));
+    assert_eq!(sent(&effects), [(Kind::MsgProp, 2); 3]);
+    let effects = follower.take(Input::Propose((1..=3).map(proposal).collect()));
+    assert_eq!(sent(&effects), [(Kind::MsgProp, 2)]);
+}
+
+#[test]
+fn a_log_that_lost_acknowledged_entries_is_noticed() {
+    let mut follower = Alone::follower();
+    let heartbeat = raftpb::Message { commit: 9, ..answer(Kind::MsgHeartbeat, 2, 2) };
+    let lost = Effect::LogLost { acknowledged: LogIndex(9), last: LogIndex(4) };
+    assert_eq!(follower.hear(heartbeat), [lost]);
+}
+
+#[test]
+fn a_member_that_waits_at_the_start_can_be_made_impatient_but_not_a_candidate() {
+    let mut alone = Alone::among(3);
+    assert_eq!(alone.take(Input::AdvanceElection(1000)), []);
+    assert_eq!(sent(&alone.take(Input::Tick)), [(Kind::MsgPreVote, 2), (Kind::MsgPreVote, 3)]);
+}
+
+#[test]
+fn several_inputs_share_a_batch() {
+    let mut leader = Alone::leader();
+    let mut effects = Vec::new();
+    for id in 1..=3 {
+        leader.member.accept(Input::Propose(vec![proposal(id)]), &mut effects);
+    }
+    assert_eq!(effects, []);
+    leader.member.settle(&mut effects);
+    assert_eq!(only_batch(&effects).entries.len(), 3);
+}
+
+#[test]
+fn progress_names_the_best_successor() {
+    let leader = Alone::leader();
+    let progress = leader.member.progress();
+    assert_eq!(progress.iter().map(|peer| (peer.id.0, peer.matched.0)).collect::<Vec<_>>(), [(2, 4), (3, 0)]);
+    assert_eq!(leader.member.best_successor(), Some(MemberId(2)));
+    assert_eq!(Alone::follower().member.best_successor(), None);
+}

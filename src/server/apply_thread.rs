@@ -1,0 +1,249 @@
+//! The thread that owns the replicated state. It applies what is committed, publishes the result, answers those who
+//! wait, and removes compacted history between groups of entries.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    apply::{Applied, Applier, CompactionProgress, Effect, Response},
+    clock::Clock as _,
+    metrics,
+    mvcc::Changes,
+    pb::raftpb::{ConfChange, ConfChangeType, Entry},
+    raft::{Change, Input, Role},
+    storage::FjallEngine,
+    types::{LogIndex, MemberId},
+};
+
+use super::{
+    ServerFailure,
+    inbox::Taken,
+    keeper::Keeper,
+    op_counts,
+    raft_thread::RaftOrder,
+    shared::{Shared, Thread},
+    watch_thread::WatchOrder,
+};
+
+/// Entries applied in one batch of the engine: enough to share its cost, few enough that the first caller of a burst
+/// does not wait for the last.
+const ENTRIES_PER_GROUP_MAX: usize = 512;
+/// Bytes of entries in one batch of the engine.
+const BYTES_PER_GROUP_MAX: usize = 8 << 20;
+
+/// What others want of the apply thread.
+#[derive(Debug)]
+pub(super) enum ApplyOrder {
+    /// Committed entries, in order.
+    Entries(Vec<Entry>),
+}
+
+/// Runs until the inbox is closed and empty, or applying fails: from then on this member would diverge.
+pub(super) fn run(applier: Applier<FjallEngine>, keeper: Keeper, shared: Arc<Shared>) {
+    ApplyThread { applier, keeper, shared, compaction_due: Some(Duration::ZERO) }.run();
+}
+
+struct ApplyThread {
+    applier: Applier<FjallEngine>,
+    keeper: Keeper,
+    shared: Arc<Shared>,
+    /// When the next step of removing compacted history may run; `None` while there is nothing to remove. A start
+    /// resumes what an earlier one left.
+    compaction_due: Option<Duration>,
+}
+
+impl ApplyThread {
+    fn run(&mut self) {
+        let mut orders = Vec::new();
+        loop {
+            let patience = self.compaction_due.map(|due| due.saturating_sub(self.shared.clock.monotonic()));
+            let taken = self.shared.apply.take(&mut orders, patience);
+            if taken == Taken::Closed {
+                return;
+            }
+            let shared = Arc::clone(&self.shared);
+            let busy = shared.pulse(Thread::Apply);
+            let entries: Vec<Entry> = orders.drain(..).flat_map(|ApplyOrder::Entries(entries)| entries).collect();
+            if let Err(failure) = self.apply_all(&entries).and_then(|()| self.compact_if_due()) {
+                return shared.fail(failure);
+            }
+            drop(busy);
+        }
+    }
+
+    fn apply_all(&mut self, entries: &[Entry]) -> Result<(), ServerFailure> {
+        let mut rest = entries;
+        while !rest.is_empty() {
+            let (group, later) = rest.split_at(group_length(rest));
+            self.apply_group(group)?;
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// The order of the steps is what clients rely on.
+    fn apply_group(&mut self, group: &[Entry]) -> Result<(), ServerFailure> {
+        let started = self.shared.clock.monotonic();
+        // 1. Rows, applied index included, in one atomic batch.
+        self.applier.observe_disk(self.shared.disk_bytes.load(std::sync::atomic::Ordering::Relaxed));
+        let mut applied = self.applier.apply(group).map_err(ServerFailure::Apply)?;
+        // 2. Raft and lease countdowns learn what the entries mean before anybody can act on the answers.
+        for entry in &applied {
+            self.take_effects(entry);
+            op_counts::count(entry);
+        }
+        // 3. The watch hub has the events before any reader can see the revision, so that no created watcher misses one.
+        let changes: Vec<Arc<Changes>> = applied.iter_mut().filter_map(|entry| entry.changes.take()).collect();
+        let state = self.applier.published();
+        let last = state.applied;
+        let compacted = applied.iter().flat_map(|entry| &entry.effects).any(is_compaction);
+        if !changes.is_empty() || compacted {
+            self.tell_watchers(changes, state.clone());
+        }
+        // 4. Readers see the state.
+        self.shared.publish(state);
+        // 5. Writers hear their answers.
+        self.answer(applied);
+        self.shared.order_raft_quietly(RaftOrder::Input(Box::new(Input::Applied(last))));
+        self.keeper.applied(group.len(), group.iter().map(|entry| entry.data.len()).sum());
+        self.warn_if_slow(started, group.len());
+        Ok(())
+    }
+
+    /// An accepted compaction concerns watchers too: those whose past it takes are cancelled.
+    fn tell_watchers(&self, changes: Vec<Arc<Changes>>, state: super::State) {
+        if self.shared.watch.push(WatchOrder::Changes(changes, Box::new(state))).is_err() && !self.shared.is_stopping()
+        {
+            self.shared.fail(ServerFailure::Overrun { thread: "watch" });
+        }
+    }
+
+    fn take_effects(&mut self, entry: &Applied) {
+        if matches!(entry.outcome, Ok(Response::NewLeader)) {
+            self.lead_if_own(entry);
+        }
+        for effect in &entry.effects {
+            self.take_effect(entry.index, effect);
+        }
+    }
+
+    /// The first entry of a leader's term starts the countdowns on that leader.
+    fn lead_if_own(&self, entry: &Applied) {
+        let standing = self.shared.standing();
+        if standing.role == Role::Leader && standing.term == entry.term {
+            let election = u64::try_from(self.shared.options.election.as_millis()).unwrap_or(u64::MAX);
+            self.shared.lessor().promote(self.shared.now(), election);
+        }
+    }
+
+    fn take_effect(&mut self, index: LogIndex, effect: &Effect) {
+        let now = self.shared.now();
+        match effect {
+            Effect::LeaseGranted { id, ttl } => {
+                metrics::LEASE_GRANTED.inc();
+                self.shared.lessor().granted(*id, *ttl, now);
+            }
+            Effect::LeaseRevoked(id) => {
+                metrics::LEASE_REVOKED.inc();
+                self.shared.lessor().revoked(*id);
+            }
+            Effect::LeaseCheckpointed { id, remaining } => self.shared.lessor().checkpointed(*id, *remaining, now),
+            Effect::ConfChange(change) => {
+                let change = change.as_ref().map_or(Change::None, raft_change);
+                self.shared.order_raft(RaftOrder::Input(Box::new(Input::ApplyConfChange { index, change })));
+            }
+            Effect::RemovedSelf(member) => self.shared.fail(ServerFailure::Removed(*member)),
+            Effect::CompactionRequested { revision } => {
+                tracing::info!(compact_revision = revision, "scheduled compaction");
+                self.compaction_due = Some(self.shared.clock.monotonic());
+            }
+            Effect::QuotaExceeded => self.shared.quota_exceeded.notify_one(),
+            Effect::ClusterVersionChanged { .. } => log_cluster_version(&self.applier),
+            Effect::MembersChanged | Effect::DowngradeChanged | Effect::AlarmsChanged => {}
+        }
+    }
+
+    fn answer(&self, applied: Vec<Applied>) {
+        for entry in applied {
+            if let Some(request) = entry.request {
+                self.shared.waiters.answer(request, || entry.outcome);
+            }
+        }
+    }
+
+    fn compact_if_due(&mut self) -> Result<(), ServerFailure> {
+        let now = self.shared.clock.monotonic();
+        if self.compaction_due.is_none_or(|due| due > now) {
+            return Ok(());
+        }
+        let rows = self.shared.options.compaction_batch_max;
+        match self.applier.compact_some(rows).map_err(ServerFailure::Apply)? {
+            CompactionProgress::Working => self.compaction_due = Some(now + self.shared.options.compaction_pause),
+            progress @ (CompactionProgress::Idle | CompactionProgress::Finished(_)) => self.end_compaction(progress),
+        }
+        Ok(())
+    }
+
+    fn end_compaction(&mut self, progress: CompactionProgress) {
+        self.compaction_due = None;
+        if let CompactionProgress::Finished(revision) = progress {
+            tracing::info!(compact_revision = revision, "finished scheduled compaction");
+        }
+        // The removed rows are gone for readers of the new state only.
+        self.shared.publish(self.applier.published());
+        self.shared.compacted.send_replace(self.applier.published().view.compact_revision());
+    }
+
+    fn warn_if_slow(&self, started: Duration, entries: usize) {
+        let took = self.shared.clock.monotonic().saturating_sub(started);
+        metrics::BACKEND_COMMIT.observe(took);
+        if took > self.shared.options.warn_apply {
+            metrics::SLOW_APPLY.inc();
+            tracing::warn!(took = ?took, expected_duration = ?self.shared.options.warn_apply, entries, "apply request took too long");
+        }
+    }
+}
+
+/// How many of the first entries make one batch: at least one.
+fn group_length(entries: &[Entry]) -> usize {
+    let mut bytes = 0;
+    let fits = |entry: &&Entry| {
+        bytes += entry.data.len();
+        bytes <= BYTES_PER_GROUP_MAX
+    };
+    entries.iter().take(ENTRIES_PER_GROUP_MAX).take_while(fits).count().max(1)
+}
+
+fn raft_change(change: &ConfChange) -> Change {
+    let member = MemberId(change.node_id);
+    match change.r#type() {
+        ConfChangeType::ConfChangeAddNode => Change::AddVoter(member),
+        ConfChangeType::ConfChangeAddLearnerNode => Change::AddLearner(member),
+        ConfChangeType::ConfChangeRemoveNode => Change::Remove(member),
+        ConfChangeType::ConfChangeUpdateNode => Change::None,
+    }
+}
+
+fn is_compaction(effect: &Effect) -> bool {
+    matches!(effect, Effect::CompactionRequested { .. })
+}
+
+fn log_cluster_version(applier: &Applier<FjallEngine>) {
+    if let Some(version) = applier.published().cluster.version() {
+        tracing::info!(cluster_version = %version, "set initial cluster version");
+        tracing::info!(cluster_version = %version, "enabled capabilities for version");
+        metrics::CLUSTER_VERSION.with([&format!("{}.{}", version.major, version.minor)]).set(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn group_is_bounded_in_entries_and_bytes_and_never_empty() {
+        let entry = |bytes: usize| Entry { data: vec![0; bytes].into(), ..Entry::default() };
+        assert_eq!(group_length(&[entry(BYTES_PER_GROUP_MAX + 1), entry(1)]), 1);
+        assert_eq!(group_length(&[entry(BYTES_PER_GROUP_MAX), entry(1)]), 1);
+        assert_eq!(group_length(&vec![entry(1); ENTRIES_PER_GROUP_MAX + 5]), ENTRIES_PER_GROUP_MAX);
+    }
+}

@@ -1,0 +1,313 @@
+//! The data directory: who may use it, what it holds, and which generation of the state is live.
+//!
+//! ```text
+//! <data-dir>/            0700
+//!   LOCK                 exclusively locked while a process uses the directory
+//!   FORMAT               "quorate <version>"
+//!   member/wal/          the log, unless --wal-dir moves it
+//!   member/snap/         .snap files
+//!   member/state/<n>/    the replicated state; CURRENT names the live n
+//! ```
+//!
+//! Invariants: FORMAT is written before anything else and never changes meaning; CURRENT is replaced by rename and
+//! names a complete generation; nothing is ever removed that holds applied entries.
+
+use std::{
+    fs::{self, DirBuilder, File},
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use thiserror::Error;
+
+/// Version of the directory's layout, and the only one this program reads.
+const FORMAT_VERSION: u32 = 1;
+const FORMAT_MAGIC: &str = "quorate";
+/// FORMAT and CURRENT are one short line; more is not ours.
+const MARKER_BYTES_MAX: u64 = 64;
+
+/// Why a data directory cannot be used.
+#[derive(Debug, Error)]
+pub enum DataDirError {
+    /// An operation on a path failed.
+    #[error("{action} {path}: check the path, its owner and permissions, and the free space")]
+    Io {
+        /// What was attempted.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        cause: io::Error,
+    },
+    /// Another process holds the lock.
+    #[error(
+        "data directory {path} is in use by another process: stop that process, or give this member its own --data-dir"
+    )]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// An etcd data directory.
+    #[error(
+        "data directory {path} holds the data of etcd (member/snap/db), which this version does not read: keep it for etcd, and give this member an empty --data-dir"
+    )]
+    Etcd {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A format of the future, or no format of ours.
+    #[error(
+        "{path} says {found:?}, and this version reads \"quorate {FORMAT_VERSION}\": use the version that wrote the directory, or an empty --data-dir"
+    )]
+    Format {
+        /// The FORMAT file.
+        path: PathBuf,
+        /// Its first line.
+        found: String,
+    },
+    /// Files of a member without the marker that says whose they are.
+    #[error(
+        "data directory {path} has a member/ but no FORMAT file: restore the directory from a backup, or give this member an empty --data-dir"
+    )]
+    Unmarked {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// One of log and state is there without the other.
+    #[error(
+        "{present} exists but {missing} does not: restore the missing part from a backup (was --wal-dir changed?), or give this member an empty --data-dir"
+    )]
+    Torn {
+        /// What is there.
+        present: PathBuf,
+        /// What is not.
+        missing: PathBuf,
+    },
+}
+
+impl DataDirError {
+    pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |cause| Self::Io { action, path, cause }
+    }
+}
+
+/// A locked data directory. The lock lasts as long as this value.
+#[derive(Debug)]
+pub struct DataDir {
+    root: PathBuf,
+    wal: PathBuf,
+    _lock: File,
+}
+
+impl DataDir {
+    /// Locks `root`, creating it with mode 0700 if needed, and checks whose it is.
+    ///
+    /// # Errors
+    /// Every [`DataDirError`]; nothing of a foreign directory is changed beyond the lock file.
+    pub fn open(root: &Path, wal_dir: Option<&Path>) -> Result<Self, DataDirError> {
+        create(root)?;
+        if root.join("member/snap/db").exists() {
+            return Err(DataDirError::Etcd { path: root.to_owned() });
+        }
+        let lock = lock(root)?;
+        check_format(root)?;
+        let wal = wal_dir.map_or_else(|| root.join("member/wal"), Path::to_owned);
+        for path in [root.join("member"), root.join("member/snap"), root.join("member/state")] {
+            create(&path)?;
+        }
+        let dir = Self { root: root.to_owned(), wal, _lock: lock };
+        dir.warn_open_permissions();
+        Ok(dir)
+    }
+
+    /// Where the log's segments are.
+    pub fn wal(&self) -> &Path {
+        &self.wal
+    }
+
+    /// Where `.snap` files are.
+    pub fn snap(&self) -> PathBuf {
+        self.root.join("member/snap")
+    }
+
+    /// Creates the log's directory with mode 0700 if it is not there.
+    ///
+    /// # Errors
+    /// A directory that cannot be created.
+    pub fn create_wal(&self) -> Result<(), DataDirError> {
+        create(&self.wal)
+    }
+
+    /// Whether a member was founded here: the log is created last.
+    pub fn has_log(&self) -> bool {
+        fs::read_dir(&self.wal).is_ok_and(|entries| {
+            entries.flatten().any(|entry| entry.path().extension().is_some_and(|extension| extension == "wal"))
+        })
+    }
+
+    /// The live generation's directory, if one was ever made.
+    ///
+    /// # Errors
+    /// An unreadable CURRENT, or one that names nothing.
+    pub fn live_state(&self) -> Result<Option<PathBuf>, DataDirError> {
+        let marker = self.root.join("member/state/CURRENT");
+        let Some(line) = read_marker(&marker)? else { return Ok(None) };
+        let path = self.root.join("member/state").join(&line);
+        if line.parse::<u64>().is_err() || !path.is_dir() {
+            return Err(DataDirError::Torn { present: marker, missing: path });
+        }
+        Ok(Some(path))
+    }
+
+    /// The live generation, made first if there is none yet.
+    ///
+    /// # Errors
+    /// As [`DataDir::live_state`], and a directory that cannot be written.
+    pub fn live_state_or_new(&self) -> Result<PathBuf, DataDirError> {
+        if let Some(path) = self.live_state()? {
+            return Ok(path);
+        }
+        let path = self.root.join("member/state/1");
+        create(&path)?;
+        replace(&self.root.join("member/state/CURRENT"), "1")?;
+        Ok(path)
+    }
+
+    /// The error for a directory of which only one half is left.
+    pub fn torn(&self, log_is_missing: bool) -> DataDirError {
+        let (log, state) = (self.wal.clone(), self.root.join("member/state"));
+        if log_is_missing {
+            DataDirError::Torn { present: state, missing: log }
+        } else {
+            DataDirError::Torn { present: log, missing: state }
+        }
+    }
+
+    fn warn_open_permissions(&self) {
+        let mode = fs::metadata(&self.root).map_or(0o700, |metadata| metadata.permissions().mode() & 0o777);
+        if mode != 0o700 {
+            tracing::warn!(
+                "check file permission: directory {:?} exists, but the permission is {:?}. The recommended permission is \"-rwx------\" to prevent possible unprivileged access to the data",
+                self.root,
+                format!("{mode:o}")
+            );
+        }
+    }
+}
+
+fn create(path: &Path) -> Result<(), DataDirError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(DataDirError::io("creating directory", path))
+}
+
+fn lock(root: &Path) -> Result<File, DataDirError> {
+    let path = root.join("LOCK");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(DataDirError::io("opening", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(DataDirError::InUse { path: root.to_owned() }),
+        Err(fs::TryLockError::Error(cause)) => Err(DataDirError::io("locking", &path)(cause)),
+    }
+}
+
+fn check_format(root: &Path) -> Result<(), DataDirError> {
+    let path = root.join("FORMAT");
+    let expected = format!("{FORMAT_MAGIC} {FORMAT_VERSION}");
+    match read_marker(&path)? {
+        Some(line) if line == expected => Ok(()),
+        Some(found) => Err(DataDirError::Format { path, found }),
+        None if root.join("member").exists() => Err(DataDirError::Unmarked { path: root.to_owned() }),
+        None => replace(&path, &expected),
+    }
+}
+
+/// The file's line without its end, `None` if there is no file. What is not a short text reads as what it is, escaped.
+fn read_marker(path: &Path) -> Result<Option<String>, DataDirError> {
+    use std::io::Read as _;
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(cause) => return Err(DataDirError::io("opening", path)(cause)),
+    };
+    let mut bytes = Vec::new();
+    file.take(MARKER_BYTES_MAX).read_to_end(&mut bytes).map_err(DataDirError::io("reading", path))?;
+    let text = String::from_utf8_lossy(&bytes);
+    Ok(Some(text.strip_suffix('\n').unwrap_or(&text).to_owned()))
+}
+
+/// Writes one line durably: a temporary file, fsync, rename, fsync of the directory.
+fn replace(path: &Path, line: &str) -> Result<(), DataDirError> {
+    let temporary = path.with_extension("tmp");
+    let write = || -> io::Result<()> {
+        let mut file = File::create(&temporary)?;
+        file.write_all(line.as_bytes())?;
+        file.write_all(b"\n")?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+    };
+    write().map_err(DataDirError::io("writing", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn second_process_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let first = DataDir::open(root.path(), None).unwrap();
+        let second = DataDir::open(root.path(), None).unwrap_err();
+        assert!(matches!(second, DataDirError::InUse { .. }), "{second}");
+        drop(first);
+        DataDir::open(root.path(), None).unwrap();
+    }
+
+    #[test]
+    fn newer_format_is_refused_and_untouched() {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("FORMAT"), "quorate 2\n").unwrap();
+        let error = DataDir::open(root.path(), None).unwrap_err();
+        assert!(error.to_string().contains("\"quorate 2\""), "{error}");
+        assert!(!root.path().join("member").exists());
+    }
+
+    #[test]
+    fn etcds_directory_is_refused_and_untouched() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("member/snap")).unwrap();
+        fs::write(root.path().join("member/snap/db"), b"bbolt").unwrap();
+        let error = DataDir::open(root.path(), None).unwrap_err();
+        assert!(matches!(error, DataDirError::Etcd { .. }), "{error}");
+        assert!(!root.path().join("FORMAT").exists());
+    }
+
+    #[test]
+    fn new_directory_is_private_and_gets_its_first_generation_once() {
+        let parent = tempfile::tempdir().unwrap();
+        let root = parent.path().join("data");
+        let dir = DataDir::open(&root, None).unwrap();
+        assert_eq!(fs::metadata(&root).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(dir.live_state().unwrap(), None);
+        assert!(!dir.has_log());
+        let state = dir.live_state_or_new().unwrap();
+        assert_eq!(dir.live_state_or_new().unwrap(), state);
+        drop(dir);
+        assert_eq!(DataDir::open(&root, None).unwrap().live_state().unwrap(), Some(state));
+    }
+
+    #[test]
+    fn current_that_names_nothing_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(root.path(), None).unwrap();
+        fs::write(root.path().join("member/state/CURRENT"), "../../etc\n").unwrap();
+        assert!(matches!(dir.live_state().unwrap_err(), DataDirError::Torn { .. }));
+    }
+}

@@ -1,0 +1,196 @@
+//! What a member does without being asked: publish itself, revoke expired leases, compact by itself, raise alarms.
+//!
+//! Each duty is one loop that ends when the member stops. Duties propose through [`Handle`] like any client, so nothing
+//! here touches the replicated state directly.
+
+use std::time::Duration;
+
+use anyhow::Error;
+use futures_util::{StreamExt as _, stream};
+use tokio::{
+    select,
+    time::{MissedTickBehavior, interval, sleep},
+};
+
+use crate::{
+    apply::Response,
+    clock::Clock as _,
+    lease::{CHECKPOINTS_MAX, SCAN_INTERVAL_MS},
+    metrics,
+    pb::{
+        etcdserverpb::{
+            CompactionRequest, InternalRaftRequest, LeaseCheckpoint, LeaseCheckpointRequest, LeaseRevokeRequest,
+        },
+        membershippb::{Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest},
+    },
+    raft::Role,
+    types::{LeaseId, Rejection, Ticks},
+};
+
+use super::{Handle, ServerError, auto_compact::AutoCompactor};
+
+/// Revocations under way at a time (etcd's limit).
+const REVOCATIONS_IN_FLIGHT_MAX: usize = 16;
+/// Pause before an attempt that failed is made again.
+const RETRY: Duration = Duration::from_millis(500);
+/// How often callers that gave up are forgotten.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// Publishes name and client URLs of this member, then, on a leader without one, the cluster version. Returns once the
+/// member is part of its cluster and a linearizable read has been answered.
+///
+/// # Errors
+/// Only when the member stops first.
+pub async fn join(handle: &Handle) -> Result<(), ServerError> {
+    let options = &handle.shared.options;
+    let attributes = Attributes { name: options.name.clone(), client_urls: options.client_urls.clone() };
+    let request = ClusterMemberAttrSetRequest { member_id: handle.member_id().0, member_attributes: Some(attributes) };
+    let request = InternalRaftRequest { cluster_member_attr_set: Some(request), ..Default::default() };
+    insist(handle, || request.clone()).await?;
+    tracing::info!(
+        local_member_id = %handle.member_id(),
+        cluster_id = %handle.cluster_id(),
+        publish_timeout = ?options.request_timeout,
+        "published local member to cluster through raft"
+    );
+    set_first_version(handle).await?;
+    until_done(handle, || handle.read_index()).await
+}
+
+async fn set_first_version(handle: &Handle) -> Result<(), ServerError> {
+    let leads = handle.shared.standing().role == Role::Leader;
+    if !leads || handle.published().cluster.version().is_some() {
+        return Ok(());
+    }
+    let version = handle.shared.options.version.without_patch().to_string();
+    tracing::info!(cluster_version = version, "setting up initial cluster version using v3 API");
+    let request = InternalRaftRequest {
+        cluster_version_set: Some(ClusterVersionSetRequest { ver: version }),
+        ..Default::default()
+    };
+    insist(handle, || request.clone()).await
+}
+
+async fn insist(handle: &Handle, request: impl Fn() -> InternalRaftRequest) -> Result<(), ServerError> {
+    until_done(handle, || async { handle.propose(request()).await.map(|_: Response| ()) }).await
+}
+
+/// Tries until it works or the member stops; time-outs and changes of leader are what trying again is for.
+async fn until_done<F: Future<Output = Result<(), ServerError>>>(
+    handle: &Handle,
+    attempt: impl Fn() -> F,
+) -> Result<(), ServerError> {
+    loop {
+        let outcome = select! {
+            outcome = attempt() => outcome,
+            () = handle.stopped() => return Err(Rejection::Stopped.into()),
+        };
+        match outcome {
+            Ok(()) => return Ok(()),
+            Err(ServerError::Storage(cause)) => return Err(cause.into()),
+            Err(ServerError::Rejected(why)) => {
+                tracing::warn!(%why, "waiting for the cluster: this member has no quorum yet, or its request timed out");
+                sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+/// Revokes leases that have run out, on the leader.
+///
+/// # Errors
+/// Never; a revocation that fails is tried again by a later scan.
+pub async fn expire_leases(handle: Handle) -> Result<(), Error> {
+    let shared = &handle.shared;
+    let mut scan = interval(Duration::from_millis(SCAN_INTERVAL_MS));
+    scan.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        select! {
+            _ = scan.tick() => {}
+            () = handle.stopped() => return Ok(()),
+        }
+        let now = shared.now();
+        let expired = shared.lessor().expired(now);
+        metrics::LEASE_EXPIRED.add(u64::try_from(expired.len()).unwrap_or(u64::MAX));
+        revoke(&handle, expired).await;
+        if shared.options.lease_checkpoints {
+            checkpoint(&handle, now).await;
+        }
+    }
+}
+
+async fn revoke(handle: &Handle, expired: Vec<LeaseId>) {
+    let revocations = stream::iter(expired).map(|lease| async move {
+        let request =
+            InternalRaftRequest { lease_revoke: Some(LeaseRevokeRequest { id: lease.0 }), ..Default::default() };
+        if let Err(why) = handle.propose(request).await {
+            tracing::warn!(lease_id = %lease, %why, "failed to revoke lease");
+        }
+    });
+    revocations.buffer_unordered(REVOCATIONS_IN_FLIGHT_MAX).collect::<()>().await;
+}
+
+async fn checkpoint(handle: &Handle, now: Ticks) {
+    let due = handle.shared.lessor().due_checkpoints(now, CHECKPOINTS_MAX);
+    if due.is_empty() {
+        return;
+    }
+    let checkpoints = due.into_iter().map(|(lease, remaining_ttl)| LeaseCheckpoint { id: lease.0, remaining_ttl });
+    let lease_checkpoint = Some(LeaseCheckpointRequest { checkpoints: checkpoints.collect() });
+    if let Err(why) = handle.propose(InternalRaftRequest { lease_checkpoint, ..Default::default() }).await {
+        tracing::warn!(%why, "failed to checkpoint leases");
+    }
+}
+
+/// Proposes compactions by age or number of revisions, on the leader.
+///
+/// # Errors
+/// Never; a compaction that fails is made up for by the next.
+pub async fn compact_by_itself(handle: Handle) -> Result<(), Error> {
+    let shared = &handle.shared;
+    let Some(policy) = shared.options.auto_compaction else {
+        handle.stopped().await;
+        return Ok(());
+    };
+    let mut compactor = AutoCompactor::new(policy, shared.clock.monotonic());
+    loop {
+        select! {
+            () = sleep(compactor.patience(shared.clock.monotonic())) => {}
+            () = handle.stopped() => return Ok(()),
+        }
+        let target = compactor.tick(shared.clock.monotonic(), handle.published().view.revision());
+        if let Some(revision) = target
+            && shared.standing().role == Role::Leader
+        {
+            auto_compact(&handle, revision).await;
+        }
+    }
+}
+
+async fn auto_compact(handle: &Handle, revision: i64) {
+    tracing::info!(revision, "starting auto compaction");
+    match handle.compact(CompactionRequest { revision, physical: false }).await {
+        Ok(_) => tracing::info!(revision, "completed auto compaction"),
+        Err(ServerError::Rejected(Rejection::Compacted)) => {}
+        Err(why) => tracing::warn!(revision, %why, "failed auto compaction"),
+    }
+}
+
+/// Raises the alarm that apply asks for, and forgets callers that gave up.
+///
+/// # Errors
+/// Never.
+pub async fn keep_house(handle: Handle) -> Result<(), Error> {
+    let mut sweep = interval(SWEEP);
+    loop {
+        select! {
+            _ = sweep.tick() => handle.shared.waiters.sweep(),
+            () = handle.shared.quota_exceeded.notified() => {
+                if let Err(why) = handle.raise_no_space().await {
+                    tracing::warn!(%why, "failed to raise the NOSPACE alarm");
+                }
+            }
+            () = handle.stopped() => return Ok(()),
+        }
+    }
+}

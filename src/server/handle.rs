@@ -1,0 +1,442 @@
+//! What callers can ask of a running member.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use prost::Message as _;
+use thiserror::Error;
+use tokio::time::timeout;
+
+use crate::{
+    apply::{self, AlarmKind, Response},
+    clock::Clock as _,
+    lease::RenewError,
+    membership::Version,
+    metrics,
+    mvcc::{HashKv, ReadError},
+    pb::etcdserverpb::{
+        AlarmRequest, AlarmType, CompactionRequest, CompactionResponse, InternalRaftRequest, LeaseCheckpoint,
+        LeaseCheckpointRequest, RequestHeader, alarm_request::AlarmAction,
+    },
+    raft::Proposal,
+    storage::{Engine as _, Read as _, StorageError, Table},
+    types::{ClusterId, LeaseId, LogIndex, MemberId, Rejection, Term},
+};
+
+use super::{
+    State,
+    inbox::Refused,
+    options::APPLY_GAP_MAX,
+    raft_thread::RaftOrder,
+    shared::{PROPOSAL_BYTES_IN_FLIGHT_MAX, PROPOSAL_SHARE_BYTES_MIN, Shared},
+    watch_thread::WatchStream,
+};
+
+/// How long a lease call lets apply catch up with commit (etcd's limit).
+const APPLY_CATCH_UP: Duration = Duration::from_secs(1);
+/// How often a call that waits for another part of the member looks again.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Why a call was not carried out.
+#[derive(Clone, Debug, Error)]
+pub enum ServerError {
+    /// In etcd's words. A time-out means *unknown*; everything else means *did not happen*.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// This member's store failed; it is about to stop.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+impl From<ReadError> for ServerError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Rejected(rejection) => Self::Rejected(rejection),
+            ReadError::Storage(cause) => Self::Storage(cause),
+        }
+    }
+}
+
+/// How a member stands, for `Status`, `/health` and metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberStatus {
+    /// This member.
+    pub member_id: MemberId,
+    /// Its cluster.
+    pub cluster_id: ClusterId,
+    /// The leader, if known.
+    pub leader: Option<MemberId>,
+    /// The current raft term.
+    pub term: Term,
+    /// The last entry known to be committed.
+    pub commit_index: LogIndex,
+    /// The last applied entry.
+    pub applied_index: LogIndex,
+    /// Whether this member has no vote.
+    pub is_learner: bool,
+    /// Bytes of the state on disk.
+    pub db_size: u64,
+    /// Bytes of it that hold live data. Space is reclaimed as it falls free, so this equals `db_size`.
+    pub db_size_in_use: u64,
+    /// The quota in bytes; `None` if there is none.
+    pub quota: Option<u64>,
+    /// The version this member reports.
+    pub version: Version,
+    /// The cluster version, once decided.
+    pub cluster_version: Option<Version>,
+}
+
+/// A running member, as its callers see it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    pub(super) shared: Arc<Shared>,
+    pub(super) engine: crate::storage::FjallEngine,
+}
+
+impl Handle {
+    /// Appends `request` to the log and waits until it is applied. The header is filled here.
+    ///
+    /// # Errors
+    /// [`Rejection::TooManyRequests`] and [`Rejection::RequestTooLarge`] before anything happens;
+    /// [`Rejection::DeadlineExceeded`] if nobody led in time; [`Rejection::Timeout`] if the outcome is unknown; otherwise
+    /// what applying the entry says.
+    pub async fn propose(&self, mut request: InternalRaftRequest) -> Result<Response, ServerError> {
+        let shared = &*self.shared;
+        if shared.committed().0 > shared.applied().0 + APPLY_GAP_MAX {
+            return Err(Rejection::TooManyRequests.into());
+        }
+        let id = shared.ids.next();
+        request.header = Some(RequestHeader { id: id.0, ..RequestHeader::default() });
+        let payload = request.encode_to_vec();
+        drop(request);
+        if payload.len() > shared.options.request_bytes_max {
+            return Err(Rejection::RequestTooLarge.into());
+        }
+        let pending = Pending;
+        metrics::PROPOSALS_PENDING.inc();
+        let outcome =
+            timeout(shared.options.request_timeout, self.submit(Proposal { id, payload: payload.into() })).await;
+        drop(pending);
+        outcome.unwrap_or_else(|_| {
+            metrics::PROPOSALS_FAILED.inc();
+            let led = shared.standing().leader.is_some();
+            Err(if led { Rejection::Timeout } else { Rejection::DeadlineExceeded }.into())
+        })
+    }
+
+    /// Waits for a leader, for its share of the bytes in flight, and for the answer.
+    async fn submit(&self, proposal: Proposal) -> Result<Response, ServerError> {
+        let shared = &*self.shared;
+        self.await_leader().await?;
+        let share = proposal.payload.len().clamp(PROPOSAL_SHARE_BYTES_MIN, PROPOSAL_BYTES_IN_FLIGHT_MAX);
+        let share = Arc::clone(&shared.shares).acquire_many_owned(u32::try_from(share).unwrap_or(u32::MAX));
+        let share = share.await.map_err(|_| Rejection::Stopped)?;
+        let answer = shared.waiters.register(proposal.id, share);
+        match shared.raft.push(RaftOrder::Propose(proposal)) {
+            Ok(()) => {}
+            Err(Refused::Full(_)) => return Err(Rejection::TooManyRequests.into()),
+            Err(Refused::Closed(_)) => return Err(Rejection::Stopped.into()),
+        }
+        Ok(answer.await.map_err(|_| Rejection::Stopped)??)
+    }
+
+    async fn await_leader(&self) -> Result<(), Rejection> {
+        if self.has_leader() {
+            return Ok(());
+        }
+        let led = async {
+            while !self.has_leader() {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        };
+        tokio::select! {
+            () = led => Ok(()),
+            () = self.stopped() => Err(Rejection::Stopped),
+        }
+    }
+
+    /// Waits until a read of [`Handle::published`] is linearizable: it then sees every write acknowledged before the
+    /// call.
+    ///
+    /// # Errors
+    /// [`Rejection::LeaderChanged`], [`Rejection::Timeout`] or [`Rejection::Stopped`].
+    pub async fn read_index(&self) -> Result<(), ServerError> {
+        let shared = &*self.shared;
+        // Alone, every acknowledged write is already published here, and nobody else can acknowledge one.
+        if shared.is_alone() {
+            return Ok(());
+        }
+        let (confirmed, first) = shared.reads.join();
+        if first && shared.raft.push(RaftOrder::ReadsWaiting).is_err() {
+            return Err(Rejection::Stopped.into());
+        }
+        match timeout(shared.options.request_timeout, confirmed).await {
+            Ok(Ok(confirmed)) => Ok(confirmed?),
+            Ok(Err(_)) => Err(Rejection::Stopped.into()),
+            Err(_) => {
+                metrics::SLOW_READ_INDEXES.inc();
+                Err(Rejection::Timeout.into())
+            }
+        }
+    }
+
+    /// The newest state this member has applied. Linearizable only after [`Handle::read_index`].
+    pub fn published(&self) -> Arc<State> {
+        self.shared.published()
+    }
+
+    /// How the member stands.
+    pub fn status(&self) -> MemberStatus {
+        let shared = &*self.shared;
+        let (state, standing) = (shared.published(), shared.standing());
+        let id = shared.identity.member;
+        let db_size = shared.disk_bytes.load(Ordering::Relaxed);
+        MemberStatus {
+            member_id: id,
+            cluster_id: shared.identity.cluster,
+            leader: standing.leader,
+            term: standing.term,
+            commit_index: shared.committed(),
+            applied_index: state.applied,
+            is_learner: state.cluster.member(id).is_some_and(|member| member.is_learner),
+            db_size,
+            db_size_in_use: db_size,
+            quota: shared.options.quota_bytes,
+            version: shared.options.version,
+            cluster_version: state.cluster.version(),
+        }
+    }
+
+    /// This member.
+    pub fn member_id(&self) -> MemberId {
+        self.shared.identity.member
+    }
+
+    /// Its cluster.
+    pub fn cluster_id(&self) -> ClusterId {
+        self.shared.identity.cluster
+    }
+
+    /// Whether this member knows a leader.
+    pub fn has_leader(&self) -> bool {
+        self.shared.standing().leader.is_some()
+    }
+
+    /// An identifier for a lease whose client leaves the choice to the server.
+    pub fn next_lease_id(&self) -> LeaseId {
+        self.shared.ids.next_lease()
+    }
+
+    /// Refuses a request of this estimated cost ([`apply::quota_cost`]) if it does not fit the quota, after raising the
+    /// alarm.
+    ///
+    /// # Errors
+    /// [`Rejection::NoSpace`].
+    pub async fn check_quota(&self, cost: u64) -> Result<(), ServerError> {
+        let Some(quota) = self.shared.options.quota_bytes else { return Ok(()) };
+        if cost == 0 || self.shared.disk_bytes.load(Ordering::Relaxed) + cost < quota {
+            return Ok(());
+        }
+        self.raise_no_space().await?;
+        Err(Rejection::NoSpace.into())
+    }
+
+    /// Raises this member's NOSPACE alarm, once.
+    pub(super) async fn raise_no_space(&self) -> Result<(), ServerError> {
+        let raised = self.published().alarms.list(Some(AlarmKind::NoSpace));
+        if raised.iter().any(|alarm| alarm.member_id == self.member_id().0) {
+            return Ok(());
+        }
+        let alarm = AlarmRequest {
+            action: AlarmAction::Activate.into(),
+            member_id: self.member_id().0,
+            alarm: AlarmType::Nospace.into(),
+        };
+        tracing::warn!(quota = self.shared.options.quota_bytes, "alarm raised: the database space is exceeded");
+        self.propose(InternalRaftRequest { alarm: Some(alarm), ..Default::default() }).await.map(|_| ())
+    }
+
+    /// Proposes a compaction; a physical one returns once history is removed and the removal is durable.
+    ///
+    /// # Errors
+    /// As [`Handle::propose`].
+    pub async fn compact(&self, request: CompactionRequest) -> Result<CompactionResponse, ServerError> {
+        let request = InternalRaftRequest { compaction: Some(request), ..Default::default() };
+        let physical = request.compaction.is_some_and(|compaction| compaction.physical);
+        let outcome = self.propose(request).await;
+        if physical && matches!(outcome, Ok(_) | Err(ServerError::Rejected(Rejection::Compacted))) {
+            self.await_compaction().await?;
+        }
+        match outcome? {
+            Response::Compaction(response) => Ok(response),
+            other => unreachable!("a compaction is answered by {other:?}"),
+        }
+    }
+
+    async fn await_compaction(&self) -> Result<(), ServerError> {
+        let revision = self.published().view.compact_revision();
+        let mut compacted = self.shared.compacted.subscribe();
+        tokio::select! {
+            done = compacted.wait_for(|done| *done >= revision) => done.map(|_| ()).map_err(|_| Rejection::Stopped)?,
+            () = self.stopped() => return Err(Rejection::Stopped.into()),
+        }
+        self.persist().await
+    }
+
+    /// Makes everything applied so far durable in the state itself.
+    ///
+    /// # Errors
+    /// If the engine fails; the member then stops.
+    pub async fn persist(&self) -> Result<(), ServerError> {
+        let engine = self.engine.clone();
+        self.blocking(move || Ok(engine.persist()?)).await
+    }
+
+    /// Restarts the countdown of `lease`: its full time to live in seconds, or zero if it does not exist any more.
+    ///
+    /// # Errors
+    /// [`Rejection::NoLeader`] if nobody led in time, [`Rejection::TimeoutApply`], [`Rejection::Timeout`].
+    pub async fn lease_renew(&self, lease: LeaseId) -> Result<i64, ServerError> {
+        let renewed = timeout(self.shared.options.request_timeout, self.renew_when_possible(lease)).await;
+        renewed.unwrap_or_else(|_| Err(if self.has_leader() { Rejection::Timeout } else { Rejection::NoLeader }.into()))
+    }
+
+    async fn renew_when_possible(&self, lease: LeaseId) -> Result<i64, ServerError> {
+        let mut caught_up = false;
+        loop {
+            let renewed = self.shared.lessor().renew(lease, self.shared.now());
+            match renewed {
+                Ok(renewed) => {
+                    metrics::LEASE_RENEWED.inc();
+                    if renewed.clear_checkpoint {
+                        self.clear_checkpoint(lease).await?;
+                    }
+                    return Ok(renewed.ttl);
+                }
+                Err(RenewError::Unknown(_)) if caught_up => return Ok(0),
+                // The grant may be committed and on its way here.
+                Err(RenewError::Unknown(_)) => {
+                    self.catch_up().await?;
+                    caught_up = true;
+                }
+                Err(RenewError::Expired | RenewError::NotPrimary) => tokio::time::sleep(LOOK_AGAIN).await,
+            }
+        }
+    }
+
+    async fn clear_checkpoint(&self, lease: LeaseId) -> Result<(), ServerError> {
+        let checkpoints = vec![LeaseCheckpoint { id: lease.0, remaining_ttl: 0 }];
+        let lease_checkpoint = Some(LeaseCheckpointRequest { checkpoints });
+        self.propose(InternalRaftRequest { lease_checkpoint, ..Default::default() }).await.map(|_| ())
+    }
+
+    /// Remaining and granted seconds of `lease`; `None` if it does not exist.
+    ///
+    /// # Errors
+    /// As [`Handle::lease_renew`].
+    pub async fn lease_time_to_live(&self, lease: LeaseId) -> Result<Option<(i64, i64)>, ServerError> {
+        self.catch_up().await?;
+        let look = async {
+            loop {
+                let remaining = self.shared.lessor().remaining(lease, self.shared.now());
+                match remaining.map(|remaining| (remaining.seconds, remaining.granted)) {
+                    None => return None,
+                    Some((Some(seconds), granted)) => return Some((seconds, granted)),
+                    Some((None, _)) => tokio::time::sleep(LOOK_AGAIN).await,
+                }
+            }
+        };
+        Ok(timeout(self.shared.options.request_timeout, look).await.map_err(|_| Rejection::NoLeader)?)
+    }
+
+    /// All leases this member knows.
+    pub fn leases(&self) -> Vec<LeaseId> {
+        self.shared.lessor().leases()
+    }
+
+    /// Waits until everything committed now is applied.
+    async fn catch_up(&self) -> Result<(), Rejection> {
+        let target = self.shared.committed();
+        let applied = async {
+            while self.shared.applied() < target {
+                tokio::time::sleep(LOOK_AGAIN / 10).await;
+            }
+        };
+        timeout(APPLY_CATCH_UP, applied).await.map_err(|_| Rejection::TimeoutApply)
+    }
+
+    /// Opens a watch stream without watchers.
+    pub fn watch_open(&self) -> WatchStream {
+        WatchStream::open(&self.shared)
+    }
+
+    /// The hash of the key space at `revision` (zero: the current one), equal to etcd's.
+    ///
+    /// # Errors
+    /// [`Rejection::Compacted`], [`Rejection::FutureRevision`], or a store that cannot be read.
+    pub async fn hash_kv(&self, revision: i64) -> Result<HashKv, ServerError> {
+        let state = self.published();
+        let started = self.shared.clock.monotonic();
+        let hash = self.blocking(move || Ok(state.view.hash_kv(revision)?)).await;
+        metrics::MVCC_HASH_REV.observe(self.shared.clock.monotonic().saturating_sub(started));
+        hash
+    }
+
+    /// A CRC-32C over every replicated row but the applied position, and the revision it was taken at.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    pub async fn hash(&self) -> Result<(u32, i64), ServerError> {
+        let (engine, revision) = (self.engine.clone(), self.published().view.revision());
+        self.blocking(move || {
+            let snapshot = engine.snapshot();
+            let mut crc = 0;
+            for table in Table::ALL.into_iter().filter(|table| *table != Table::Meta) {
+                for row in snapshot.rows(table) {
+                    let (key, value) = row?;
+                    crc = crc32c::crc32c_append(crc32c::crc32c_append(crc, &key), &value);
+                }
+            }
+            Ok((crc, revision))
+        })
+        .await
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, ServerError> + Send + 'static,
+    ) -> Result<T, ServerError> {
+        tokio::task::spawn_blocking(work).await.unwrap_or(Err(Rejection::Stopped.into()))
+    }
+
+    /// Resolves when the member begins to stop.
+    pub async fn stopped(&self) {
+        self.shared.stopping.cancelled().await;
+    }
+
+    /// A thread of the member that has made no progress for `patience`.
+    pub fn stuck(&self, patience: Duration) -> Option<&'static str> {
+        self.shared.stuck(patience).map(super::Thread::name)
+    }
+
+    /// The longest request a client may send, before gRPC's own overhead.
+    pub fn request_bytes_max(&self) -> usize {
+        self.shared.options.request_bytes_max
+    }
+
+    /// What a request will cost on disk, as etcd estimates it.
+    pub fn quota_cost(request: &InternalRaftRequest) -> u64 {
+        apply::quota_cost(request)
+    }
+}
+
+/// Keeps the gauge of pending proposals right even when the caller goes away.
+struct Pending;
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        metrics::PROPOSALS_PENDING.dec();
+    }
+}

@@ -1,0 +1,174 @@
+//! The queue in front of a thread: many senders, one receiver that takes everything waiting at once.
+//!
+//! Taking whole batches is what makes group commit natural: what arrives during an fsync is the next batch.
+
+use std::{
+    collections::VecDeque,
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+/// Why an item was not taken in. The caller gets it back.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Refused<T> {
+    /// The receiver lags; the capacity is used up.
+    Full(T),
+    /// The receiver is gone, or shutting down.
+    Closed(T),
+}
+
+/// What ended a [`Inbox::take`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// At least one item was moved out.
+    Items,
+    /// Nothing arrived in time.
+    TimedOut,
+    /// Closed, and nothing is left.
+    Closed,
+}
+
+/// A bounded queue. Senders never block: a full queue refuses, and the sender's own policy decides.
+#[derive(Debug)]
+pub(super) struct Inbox<T> {
+    queue: Mutex<Queue<T>>,
+    arrived: Condvar,
+    capacity: usize,
+}
+
+#[derive(Debug)]
+struct Queue<T> {
+    items: VecDeque<T>,
+    closed: bool,
+    /// Whether the receiver sleeps: a wake-up is a system call, and a busy receiver needs none.
+    asleep: bool,
+}
+
+impl<T> Inbox<T> {
+    /// A queue of at most `capacity` items.
+    pub(super) fn new(capacity: usize) -> Self {
+        Self {
+            queue: Mutex::new(Queue { items: VecDeque::new(), closed: false, asleep: false }),
+            arrived: Condvar::new(),
+            capacity,
+        }
+    }
+
+    /// Queues `item` behind all others.
+    ///
+    /// # Errors
+    /// Hands the item back when the queue is full or closed.
+    pub(super) fn push(&self, item: T) -> Result<(), Refused<T>> {
+        let mut queue = self.enqueue(item)?;
+        let wake = std::mem::take(&mut queue.asleep);
+        drop(queue);
+        if wake {
+            self.arrived.notify_one();
+        }
+        Ok(())
+    }
+
+    /// As [`Inbox::push`], without waking the receiver: it finds the item when it comes round for another reason.
+    ///
+    /// # Errors
+    /// As [`Inbox::push`].
+    pub(super) fn push_quietly(&self, item: T) -> Result<(), Refused<T>> {
+        self.enqueue(item).map(drop)
+    }
+
+    fn enqueue(&self, item: T) -> Result<MutexGuard<'_, Queue<T>>, Refused<T>> {
+        let mut queue = self.lock();
+        if queue.closed {
+            return Err(Refused::Closed(item));
+        }
+        if queue.items.len() >= self.capacity {
+            return Err(Refused::Full(item));
+        }
+        queue.items.push_back(item);
+        Ok(queue)
+    }
+
+    /// Moves everything queued into `into`, waiting up to `patience` for the first item (`None`: for ever).
+    pub(super) fn take(&self, into: &mut Vec<T>, patience: Option<Duration>) -> Taken {
+        let mut queue = self.lock();
+        if queue.items.is_empty() && !queue.closed {
+            queue.asleep = true;
+            queue = self.sleep(queue, patience);
+            queue.asleep = false;
+        }
+        if !queue.items.is_empty() {
+            into.extend(queue.items.drain(..));
+            return Taken::Items;
+        }
+        if queue.closed { Taken::Closed } else { Taken::TimedOut }
+    }
+
+    /// Refuses what comes from now on; what is queued is still taken.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.arrived.notify_one();
+    }
+
+    fn sleep<'a>(&self, queue: MutexGuard<'a, Queue<T>>, patience: Option<Duration>) -> MutexGuard<'a, Queue<T>> {
+        let idle = |queue: &mut Queue<T>| queue.items.is_empty() && !queue.closed;
+        match patience {
+            None => self.arrived.wait_while(queue, idle).unwrap_or_else(PoisonError::into_inner),
+            Some(patience) => {
+                self.arrived.wait_timeout_while(queue, patience, idle).unwrap_or_else(PoisonError::into_inner).0
+            }
+        }
+    }
+
+    /// The queue is whole after every statement, so a sender's panic elsewhere does not spoil it.
+    fn lock(&self) -> MutexGuard<'_, Queue<T>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn everything_waiting_is_taken_at_once_and_in_order() {
+        let inbox = Inbox::new(8);
+        (0..3).for_each(|item| inbox.push(item).unwrap());
+        let mut taken = Vec::new();
+        assert_eq!(inbox.take(&mut taken, None), Taken::Items);
+        assert_eq!(taken, [0, 1, 2]);
+        assert_eq!(inbox.take(&mut taken, Some(Duration::ZERO)), Taken::TimedOut);
+    }
+
+    #[test]
+    fn full_queue_hands_the_item_back() {
+        let inbox = Inbox::new(1);
+        inbox.push(1).unwrap();
+        assert_eq!(inbox.push(2), Err(Refused::Full(2)));
+    }
+
+    #[test]
+    fn closing_refuses_new_items_and_drains_old_ones() {
+        let inbox = Inbox::new(8);
+        inbox.push(1).unwrap();
+        inbox.close();
+        assert_eq!(inbox.push(2), Err(Refused::Closed(2)));
+        let mut taken = Vec::new();
+        assert_eq!(inbox.take(&mut taken, None), Taken::Items);
+        assert_eq!(inbox.take(&mut taken, None), Taken::Closed);
+    }
+
+    #[test]
+    fn sleeping_receiver_is_woken_by_an_item() {
+        let inbox = Arc::new(Inbox::new(8));
+        let sender = Arc::clone(&inbox);
+        let receiver = std::thread::spawn(move || {
+            let mut taken = Vec::new();
+            inbox.take(&mut taken, None);
+            taken
+        });
+        sender.push(7).unwrap();
+        assert_eq!(receiver.join().unwrap(), [7]);
+    }
+}

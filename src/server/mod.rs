@@ -1,0 +1,194 @@
+//! The running member: threads around the synchronous floors, and the [`Handle`] callers use.
+//!
+//! ```text
+//! Handle ─► raft inbox ─► RAFT thread ─► WAL thread (one fdatasync per batch) ─┐
+//!                             ▲  │                                             │
+//!                             │  └─► APPLY thread ─► published state, answers  │
+//!                             └──────── synced ◄──────────────────────────────┘
+//!                                  APPLY ─► WATCH thread ─► stream tasks
+//!                                  APPLY ─► KEEPER thread: state durable, log released
+//! ```
+//!
+//! Invariants: a caller is answered after the state that includes its entry is published, and that after its entry is
+//! durable in the log; the first failure of any thread stops the member, and nothing is acknowledged after it.
+
+mod apply_thread;
+mod auto_compact;
+mod datadir;
+mod duties;
+mod handle;
+mod inbox;
+mod keeper;
+mod op_counts;
+mod open;
+mod options;
+mod raft_thread;
+mod reads;
+mod shared;
+mod waiters;
+mod wal_thread;
+mod watch_thread;
+
+use std::{
+    io,
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
+
+use thiserror::Error;
+
+use crate::{
+    apply::{self, ApplyError},
+    lease::{Lessor, LessorOptions},
+    raft::Input,
+    storage::{Engine, FjallEngine, StorageError},
+    types::{LogIndex, MemberId},
+    wal::WalError,
+};
+
+pub use auto_compact::Policy;
+pub use datadir::{DataDir, DataDirError};
+pub use duties::{compact_by_itself, expire_leases, join, keep_house};
+pub use handle::{Handle, MemberStatus, ServerError};
+pub use keeper::{KeeperError, SNAPSHOT_BYTES_DEFAULT};
+pub use open::{Bootstrap, OpenError, Opened, StateError, open};
+pub use options::{APPLY_GAP_MAX, Options};
+pub use shared::{Identity, Thread};
+pub use watch_thread::WatchStream;
+
+/// What readers are given: one consistent state.
+pub type State = apply::Published<<FjallEngine as Engine>::Snapshot>;
+
+/// How often long leases are checkpointed, in milliseconds (etcd's constant).
+const LEASE_CHECKPOINT_MS: u64 = 300_000;
+
+/// Why a member stopped by itself.
+#[derive(Debug, Error)]
+pub enum ServerFailure {
+    /// The log's disk failed.
+    #[error("the write-ahead log failed: check the disk, then restart the member")]
+    Wal(#[source] WalError),
+    /// Applying failed.
+    #[error("the state machine failed: the member stops before it can diverge")]
+    Apply(#[source] ApplyError),
+    /// The state's disk failed.
+    #[error("the state failed: check the disk, then restart the member")]
+    Keeper(#[source] KeeperError),
+    /// This member acknowledged entries it no longer has.
+    #[error(
+        "the log ends at {last}, but this member acknowledged {acknowledged}: remove it from the cluster and add it again"
+    )]
+    LogLost {
+        /// The last acknowledged entry.
+        acknowledged: LogIndex,
+        /// The last entry there is.
+        last: LogIndex,
+    },
+    /// The cluster removed this member.
+    #[error("the member {0} has been permanently removed from the cluster")]
+    Removed(MemberId),
+    /// A snapshot without a transport to bring one.
+    #[error("raft asked to install a snapshot nobody sent")]
+    UnexpectedSnapshot,
+    /// Watchers cannot be told what happened.
+    #[error("the past cannot be read for watchers")]
+    Watch(#[source] StorageError),
+    /// No more threads.
+    #[error("starting a thread")]
+    Thread(#[source] io::Error),
+    /// A queue overflowed that its senders' limits should keep short.
+    #[error("the queue of the {thread} thread overflowed")]
+    Overrun {
+        /// Whose queue.
+        thread: &'static str,
+    },
+}
+
+/// A running member. Dropping it without [`Server::shut_down`] leaves its threads running.
+#[derive(Debug)]
+pub struct Server {
+    handle: Handle,
+    threads: Vec<JoinHandle<()>>,
+    /// Keeps the directory locked while threads run.
+    _dir: DataDir,
+}
+
+impl Server {
+    /// Starts the threads of an opened member.
+    ///
+    /// # Errors
+    /// If the system has no threads left.
+    pub fn start(opened: Opened, options: Options) -> io::Result<Self> {
+        let Opened { identity, dir, engine, applier, leases, wal, member, snap, .. } = opened;
+        let lessor = Lessor::new(lessor_options(&options), leases);
+        let state = applier.published();
+        let sole_voter = state.cluster.configuration().voters == [identity.member.0];
+        let advance = options.advance_first_election.then_some(raft_advance(&options));
+        let shared = Arc::new(shared::Shared::new(options, identity, state, lessor));
+        shared.set_sole_voter(sole_voter);
+        let (keeper, keeper_thread) = keeper::Keeper::new(&shared, engine.clone(), snap);
+        let handle = Handle { shared: Arc::clone(&shared), engine };
+        let (for_raft, for_wal, for_apply, for_watch) =
+            (Arc::clone(&shared), Arc::clone(&shared), Arc::clone(&shared), shared);
+        if let Some(ticks) = advance {
+            for_raft.order_raft(raft_thread::RaftOrder::Input(Box::new(Input::AdvanceElection(ticks))));
+        }
+        let threads = vec![
+            spawn("wal", move || wal_thread::run(wal, &for_wal))?,
+            spawn("keeper", move || keeper_thread.run())?,
+            spawn("watch", move || watch_thread::run(for_watch))?,
+            spawn("apply", move || apply_thread::run(applier, keeper, for_apply))?,
+            spawn("raft", move || raft_thread::run(member, for_raft))?,
+        ];
+        Ok(Self { handle, threads, _dir: dir })
+    }
+
+    /// For callers.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Why the member stopped by itself, if it did.
+    pub fn failure(&self) -> Option<&ServerFailure> {
+        self.handle.shared.failure()
+    }
+
+    /// Stops the threads in the order of the flow, so that what was accepted is finished, and makes the state durable.
+    /// Callers still waiting hear [`crate::types::Rejection::Stopped`].
+    pub fn shut_down(self) {
+        let shared = &self.handle.shared;
+        shared.stopping.cancel();
+        shared.shares.close();
+        shared.raft.close();
+        for thread in self.threads.into_iter().rev() {
+            let name = thread.thread().name().unwrap_or_default().to_owned();
+            if thread.join().is_err() {
+                tracing::error!(thread = name, "a thread ended by a panic");
+            }
+            match name.as_str() {
+                "raft" => shared.apply.close(),
+                "apply" => shared.watch.close(),
+                "watch" => shared.wal.close(),
+                _ => {}
+            }
+        }
+        shared.reads.fail_all(crate::types::Rejection::Stopped);
+    }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    thread::Builder::new().name(name.to_owned()).spawn(work)
+}
+
+fn lessor_options(options: &Options) -> LessorOptions {
+    LessorOptions {
+        retry_ms: u64::try_from(options.request_timeout.as_millis()).unwrap_or(u64::MAX),
+        checkpoint_ms: options.lease_checkpoints.then_some(LEASE_CHECKPOINT_MS),
+    }
+}
+
+/// All but one tick of the election timeout, as etcd advances it at boot.
+fn raft_advance(options: &Options) -> usize {
+    let ticks = options.election.as_millis() / options.tick.as_millis().max(1);
+    usize::try_from(ticks).unwrap_or(usize::MAX).saturating_sub(1)
+}

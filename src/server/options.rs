@@ -1,0 +1,62 @@
+//! How a member behaves, in the server's own words; the daemon fills it from the configuration.
+
+use std::time::Duration;
+
+use crate::membership::Version;
+
+use super::auto_compact::Policy;
+
+/// Entries that may be committed but not applied before proposals are refused (etcd's limit).
+pub const APPLY_GAP_MAX: u64 = 5_000;
+
+/// How a member behaves.
+#[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "one switch per option, named as the option is")]
+pub struct Options {
+    /// `name`, published to the cluster.
+    pub name: String,
+    /// `advertise-client-urls`, published to the cluster.
+    pub client_urls: Vec<String>,
+    /// The full version this member reports, like `3.7.1`.
+    pub version: Version,
+    /// `heartbeat-interval`: one raft tick.
+    pub tick: Duration,
+    /// `election-timeout`.
+    pub election: Duration,
+    /// `initial-election-tick-advance`.
+    pub advance_first_election: bool,
+    /// `pre-vote`.
+    pub pre_vote: bool,
+    /// How long a proposal or a read index may take: 5 s and two election timeouts.
+    pub request_timeout: Duration,
+    /// `max-request-bytes`: the longest encoded proposal.
+    pub request_bytes_max: usize,
+    /// `quota-backend-bytes`; `None` switches it off.
+    pub quota_bytes: Option<u64>,
+    /// `snapshot-count`: entries after which the state is made durable and the log compacted.
+    pub snapshot_entries: u64,
+    /// The same in bytes of entries.
+    pub snapshot_bytes: usize,
+    /// `snapshot-catchup-entries`: entries kept behind a snapshot.
+    pub catchup_entries: u64,
+    /// `max-snapshots`: `.snap` files kept; `None` keeps all.
+    pub snapshots_max: Option<usize>,
+    /// `compaction-batch-limit`: rows looked at in one step.
+    pub compaction_batch_max: usize,
+    /// `compaction-sleep-interval`: pause between two steps.
+    pub compaction_pause: Duration,
+    /// `auto-compaction-mode` and `auto-compaction-retention`.
+    pub auto_compaction: Option<Policy>,
+    /// `warning-apply-duration`.
+    pub warn_apply: Duration,
+    /// `watch-progress-notify-interval`.
+    pub progress_interval: Duration,
+    /// `max-learners`.
+    pub learners_max: usize,
+    /// Feature gate `LeaseCheckpoint`.
+    pub lease_checkpoints: bool,
+    /// `unsafe-no-fsync`.
+    pub unsafe_no_fsync: bool,
+    /// Bytes of blocks of the state kept in memory.
+    pub cache_bytes: u64,
+}

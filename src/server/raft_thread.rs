@@ -1,0 +1,204 @@
+//! The thread that owns the raft member. It ticks, steps and hands out work; it never waits for a disk, for the state
+//! machine or for a client.
+
+use std::{mem, sync::Arc, time::Duration};
+
+use crate::{
+    clock::Clock as _,
+    metrics,
+    raft::{DropReason, Effect, Input, LogBatch, Member, Proposal, Role, Standing},
+    types::{MemberId, Rejection, RequestId},
+};
+
+use super::{
+    ServerFailure,
+    apply_thread::ApplyOrder,
+    inbox::Taken,
+    shared::{Shared, Thread},
+    wal_thread::WalOrder,
+};
+
+/// A member that slept for longer than this (a stopped process, a suspended machine) goes on from now instead of
+/// ticking through the time it missed, which would only start elections.
+const TICKS_CAUGHT_UP_MAX: u32 = 3;
+
+/// What others want of the raft thread.
+#[derive(Debug)]
+pub(super) enum RaftOrder {
+    /// One payload to append.
+    Propose(Proposal),
+    /// Somebody has joined an empty list of readers.
+    ReadsWaiting,
+    /// Anything else raft can be told.
+    Input(Box<Input>),
+}
+
+/// Runs until the inbox is closed.
+pub(super) fn run(member: Member, shared: Arc<Shared>) {
+    let mut thread = RaftThread { member, shared, effects: Vec::new(), proposals: Vec::new() };
+    thread.take_standing(Standing::default(), thread.member.standing());
+    thread.run();
+}
+
+struct RaftThread {
+    member: Member,
+    shared: Arc<Shared>,
+    effects: Vec<Effect>,
+    proposals: Vec<Proposal>,
+}
+
+impl RaftThread {
+    fn run(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        let tick = shared.options.tick;
+        let mut next_tick = shared.clock.monotonic() + tick;
+        let mut orders = Vec::new();
+        loop {
+            let now = shared.clock.monotonic();
+            let taken = shared.raft.take(&mut orders, Some(next_tick.saturating_sub(now)));
+            if taken == Taken::Closed {
+                return;
+            }
+            let busy = shared.pulse(Thread::Raft);
+            orders.drain(..).for_each(|order| self.accept(order));
+            self.flush_proposals();
+            self.tick(tick, &mut next_tick);
+            self.settle();
+            drop(busy);
+        }
+    }
+
+    fn tick(&mut self, tick: Duration, next: &mut Duration) {
+        let now = self.shared.clock.monotonic();
+        if now > *next + tick * TICKS_CAUGHT_UP_MAX {
+            metrics::HEARTBEAT_SEND_FAILURES.inc();
+            *next = now;
+        }
+        while now >= *next {
+            self.member.accept(Input::Tick, &mut self.effects);
+            *next += tick;
+        }
+    }
+
+    fn accept(&mut self, order: RaftOrder) {
+        match order {
+            RaftOrder::Propose(proposal) => self.proposals.push(proposal),
+            RaftOrder::ReadsWaiting => self.start_reads(),
+            RaftOrder::Input(input) => {
+                self.flush_proposals();
+                self.member.accept(*input, &mut self.effects);
+            }
+        }
+    }
+
+    /// Everything proposed since the last input becomes one append.
+    fn flush_proposals(&mut self) {
+        if !self.proposals.is_empty() {
+            let proposals = mem::take(&mut self.proposals);
+            self.member.accept(Input::Propose(proposals), &mut self.effects);
+        }
+    }
+
+    fn start_reads(&mut self) {
+        let context = self.shared.ids.next();
+        let (any, abandoned) = self.shared.reads.start_round(context);
+        for round in abandoned {
+            self.member.accept(Input::CancelRead(round), &mut self.effects);
+        }
+        if any {
+            self.member.accept(Input::ReadIndex(context), &mut self.effects);
+        }
+    }
+
+    fn settle(&mut self) {
+        self.member.settle(&mut self.effects);
+        for effect in mem::take(&mut self.effects) {
+            self.perform(effect);
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Persist(batch) => self.persist(batch),
+            Effect::Apply(entries) => self.shared.order_apply(ApplyOrder::Entries(entries)),
+            Effect::ReadReady { context, index } => {
+                self.shared.reads.confirm(context, index, || self.shared.applied());
+            }
+            Effect::ReadLost(context) => {
+                metrics::READ_INDEXES_FAILED.inc();
+                self.shared.reads.fail_round(context, Rejection::Timeout);
+            }
+            Effect::Standing { from, to } => self.take_standing(from, to),
+            Effect::Committed(index) => self.shared.set_committed(index),
+            Effect::Dropped { ids, reason } => self.dropped(&ids, reason),
+            Effect::Configured { conf_state, .. } => {
+                self.shared.set_sole_voter(conf_state.voters == [self.shared.identity.member.0]);
+            }
+            Effect::LogLost { acknowledged, last } => {
+                self.shared.fail(ServerFailure::LogLost { acknowledged, last });
+            }
+            Effect::Refused { from, reason } => tracing::warn!(%from, %reason, "refused a message of a peer"),
+            // Without peers there is nobody to send to, and nobody lags.
+            Effect::Send(messages) => tracing::debug!(count = messages.len(), "no transport for messages to peers"),
+            Effect::Fetch(request) => tracing::debug!(?request, "no peer needs entries from the log files"),
+        }
+    }
+
+    fn persist(&self, batch: LogBatch) {
+        if batch.snapshot.is_some() {
+            self.shared.fail(ServerFailure::UnexpectedSnapshot);
+            return;
+        }
+        self.shared.order_wal(WalOrder::Batch(batch));
+    }
+
+    fn dropped(&self, ids: &[RequestId], reason: DropReason) {
+        metrics::PROPOSALS_FAILED.add(u64::try_from(ids.len()).unwrap_or(u64::MAX));
+        let why = match reason {
+            DropReason::Overloaded => Rejection::TooManyRequests,
+            _ => Rejection::ProposalDropped,
+        };
+        for id in ids {
+            self.shared.waiters.answer(*id, || Err(why));
+        }
+    }
+
+    fn take_standing(&self, from: Standing, to: Standing) {
+        let id = self.shared.identity.member;
+        self.shared.set_standing(to);
+        if (from.role, from.term) != (to.role, to.term) {
+            tracing::info!("{id} became {} at term {}", role_name(to.role), to.term);
+        }
+        if from.leader != to.leader {
+            log_leader(id, from, to);
+            metrics::HAS_LEADER.set(i64::from(to.leader.is_some()));
+            metrics::IS_LEADER.set(i64::from(to.leader == Some(id)));
+            if to.leader.is_some() {
+                metrics::LEADER_CHANGES.inc();
+            }
+        }
+        if from.leader.is_some() && from.leader != to.leader {
+            self.shared.reads.fail_rounds(Rejection::LeaderChanged);
+        }
+    }
+}
+
+fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Follower => "follower",
+        Role::PreCandidate => "pre-candidate",
+        Role::Candidate => "candidate",
+        Role::Leader => "leader",
+    }
+}
+
+fn log_leader(id: MemberId, from: Standing, to: Standing) {
+    match (from.leader, to.leader) {
+        (None, Some(leader)) => tracing::info!("raft.node: {id} elected leader {leader} at term {}", to.term),
+        (Some(old), Some(new)) => {
+            tracing::info!("raft.node: {id} changed leader from {old} to {new} at term {}", to.term);
+        }
+        (Some(old), None) => tracing::info!("raft.node: {id} lost leader {old} at term {}", to.term),
+        (None, None) => {}
+    }
+}

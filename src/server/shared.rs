@@ -1,0 +1,318 @@
+//! What the threads of a member and its callers share.
+//!
+//! Each value here has one writer, named beside it; everybody else only reads.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    apply::Response,
+    clock::{Clock, SystemClock},
+    lease::Lessor,
+    metrics,
+    raft::{Role, Standing},
+    types::{ClusterId, LogIndex, MemberId, Rejection, RequestIds, Term, Ticks},
+};
+
+use super::{
+    Options, ServerFailure, State,
+    apply_thread::ApplyOrder,
+    inbox::{Inbox, Refused},
+    raft_thread::RaftOrder,
+    reads::Reads,
+    waiters::Waiters,
+    wal_thread::WalOrder,
+    watch_thread::WatchOrder,
+};
+
+/// Orders that may wait for one thread. Their number follows from the proposals in flight, which
+/// [`PROPOSAL_BYTES_IN_FLIGHT_MAX`] and [`PROPOSAL_SHARE_BYTES_MIN`] bound to 65 536; each proposal causes at most a few
+/// orders, so a full inbox means a broken invariant and stops the member.
+const ORDERS_MAX: usize = 1 << 19;
+/// Encoded proposals between their arrival and their answer.
+pub(super) const PROPOSAL_BYTES_IN_FLIGHT_MAX: usize = 64 << 20;
+/// The least a proposal counts for, which bounds their number.
+pub(super) const PROPOSAL_SHARE_BYTES_MIN: usize = 1 << 10;
+
+/// Who this member is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// This member.
+    pub member: MemberId,
+    /// Its cluster.
+    pub cluster: ClusterId,
+}
+
+/// The threads that must make progress for the member to be alive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Thread {
+    /// Ticks and steps; never idle for longer than a tick.
+    Raft,
+    /// Writes and syncs the log.
+    Wal,
+    /// Applies entries.
+    Apply,
+}
+
+impl Thread {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Raft, Self::Wal, Self::Apply];
+
+    /// Its name in messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Raft => "raft",
+            Self::Wal => "wal",
+            Self::Apply => "apply",
+        }
+    }
+}
+
+/// When a thread last began to work, and whether it still does.
+#[derive(Debug, Default)]
+struct Pulse {
+    /// Milliseconds of the clock, plus one; zero while idle.
+    busy_since: AtomicU64,
+    /// Milliseconds of the clock when it last began.
+    last: AtomicU64,
+}
+
+/// Marks a thread as working until dropped.
+pub(super) struct Busy<'a>(&'a Pulse);
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.busy_since.store(0, Ordering::Relaxed);
+    }
+}
+
+/// The answer to a proposal.
+pub(super) type Reply = Result<Response, Rejection>;
+
+/// One member's shared state.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) options: Options,
+    pub(super) identity: Identity,
+    pub(super) clock: SystemClock,
+    pub(super) ids: RequestIds,
+    /// Written by the apply thread after each group of entries.
+    published: ArcSwap<State>,
+    /// Written by the raft thread.
+    standing: Mutex<Standing>,
+    committed: AtomicU64,
+    /// Whether this member is the only voter; written by the raft thread.
+    sole_voter: AtomicBool,
+    /// Whether every earlier acknowledged write is applied here because no other member can acknowledge any: this
+    /// member leads, is the only voter, and has applied an entry of its term. Written by raft and apply threads, both
+    /// through [`Shared::update_alone`].
+    alone: AtomicBool,
+    /// The last term of which an entry was applied.
+    applied_term: AtomicU64,
+    /// Bytes of the state on disk; written by the keeper thread.
+    pub(super) disk_bytes: AtomicU64,
+    pub(super) waiters: Waiters<Reply>,
+    pub(super) shares: Arc<Semaphore>,
+    pub(super) reads: Reads,
+    lessor: Mutex<Lessor>,
+    pub(super) raft: Inbox<RaftOrder>,
+    pub(super) wal: Inbox<WalOrder>,
+    pub(super) apply: Inbox<ApplyOrder>,
+    pub(super) watch: Inbox<WatchOrder>,
+    /// The watch streams opened so far.
+    pub(super) next_stream: AtomicU64,
+    /// Told when an applied write exceeded the quota.
+    pub(super) quota_exceeded: Notify,
+    /// The last revision at which a compaction finished.
+    pub(super) compacted: watch::Sender<i64>,
+    pulses: [Pulse; Thread::ALL.len()],
+    failure: OnceLock<ServerFailure>,
+    /// Cancelled when the member stops, by order or by failure.
+    pub(super) stopping: CancellationToken,
+}
+
+impl Shared {
+    pub(super) fn new(options: Options, identity: Identity, first: State, lessor: Lessor) -> Self {
+        let clock = SystemClock::new();
+        let started_ms = u64::try_from(clock.wall().as_millis()).unwrap_or(u64::MAX);
+        let inbox_capacity = ORDERS_MAX;
+        let compacted = watch::Sender::new(first.view.compact_revision());
+        Self {
+            ids: RequestIds::new(identity.member, started_ms),
+            applied_term: AtomicU64::new(0),
+            published: ArcSwap::from_pointee(first),
+            standing: Mutex::default(),
+            committed: AtomicU64::new(0),
+            sole_voter: AtomicBool::new(false),
+            alone: AtomicBool::new(false),
+            disk_bytes: AtomicU64::new(0),
+            waiters: Waiters::default(),
+            shares: Arc::new(Semaphore::new(PROPOSAL_BYTES_IN_FLIGHT_MAX)),
+            reads: Reads::default(),
+            lessor: Mutex::new(lessor),
+            raft: Inbox::new(inbox_capacity),
+            wal: Inbox::new(inbox_capacity),
+            apply: Inbox::new(inbox_capacity),
+            watch: Inbox::new(inbox_capacity),
+            next_stream: AtomicU64::new(0),
+            quota_exceeded: Notify::new(),
+            compacted,
+            pulses: std::array::from_fn(|_| Pulse::default()),
+            failure: OnceLock::new(),
+            stopping: CancellationToken::new(),
+            options,
+            identity,
+            clock,
+        }
+    }
+
+    /// The newest state readers may see.
+    pub(super) fn published(&self) -> Arc<State> {
+        self.published.load_full()
+    }
+
+    /// The member's time, as the synchronous floors count it.
+    pub(super) fn now(&self) -> Ticks {
+        self.clock.monotonic().into()
+    }
+
+    pub(super) fn applied(&self) -> LogIndex {
+        self.published.load().applied
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        *self.lock_standing()
+    }
+
+    fn lock_standing(&self) -> MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn committed(&self) -> LogIndex {
+        LogIndex(self.committed.load(Ordering::Acquire))
+    }
+
+    pub(super) fn lessor(&self) -> MutexGuard<'_, Lessor> {
+        self.lessor.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a read here and now is linearizable without asking anybody.
+    pub(super) fn is_alone(&self) -> bool {
+        self.alone.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_committed(&self, index: LogIndex) {
+        self.committed.store(index.0, Ordering::Release);
+        metrics::PROPOSALS_COMMITTED.set_count(index.0);
+    }
+
+    pub(super) fn set_standing(&self, standing: Standing) {
+        *self.lock_standing() = standing;
+        self.update_alone();
+        if standing.role != Role::Leader {
+            self.lessor().demote();
+        }
+    }
+
+    /// Called by the raft thread before the new configuration can have any effect.
+    pub(super) fn set_sole_voter(&self, sole: bool) {
+        self.sole_voter.store(sole, Ordering::Release);
+        self.update_alone();
+    }
+
+    /// The lock is held until the flag is stored, so that of two callers the later one's view wins.
+    fn update_alone(&self) {
+        let standing = self.lock_standing();
+        let applied_term = Term(self.applied_term.load(Ordering::Acquire));
+        let leads = standing.role == Role::Leader && applied_term == standing.term;
+        self.alone.store(leads && self.sole_voter.load(Ordering::Acquire), Ordering::Release);
+    }
+
+    /// Gives readers a new state, then lets those go on who waited for it.
+    pub(super) fn publish(&self, state: State) {
+        let (applied, term) = (state.applied, state.term);
+        self.published.store(Arc::new(state));
+        metrics::PROPOSALS_APPLIED.set_count(applied.0);
+        if self.applied_term.swap(term.0, Ordering::AcqRel) != term.0 {
+            self.update_alone();
+        }
+        self.reads.applied(applied);
+    }
+
+    /// Stops the member. Only the first cause is kept.
+    pub(super) fn fail(&self, cause: ServerFailure) {
+        if self.failure.set(cause).is_ok() {
+            self.stopping.cancel();
+        }
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.is_cancelled()
+    }
+
+    /// Why the member stopped by itself, if it did.
+    pub(super) fn failure(&self) -> Option<&ServerFailure> {
+        self.failure.get()
+    }
+
+    pub(super) fn order_raft(&self, order: RaftOrder) {
+        self.order(&self.raft, order, "raft");
+    }
+
+    /// Does not wake the thread: it comes round with its next tick at the latest.
+    pub(super) fn order_raft_quietly(&self, order: RaftOrder) {
+        if let Err(Refused::Full(_)) = self.raft.push_quietly(order) {
+            self.fail(ServerFailure::Overrun { thread: "raft" });
+        }
+    }
+
+    pub(super) fn order_wal(&self, order: WalOrder) {
+        self.order(&self.wal, order, "wal");
+    }
+
+    pub(super) fn order_apply(&self, order: ApplyOrder) {
+        self.order(&self.apply, order, "apply");
+    }
+
+    fn order<T>(&self, inbox: &Inbox<T>, order: T, thread: &'static str) {
+        if let Err(Refused::Full(_)) = inbox.push(order) {
+            self.fail(ServerFailure::Overrun { thread });
+        }
+    }
+
+    pub(super) fn pulse(&self, thread: Thread) -> Busy<'_> {
+        let now = self.now().0;
+        let pulse = self.pulse_of(thread);
+        pulse.last.store(now, Ordering::Relaxed);
+        pulse.busy_since.store(now + 1, Ordering::Relaxed);
+        Busy(pulse)
+    }
+
+    /// A thread that has been at one piece of work for longer than `patience`, or the raft thread if it has not come
+    /// round for so long.
+    pub(super) fn stuck(&self, patience: Duration) -> Option<Thread> {
+        let now = self.now().0;
+        let patience = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+        Thread::ALL.into_iter().find(|thread| {
+            let pulse = self.pulse_of(*thread);
+            let busy_since = pulse.busy_since.load(Ordering::Relaxed);
+            let silent = *thread == Thread::Raft && now.saturating_sub(pulse.last.load(Ordering::Relaxed)) > patience;
+            silent || (busy_since > 0 && now.saturating_sub(busy_since - 1) > patience)
+        })
+    }
+
+    fn pulse_of(&self, thread: Thread) -> &Pulse {
+        let index = Thread::ALL.iter().position(|one| *one == thread);
+        let pulse = index.and_then(|index| self.pulses.get(index));
+        pulse.unwrap_or_else(|| unreachable!("one pulse per thread"))
+    }
+}

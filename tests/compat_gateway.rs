@@ -1,0 +1,227 @@
+//! The JSON gateway and the plain HTTP endpoints, asked with curl: status, content type and body must be those of etcd,
+//! byte for byte, field order included.
+
+mod support;
+
+use std::process::{Command, Stdio};
+use support::daemon::Daemon;
+use support::features::{self, Feature};
+use support::mask::{self, Mask};
+use support::program::Program;
+
+/// Whether curl sends a body, and which.
+type Step = (&'static str, Option<&'static str>);
+
+/// One fresh member answers these in order.
+const STEPS: &[Step] = &[
+    ("/version", None),
+    ("/health", None),
+    ("/health?serializable=true", None),
+    ("/health?exclude=NOSPACE", None),
+    ("/livez", None),
+    ("/livez?verbose", None),
+    ("/readyz", None),
+    ("/readyz?verbose", None),
+    ("/readyz/linearizable_read", None),
+    ("/readyz/no_such_check", None),
+    ("/v2/keys/a", None),
+    ("/no/such/path", None),
+    ("/v3/kv/put", Some(r#"{"key":"YQ==","value":"MQ=="}"#)),
+    ("/v3/kv/put", Some(r#"{"key":"YQ==","value":"Mg==","prev_kv":true}"#)),
+    ("/v3/kv/put", Some(r#"{"key":"YQ==","value":"Mw==","prevKv":true}"#)),
+    ("/v3/kv/put", Some(r#"{"key":"Yg==","value":"Mw==","no_such_field":1}"#)),
+    ("/v3/kv/range", Some(r#"{"key":"YQ=="}"#)),
+    ("/v3/kv/range", Some(r#"{"key":"YQ==","range_end":"Yw=="}"#)),
+    ("/v3/kv/range", Some(r#"{"key":"YQ==","range_end":"Yw==","limit":"1"}"#)),
+    ("/v3/kv/range", Some(r#"{"key":"YQ==","range_end":"Yw==","limit":1,"sort_order":"DESCEND","sort_target":"MOD"}"#)),
+    ("/v3/kv/range", Some(r#"{"key":"YQ==","range_end":"Yw==","sort_order":2,"keys_only":true}"#)),
+    ("/v3/kv/range", Some(r#"{"key":"YQ==","range_end":"Yw==","count_only":true}"#)),
+    ("/v3/kv/range", Some(r#"{"key":"YQ==","revision":"2"}"#)),
+    ("/v3/kv/range", Some(r#"{"key":"YQ==","revision":"99"}"#)),
+    ("/v3/kv/range", Some("{}")),
+    ("/v3/kv/range", Some("")),
+    ("/v3/kv/range", None),
+    ("/v3/kv/range", Some(r#"{"key":"YQ==""#)),
+    ("/v3/kv/range", Some(r#"{"key":"!"}"#)),
+    ("/v3/kv/range", Some(r#"{"key":"YQ==","sort_order":"SIDEWAYS"}"#)),
+    ("/v3/kv/range", Some(r#"{"key":"YQ==","limit":"many"}"#)),
+    ("/v3/kv/range", Some("[]")),
+    ("/v3/no/such/call", Some("{}")),
+    ("/v3beta/kv/range", Some(r#"{"key":"YQ=="}"#)),
+    ("/v3alpha/kv/range", Some(r#"{"key":"YQ=="}"#)),
+    (
+        "/v3/kv/txn",
+        Some(
+            r#"{"compare":[{"key":"YQ==","result":"EQUAL","target":"VERSION","version":"3"}],
+                "success":[{"requestPut":{"key":"dA==","value":"MQ=="}},{"request_range":{"key":"dA=="}}],
+                "failure":[{"request_delete_range":{"key":"YQ=="}}]}"#,
+        ),
+    ),
+    (
+        "/v3/kv/txn",
+        Some(
+            r#"{"compare":[{"key":"YQ==","target":"VALUE","value":"OQ=="}],
+                "failure":[{"request_delete_range":{"key":"Yg==","prev_kv":true}},{"request_txn":{}}]}"#,
+        ),
+    ),
+    ("/v3/kv/txn", Some(r#"{"success":[{}]}"#)),
+    ("/v3/kv/txn", Some(r#"{"compare":[{"key":"YQ==","target":"CREATE","version":"3"}]}"#)),
+    ("/v3/kv/deleterange", Some(r#"{"key":"dA==","prev_kv":true}"#)),
+    ("/v3/kv/deleterange", Some(r#"{"key":"dA=="}"#)),
+    ("/v3/kv/compaction", Some(r#"{"revision":"3","physical":true}"#)),
+    ("/v3/kv/compaction", Some(r#"{"revision":"3"}"#)),
+    ("/v3/kv/range", Some(r#"{"key":"YQ==","revision":"2"}"#)),
+    ("/v3/lease/grant", Some(r#"{"ID":"77","TTL":"600"}"#)),
+    ("/v3/lease/grant", Some(r#"{"ID":"77","TTL":"600"}"#)),
+    ("/v3/lease/grant", Some(r#"{"ID":"78","TTL":"9000000001"}"#)),
+    ("/v3/kv/put", Some(r#"{"key":"bA==","value":"MQ==","lease":"77"}"#)),
+    ("/v3/kv/put", Some(r#"{"key":"bA==","value":"MQ==","lease":"99"}"#)),
+    ("/v3/kv/range", Some(r#"{"key":"bA=="}"#)),
+    ("/v3/lease/timetolive", Some(r#"{"ID":"77","keys":true}"#)),
+    ("/v3/kv/lease/timetolive", Some(r#"{"ID":"99"}"#)),
+    ("/v3/lease/leases", Some("{}")),
+    ("/v3/kv/lease/leases", Some("{}")),
+    ("/v3/lease/keepalive", Some(r#"{"ID":"77"}"#)),
+    ("/v3/lease/keepalive", Some(r#"{"ID":"99"}"#)),
+    ("/v3/lease/revoke", Some(r#"{"ID":"77"}"#)),
+    ("/v3/kv/lease/revoke", Some(r#"{"ID":"77"}"#)),
+    ("/v3/watch", Some(r#"{"create_request":{"key":"YQ==","start_revision":"2"}}"#)),
+    ("/v3/watch", Some(r#"{"create_request":{"key":"YQ==","start_revision":"4","prev_kv":true}}"#)),
+    ("/v3/watch", Some(r#"{"create_request":{"key":"eg==","range_end":"YQ=="}}"#)),
+    ("/v3/cluster/member/list", Some("{}")),
+    ("/v3/maintenance/alarm", Some(r#"{"action":"GET"}"#)),
+    ("/v3/maintenance/status", Some("{}")),
+    ("/v3/maintenance/hashkv", Some("{}")),
+    ("/v3/maintenance/transfer-leadership", Some(r#"{"targetID":"1"}"#)),
+    ("/v3/maintenance/defragment", Some("{}")),
+    ("/v3/auth/status", Some("{}")),
+];
+
+/// These need a feature each, and come last, in this order.
+const FEATURE_STEPS: &[(Feature, &[Step])] = &[
+    (
+        Feature::Members,
+        &[
+            ("/v3/cluster/member/remove", Some(r#"{"ID":"1"}"#)),
+            ("/v3/cluster/member/add", Some(r#"{"peerURLs":["not a url"]}"#)),
+        ],
+    ),
+    (Feature::Downgrade, &[("/v3/maintenance/downgrade", Some(r#"{"action":"VALIDATE","version":"3.4"}"#))]),
+    (
+        Feature::ElectionAndLock,
+        &[("/v3/lock/lock", Some(r#"{"name":"bA=="}"#)), ("/v3/election/leader", Some(r#"{"name":"ZQ=="}"#))],
+    ),
+    (Feature::Snapshot, &[("/v3/maintenance/snapshot", Some("{}"))]),
+    (
+        Feature::Auth,
+        &[
+            ("/v3/auth/user/add", Some(r#"{"name":"root","password":"secret"}"#)),
+            ("/v3/auth/user/add", Some(r#"{"name":"root","password":"secret"}"#)),
+            ("/v3/auth/user/list", Some("{}")),
+            ("/v3/auth/user/get", Some(r#"{"name":"nobody"}"#)),
+            ("/v3/auth/role/add", Some(r#"{"name":"root"}"#)),
+            (
+                "/v3/auth/role/grant",
+                Some(r#"{"name":"root","perm":{"permType":"READWRITE","key":"YQ==","range_end":"Yg=="}}"#),
+            ),
+            ("/v3/auth/role/get", Some(r#"{"role":"root"}"#)),
+            ("/v3/auth/role/list", Some("{}")),
+            ("/v3/auth/user/grant", Some(r#"{"user":"root","role":"root"}"#)),
+            ("/v3/auth/authenticate", Some(r#"{"name":"root","password":"secret"}"#)),
+            ("/v3/auth/enable", Some("{}")),
+            ("/v3/kv/range", Some(r#"{"key":"YQ=="}"#)),
+            ("/v3/auth/authenticate", Some(r#"{"name":"root","password":"wrong"}"#)),
+            ("/v3/auth/status", Some("{}")),
+        ],
+    ),
+];
+
+/// The name of a difference, and how to take it out.
+type Masked = (&'static str, fn(&str) -> String);
+
+/// What may differ, by name.
+const MASKED: &[Masked] = &[
+    ("sizes of the database are the engine's own", |text| {
+        mask::without_numbers(&mask::without_numbers(text, "dbSize"), "dbSizeInUse")
+    }),
+    ("log positions count the entries of start-up", |text| {
+        mask::without_numbers(&mask::without_numbers(text, "raftIndex"), "raftAppliedIndex")
+    }),
+    ("remaining seconds tick", |text| text.replace(r#""TTL":"599""#, r#""TTL":"600""#)),
+    ("the words of JSON syntax errors are the parser's, and etcd's vary by build", without_parser_words),
+    ("the order of health checks is random in etcd", |text| {
+        let mut lines: Vec<_> = text.split('\n').collect();
+        lines.sort_by_key(|line| if line.starts_with('[') { *line } else { "~" });
+        if text.starts_with("[+]") { lines.join("\n") } else { text.to_owned() }
+    }),
+    ("spaces in etcd's JSON vary by build", |text| {
+        let compact = |line: &str| match serde_json::from_str::<serde_json::Value>(line) {
+            Ok(value) => value.to_string(),
+            Err(_) => line.to_owned(),
+        };
+        text.split('\n').map(compact).collect::<Vec<_>>().join("\n")
+    }),
+];
+
+#[test]
+fn answers_equal_byte_for_byte() {
+    let (ours, theirs) = (Daemon::start(&Program::subject(), &[]), Daemon::start(&Program::etcd(), &[]));
+    let (our_mask, their_mask) = (Mask::of(&ours), Mask::of(&theirs));
+    let mut differences = Vec::new();
+    let features =
+        FEATURE_STEPS.iter().filter(|(feature, _)| features::built(*feature) && *feature != Feature::Snapshot);
+    for step in STEPS.iter().chain(features.flat_map(|(_, steps)| *steps)) {
+        let got = normal(&our_mask.apply(&curl(&ours, step)));
+        let expected = normal(&their_mask.apply(&curl(&theirs, step)));
+        if got != expected {
+            differences.push(format!("{} {}\n  ours {got}\n  etcd {expected}", step.0, step.1.unwrap_or_default()));
+        }
+    }
+    let names: Vec<_> = MASKED.iter().map(|(name, _)| *name).collect();
+    assert!(differences.is_empty(), "masked: {names:?}\n{} differ:\n{}", differences.len(), differences.join("\n"));
+}
+
+/// A missing feature may not look like an empty one: the first request of each is refused in words of our own.
+#[test]
+fn missing_features_refuse_by_name() {
+    let daemon = Daemon::start(&Program::subject(), &[]);
+    for (feature, steps) in FEATURE_STEPS.iter().filter(|(feature, _)| !features::built(*feature)) {
+        let answer = curl(&daemon, steps.first().expect("every feature has a request"));
+        assert!(answer.contains(features::REFUSAL) && answer.contains("[501 "), "{feature:?}: {answer}");
+    }
+}
+
+/// Status, content type and body of one answer. Streams are read until they end or have been silent for a second.
+fn curl(daemon: &Daemon, (path, body): &Step) -> String {
+    let mut command = Command::new("curl");
+    command.args(["--silent", "--no-buffer", "--max-time", if path.contains("watch") { "2" } else { "20" }]);
+    command.args(["--write-out", "\n[%{http_code} %{content_type}]"]);
+    if let Some(body) = body {
+        command.args(["--request", "POST", "--data", body]);
+    }
+    let output = command.arg(format!("{}{path}", daemon.endpoint())).stdin(Stdio::null()).output();
+    String::from_utf8_lossy(&output.expect("curl is installed").stdout).into_owned()
+}
+
+fn without_parser_words(text: &str) -> String {
+    // etcd's parsers begin like this; ours ends with the place.
+    let parser = ["\"proto:", "\"invalid character", "\"unexpected EOF", "\"EOF", " at line "];
+    if !parser.iter().any(|word| text.contains(word)) {
+        return text.to_owned();
+    }
+    match (text.split_once("\"message\":"), text.rsplit_once('}')) {
+        (Some((head, _)), Some((_, tail))) => format!("{head}\"message\":\"…\"}}{tail}"),
+        _ => text.to_owned(),
+    }
+}
+
+/// Tokens are random; everything else that may differ has a name.
+fn normal(answer: &str) -> String {
+    let masked = MASKED.iter().fold(answer.to_owned(), |text, (_, mask)| mask(&text));
+    match masked.split_once(r#""token":""#) {
+        Some((before, after)) => {
+            format!("{before}\"token\":\"T\"{}", after.split_once('"').map_or("", |(_, rest)| rest))
+        }
+        None => masked,
+    }
+}

@@ -1,0 +1,57 @@
+#!/bin/sh
+# Installs what a make target needs and this machine lacks, through apt on Debian and its kin.
+# Usage: tests/support/deps.sh build|test|systemd ...
+# Looks at what is there before it asks for anything; on other systems it names what is missing and fails.
+set -eu
+
+wanted=""
+want() { wanted="$wanted $*"; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+need_build() {
+    have cargo || {
+        echo "a Rust toolchain is missing: install stable Rust, then run this again" >&2
+        exit 1
+    }
+    have cc || want gcc libc6-dev
+    have g++ || want g++
+    have pkg-config || want pkg-config
+    if ! have pkg-config || ! pkg-config --exists libsystemd; then want libsystemd-dev; fi
+}
+
+need_test() {
+    need_build
+    have curl || want curl
+    have setpriv || want util-linux
+    have etcdctl || want etcd-client
+    have python3 && python3 -c 'import ensurepip, venv' 2>/dev/null || want python3 python3-venv
+    have protoc || want protobuf-compiler
+    [ -e /usr/include/google/protobuf/descriptor.proto ] || want libprotobuf-dev
+}
+
+need_fuzz() {
+    need_build
+    have clang || want clang
+}
+
+need_systemd() {
+    need_build
+    have debootstrap || want debootstrap
+    have systemd-nspawn || want systemd-container
+    have nsenter || want util-linux
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+for set in "$@"; do "need_$set"; done
+[ -n "$wanted" ] || exit 0
+if ! have apt-get; then
+    echo "missing, by their Debian names:$wanted" >&2
+    exit 1
+fi
+echo "installing:$wanted"
+as_root apt-get update -qq </dev/null
+# shellcheck disable=SC2086 # one word for each package
+as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $wanted </dev/null

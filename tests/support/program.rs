@@ -1,0 +1,109 @@
+//! The executables that tests start: ours, and the real etcd with its tools.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// An executable and the name it goes by in messages.
+#[derive(Clone, Debug)]
+pub struct Program {
+    pub name: String,
+    pub path: PathBuf,
+}
+
+impl Program {
+    fn new(name: &str, path: impl Into<PathBuf>) -> Self {
+        Self { name: name.to_owned(), path: path.into() }
+    }
+
+    /// The daemon under test: ours, or what `SUBJECT_BIN` names.
+    pub fn subject() -> Self {
+        match std::env::var_os("SUBJECT_BIN").filter(|path| !path.is_empty()) {
+            Some(path) => Self::new("subject", path),
+            None => Self::new("quorate", env!("CARGO_BIN_EXE_quorate")),
+        }
+    }
+
+    /// Our client tool.
+    pub fn quoratectl() -> Self {
+        Self::new("quoratectl", env!("CARGO_BIN_EXE_quoratectl"))
+    }
+
+    /// Our offline tool.
+    pub fn quorateutl() -> Self {
+        Self::new("quorateutl", env!("CARGO_BIN_EXE_quorateutl"))
+    }
+
+    /// The real etcd 3.7.1.
+    pub fn etcd() -> Self {
+        Self::new("etcd", oracle().join("bin/etcd"))
+    }
+
+    /// The real etcdctl 3.7.1.
+    pub fn etcdctl() -> Self {
+        Self::new("etcdctl 3.7.1", oracle().join("bin/etcdctl"))
+    }
+
+    /// The real etcdutl 3.7.1.
+    pub fn etcdutl() -> Self {
+        Self::new("etcdutl 3.7.1", oracle().join("bin/etcdutl"))
+    }
+
+    pub fn command(&self) -> Command {
+        Command::new(&self.path)
+    }
+}
+
+/// The build directory that holds everything fetched or built for tests.
+pub fn target_dir() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("cargo's tmp lies in its target directory").to_owned()
+}
+
+/// The directory of the real etcd: `ORACLE_DIR`, or `target/oracle`, built there by the first test that asks.
+///
+/// # Panics
+/// If it is not there and cannot be built; the message says what to install.
+pub fn oracle() -> &'static Path {
+    static DIR: OnceLock<PathBuf> = OnceLock::new();
+    DIR.get_or_init(|| {
+        let dir = oracle_dir();
+        run_script("tests/support/oracle.sh", &[dir.clone().into_os_string()]);
+        dir
+    })
+}
+
+fn oracle_dir() -> PathBuf {
+    std::env::var_os("ORACLE_DIR").map_or_else(|| target_dir().join("oracle"), PathBuf::from)
+}
+
+/// Runs a script of this repository to its end.
+///
+/// # Panics
+/// If it fails, with what it printed.
+pub fn run_script(script: &str, arguments: &[OsString]) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut command = Command::new(root.join(script));
+    let output = command.args(arguments).current_dir(root).env("ORACLE_DIR", oracle_dir()).output();
+    let output = output.unwrap_or_else(|error| panic!("{script} does not start: {error}"));
+    assert!(
+        output.status.success(),
+        "{script} failed:\n{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// The directory of built client programs, brought up to date by the first test that asks.
+///
+/// # Panics
+/// If they cannot be built.
+pub fn clients() -> &'static Path {
+    static DIR: OnceLock<PathBuf> = OnceLock::new();
+    DIR.get_or_init(|| {
+        let dir = target_dir().join("clients");
+        oracle();
+        run_script("tests/clients/build.sh", &[dir.clone().into_os_string()]);
+        dir
+    })
+}
