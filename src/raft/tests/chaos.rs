@@ -4,7 +4,7 @@ use crate::{pb::raftpb::ConfChangeType, raft::Input, types::MemberId};
 
 use super::world::World;
 
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 24;
 const STEPS: usize = 2500;
 
 fn trouble(world: &mut World) {

@@ -132,7 +132,9 @@ impl Disk {
             _ => Loss::Torn(chance.below(u64::MAX)),
         };
         self.directory.crash(loss);
-        batches.iter().for_each(|batch| self.forget_replaced(batch));
+        for batch in batches {
+            self.forget_replaced(batch);
+        }
     }
 
     /// The state machine's copy is durable at `machine`: marks it and lets go of segments behind `release`.
