@@ -6,6 +6,7 @@ mod support;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use support::daemon::{Daemon, tail};
+use support::features::MISSING;
 use support::program::{self, Program};
 use support::{mask, setting};
 
@@ -32,7 +33,7 @@ fn python_aetcd() {
     compare(&["aetcd/bin/python", "smoke_aetcd.py"]);
 }
 
-/// Runs the client against both daemons, a fresh one each.
+/// Runs the client against both daemons, a fresh one each. It is told to walk around what this version has not got.
 fn compare(client: &[&str]) {
     let (theirs, complaint) = walk(&Program::etcd(), client);
     assert!(theirs.ends_with("done\n"), "the walk does not even end against etcd:\n{theirs}{complaint}");
@@ -49,6 +50,7 @@ fn walk(program: &Program, client: &[&str]) -> (String, String) {
         .arg(setting("WALK_SECONDS", WALK_SECONDS).to_string())
         .args(client.iter().map(|part| locate(part)))
         .arg(daemon.endpoint())
+        .args(MISSING.iter().map(|feature| format!("without-{feature:?}")))
         .stdin(Stdio::null())
         .output()
         .expect("timeout is part of every system");

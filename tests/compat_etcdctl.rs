@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use support::daemon::Daemon;
+use support::features::{self, Feature};
 use support::mask::{self, Mask};
 use support::program::{self, Program};
 use support::wait_for;
@@ -84,43 +85,57 @@ const STEPS: &[Step] = &[
     Run("member list -w json"),
     Run("member list -w table"),
     Run("member list -w fields"),
-    Run("member update MEMBER --peer-urls=http://localhost:12345"),
-    Run("member remove 4242"),
-    Run("member promote MEMBER"),
     Run("member add broken --peer-urls=not-a-url"),
     Run("alarm list"),
     Run("alarm disarm"),
     Run("move-leader 4242"),
     Run("defrag"),
     Run("lock mutex echo held"),
-    Run("role add reader"),
-    Run("role grant-permission reader read --prefix list/"),
-    Run("role grant-permission reader readwrite from to"),
-    Run("role get reader"),
-    Run("role list"),
-    Run("role revoke-permission reader from to"),
-    Run("role get nobody"),
-    Run("user add root:secret"),
-    Run("user add guest:secret"),
-    Run("user add guest:secret"),
-    Run("user grant-role guest reader"),
-    Run("user get guest"),
-    Run("user get guest --detail"),
-    Run("user list"),
-    Run("auth enable"),
-    Run("role add root"),
-    Run("user grant-role root root"),
-    Run("auth enable"),
-    Run("get greeting"),
-    Run("get greeting --user=guest:secret"),
-    Run("get --prefix list/ --user=guest:secret"),
-    Run("put greeting stolen --user=guest:secret"),
-    Run("get greeting --user=guest:wrong"),
-    Run("user list --user=guest:secret"),
-    Run("user delete root --user=root:secret"),
-    Run("role delete reader --user=root:secret"),
-    Run("auth disable --user=root:secret"),
-    Run("get greeting"),
+];
+
+/// These need a feature each, and come last.
+const FEATURE_STEPS: &[(Feature, &[Step])] = &[
+    (
+        Feature::Members,
+        &[
+            Run("member update MEMBER --peer-urls=http://localhost:12345"),
+            Run("member remove 4242"),
+            Run("member promote MEMBER"),
+        ],
+    ),
+    (
+        Feature::Auth,
+        &[
+            Run("role add reader"),
+            Run("role grant-permission reader read --prefix list/"),
+            Run("role grant-permission reader readwrite from to"),
+            Run("role get reader"),
+            Run("role list"),
+            Run("role revoke-permission reader from to"),
+            Run("role get nobody"),
+            Run("user add root:secret"),
+            Run("user add guest:secret"),
+            Run("user add guest:secret"),
+            Run("user grant-role guest reader"),
+            Run("user get guest"),
+            Run("user get guest --detail"),
+            Run("user list"),
+            Run("auth enable"),
+            Run("role add root"),
+            Run("user grant-role root root"),
+            Run("auth enable"),
+            Run("get greeting"),
+            Run("get greeting --user=guest:secret"),
+            Run("get --prefix list/ --user=guest:secret"),
+            Run("put greeting stolen --user=guest:secret"),
+            Run("get greeting --user=guest:wrong"),
+            Run("user list --user=guest:secret"),
+            Run("user delete root --user=root:secret"),
+            Run("role delete reader --user=root:secret"),
+            Run("auth disable --user=root:secret"),
+            Run("get greeting"),
+        ],
+    ),
 ];
 
 /// The name of a difference, and how to take it out.
@@ -149,40 +164,26 @@ const MASKED: &[Masked] = &[
 
 #[test]
 fn etcdctl_3_7() {
-    same_daemons(&Program::etcdctl());
+    compare(&Program::etcdctl());
 }
 
 #[test]
 fn etcdctl_3_5() {
-    same_daemons(&Program { name: "etcdctl 3.5.1".into(), path: program::clients().join("etcdctl-3.5.1") });
+    compare(&Program { name: "etcdctl 3.5.1".into(), path: program::clients().join("etcdctl-3.5.1") });
 }
 
 #[test]
 fn etcdctl_3_4() {
-    same_daemons(&Program { name: "etcdctl 3.4".into(), path: "etcdctl".into() });
+    compare(&Program { name: "etcdctl 3.4".into(), path: "etcdctl".into() });
 }
 
-/// Our own tool, called by its other name, is etcdctl to whoever reads its output.
-#[test]
-fn quoratectl_as_etcdctl() {
-    let directory = tempfile::tempdir().expect("temporary directory");
-    let path = directory.path().join("etcdctl");
-    std::os::unix::fs::symlink(Program::quoratectl().path, &path).expect("the test's own directory");
-    let ours = Program { name: "quoratectl as etcdctl".into(), path };
-    compare([&ours, &Program::etcdctl()], [&Program::etcd(), &Program::etcd()]);
-}
-
-fn same_daemons(tool: &Program) {
-    compare([tool, tool], [&Program::subject(), &Program::etcd()]);
-}
-
-/// Runs every step with the first tool at the first daemon and with the second at the second.
-fn compare(tools: [&Program; 2], programs: [&Program; 2]) {
-    let [ours, theirs] = programs.map(|program| Daemon::start(program, &[]));
-    let [tool, other] = tools;
-    let mut sides = [Session::new(tool, &ours), Session::new(other, &theirs)];
+/// Runs every step with the tool at our daemon and at etcd.
+fn compare(tool: &Program) {
+    let (ours, theirs) = (Daemon::start(&Program::subject(), &[]), Daemon::start(&Program::etcd(), &[]));
+    let mut sides = [Session::new(tool, &ours), Session::new(tool, &theirs)];
     let mut differences = Vec::new();
-    for step in STEPS {
+    let built = FEATURE_STEPS.iter().filter(|(feature, _)| features::built(*feature));
+    for step in STEPS.iter().chain(built.flat_map(|(_, steps)| *steps)) {
         let [got, expected] = sides.each_mut().map(|side| side.perform(*step));
         if got != expected {
             differences.push(format!("$ {}\nours:\n{got}etcd:\n{expected}", command_line(*step)));
@@ -306,7 +307,8 @@ fn without_amounts(text: &str, unit: &str) -> String {
 /// A snapshot taken from us by the real etcdctl opens in the real etcdutl and tells the same story.
 #[test]
 fn snapshots_open_in_etcdutl() {
-    let stories = [Program::subject(), Program::etcd()].map(|program| {
+    let subjects = if features::built(Feature::Snapshot) { Program::subject() } else { Program::etcd() };
+    let stories = [subjects, Program::etcd()].map(|program| {
         let daemon = Daemon::start(&program, &[]);
         let tool = Program::etcdctl();
         let mut session = Session::new(&tool, &daemon);

@@ -16,7 +16,7 @@ pub mod status;
 mod v3;
 mod wire;
 
-use std::sync::Arc;
+use std::{num::NonZero, sync::Arc};
 
 use axum::{Router, body::Body};
 use tokio::sync::Semaphore;
@@ -31,8 +31,9 @@ use crate::{
 };
 use status::Status;
 
-/// Reads that may block at a time; further ones wait their turn without holding anything.
-const BLOCKING_READS_MAX: usize = 32;
+/// Reads that may block at a time for each processor; further ones wait their turn without holding anything. More than one,
+/// because some wait for a disk; few, because the others only take the processors from one another.
+const BLOCKING_READS_PER_PROCESSOR: usize = 4;
 
 /// The client API of one member, shared by all its listeners.
 #[derive(Debug)]
@@ -55,12 +56,13 @@ struct Identity {
 impl Api {
     /// The API in front of `server`; once `stop` is cancelled, streams end and no connection is accepted.
     pub fn new(server: Handle, options: ServeOptions, stop: CancellationToken) -> Arc<Self> {
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
         let json_calls = usize::try_from(options.concurrent_streams_max).unwrap_or(Semaphore::MAX_PERMITS);
         Arc::new(Self {
             identity: Identity { cluster: server.cluster_id(), member: server.member_id() },
             server,
             options,
-            blocking: Semaphore::new(BLOCKING_READS_MAX),
+            blocking: Semaphore::new(BLOCKING_READS_PER_PROCESSOR * processors),
             gateway: Semaphore::new(json_calls.min(Semaphore::MAX_PERMITS)),
             stop,
         })

@@ -31,6 +31,8 @@ const DRAIN: Duration = Duration::from_millis(700);
 const STATUS_INTERVAL: Duration = Duration::from_secs(5);
 /// By how much the start-up time-out is extended at a time, while recovering or waiting for a quorum.
 const EXTENSION: Duration = Duration::from_secs(30);
+/// How often a member that waits for its quorum says so.
+const REMINDER: Duration = Duration::from_secs(3);
 /// A thread at one piece of work for this long is stuck, whatever the watchdog's period is.
 const PROGRESS_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -149,9 +151,9 @@ impl Listeners {
         let mut bind = |urls: &[ListenUrl]| -> Result<Vec<_>> {
             urls.iter().map(|url| Ok((url.clone(), sockets::bind(url, &mut inherited)?))).collect()
         };
-        tracing::info!(listen_peer_urls = ?config.listen.peer, "configuring peer listeners");
+        tracing::info!(listen_peer_urls = joined(&config.listen.peer), "configuring peer listeners");
         let peer = bind(&config.listen.peer)?;
-        tracing::info!(listen_client_urls = ?config.listen.client, "configuring client listeners");
+        tracing::info!(listen_client_urls = joined(&config.listen.client), "configuring client listeners");
         let listeners = Self {
             peer,
             client: bind(&config.listen.client)?,
@@ -163,6 +165,10 @@ impl Listeners {
         }
         Ok(listeners)
     }
+}
+
+fn joined(urls: &[ListenUrl]) -> String {
+    urls.iter().map(|url| url.url.as_str()).collect::<Vec<_>>().join(",")
 }
 
 async fn serve(runtime: &Runtime, config: &Config, server: &Server, listeners: Listeners) -> Result<Ending> {
@@ -187,7 +193,7 @@ async fn serve(runtime: &Runtime, config: &Config, server: &Server, listeners: L
         () = handle.stopped() => Ok(None),
     }?;
     if let Some(signal) = joined {
-        return Ok(stop(tasks, signal).await);
+        return Ok(stop(&handle, tasks, signal).await);
     }
     let everything = if listeners.client_http.is_empty() { Serves::Everything } else { Serves::Grpc };
     for (url, socket) in listeners.client {
@@ -204,23 +210,35 @@ async fn serve(runtime: &Runtime, config: &Config, server: &Server, listeners: L
         () = handle.stopped() => None,
         ended = tasks.first_end() => return Err(anyhow!("{} ended: {:?}", ended.name, ended.cause)),
     };
-    Ok(stop(tasks, signal.unwrap_or_default()).await)
+    Ok(stop(&handle, tasks, signal.unwrap_or_default()).await)
 }
 
 /// Part of the cluster, published, and able to answer a linearizable read.
 async fn join(handle: &Handle) -> Result<()> {
-    let mut extend = interval(EXTENSION / 2);
+    let mut remind = interval(REMINDER);
+    remind.reset();
     let joined = server::join(handle);
     tokio::pin!(joined);
     loop {
         select! {
             outcome = &mut joined => return outcome.context("joining the cluster"),
-            _ = extend.tick() => {
-                let waiting = "waiting for a leader: no quorum of members is reachable yet".to_owned();
+            _ = remind.tick() => {
+                let waiting = waiting_line(handle);
+                tracing::warn!("{waiting}");
                 systemd::notify(&[State::Extend(EXTENSION), State::Status(waiting)]);
             }
         }
     }
+}
+
+/// What a member without a leader waits for.
+fn waiting_line(handle: &Handle) -> String {
+    let state = handle.published();
+    let voters = state.cluster.configuration().voters.len();
+    format!(
+        "waiting for a leader: a quorum is {} of {voters} members, and this one reaches only itself",
+        voters / 2 + 1
+    )
 }
 
 fn start_duties(tasks: &mut Tasks, handle: &Handle) {
@@ -326,13 +344,15 @@ async fn feed_watchdog(handle: Handle, period: Duration, stop: CancellationToken
     }
 }
 
-async fn stop(tasks: Tasks, signal: i32) -> Ending {
+async fn stop(handle: &Handle, tasks: Tasks, signal: i32) -> Ending {
     if signal != 0 {
         let name = if signal == SignalKind::interrupt().as_raw_value() { "interrupt" } else { "terminated" };
         tracing::info!(signal = name, "received signal; shutting down");
     }
     systemd::notify(&[State::Stopping, State::Status("stopping".to_owned())]);
-    tracing::info!("skipped leadership transfer for single voting member cluster");
+    if handle.published().cluster.configuration().voters.len() == 1 {
+        tracing::info!("skipped leadership transfer for single voting member cluster");
+    }
     let busy = tasks.shut_down(DRAIN).await;
     if busy > 0 {
         tracing::warn!(busy, "parts were still busy when the time to drain was over");

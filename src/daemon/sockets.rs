@@ -58,13 +58,16 @@ pub(super) fn bind(url: &ListenUrl, inherited: &mut Inherited) -> Result<Socket>
         Bind::Unix(path) => Ok(Socket::Unix(bind_file(path)?)),
         Bind::Any(port) => bind_tcp(url, &any(*port), inherited),
         Bind::Address(ip, port) => bind_tcp(url, &[SocketAddr::new(*ip, *port)], inherited),
-        Bind::Localhost(port) => {
-            let addresses = ("localhost", *port).to_socket_addrs().context("resolving localhost")?;
-            let mut addresses: Vec<_> = addresses.collect();
-            addresses.sort_by_key(SocketAddr::is_ipv6);
-            bind_tcp(url, addresses.get(..1).unwrap_or_default(), inherited)
-        }
+        Bind::Localhost(port) => bind_tcp(url, &[localhost(*port)], inherited),
     }
+}
+
+/// What the system says `localhost` is, IPv4 before IPv6; 127.0.0.1 where it does not know, as in a container without
+/// `/etc/hosts` (RFC 6761 reserves the name for loopback).
+fn localhost(port: u16) -> SocketAddr {
+    let addresses = ("localhost", port).to_socket_addrs().into_iter().flatten();
+    let known = addresses.filter(|address| address.ip().is_loopback()).min_by_key(SocketAddr::is_ipv6);
+    known.unwrap_or_else(|| SocketAddr::new(IpAddr::from([127, 0, 0, 1]), port))
 }
 
 /// Both families where the system has IPv6, else IPv4 alone.

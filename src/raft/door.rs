@@ -38,6 +38,9 @@ pub(super) enum Turned {
     LogLost(LogIndex),
 }
 
+/// No honest cluster counts this far; sums with it cannot overflow.
+const NUMBER_MAX: u64 = 1 << 62;
+
 type Checked = Result<(), RefuseReason>;
 
 /// Checks a message and converts it.
@@ -55,6 +58,9 @@ fn check(view: View, kind: eraftpb::MessageType, message: &mut raftpb::Message) 
     if message.to != view.id || message.from == 0 || message.from == view.id {
         return Err(RefuseReason::Address);
     }
+    let entries = message.entries.iter().map(|entry| entry.index.max(entry.term)).max().unwrap_or(0);
+    let numbers = [message.term, message.log_term, message.index, message.commit, message.reject_hint, entries];
+    require(numbers.iter().all(|number| *number < NUMBER_MAX), "an impossible term or index")?;
     check_term(view, kind, message)?;
     match kind {
         Kind::MsgPropose => check_proposal(view, message),
@@ -152,7 +158,7 @@ fn check_snapshot(message: &mut raftpb::Message) -> Checked {
     message.entries.clear();
     let metadata = message.snapshot.as_ref().and_then(|snapshot| snapshot.metadata.as_ref());
     let Some(metadata) = metadata else { return Err(RefuseReason::Malformed("a snapshot without metadata")) };
-    require(metadata.index > 0 && metadata.index < u64::MAX, "a snapshot without an index")?;
+    require(metadata.index > 0 && metadata.index < NUMBER_MAX, "a snapshot without an index")?;
     require(metadata.term > 0 && metadata.term <= message.term, "a snapshot of an impossible term")?;
     let conf_state = metadata.conf_state.as_ref();
     let usable = conf_state.is_some_and(|conf_state| check_conf_state(conf_state).is_ok() && has_voters(conf_state));
@@ -252,6 +258,16 @@ mod tests {
     }
 
     #[test]
+    fn a_read_carries_exactly_one_context() {
+        for count in [0, 2] {
+            let entries = vec![entry(0, 0); count];
+            let read = message(raftpb::MessageType::MsgReadIndex);
+            assert_malformed(VIEW, raftpb::Message { term: 0, entries: entries.clone(), ..read });
+            assert_malformed(VIEW, raftpb::Message { entries, ..message(raftpb::MessageType::MsgReadIndexResp) });
+        }
+    }
+
+    #[test]
     fn forwarded_configuration_changes_are_encoded_anew() {
         // The change type twice, and an unknown field: valid for any parser, but not what we would write.
         let body = Bytes::from_static(&[0x10, 0, 0x10, 3, 0x18, 7, 0x78, 1]);
@@ -292,6 +308,7 @@ mod tests {
             append(10, 4, vec![entry(11, 6)]),
             append(10, 6, vec![]),
             append(u64::MAX, 4, vec![entry(0, 4)]),
+            append(NUMBER_MAX, 4, vec![]),
             append(0, 0, vec![entry(1, 0)]),
         ] {
             assert_malformed(VIEW, bad);

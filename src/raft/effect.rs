@@ -77,7 +77,7 @@ pub enum Effect {
 /// steps is in `ARCHITECTURE.md`), and [`super::Input::Applied`] of its index follows the report.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LogBatch {
-    /// Rises with every batch; not contiguous.
+    /// Rises with every batch that must be synced, not contiguously; 0 for others.
     pub number: u64,
     /// A snapshot received from the leader: replaces the state and the whole log before `entries`.
     pub snapshot: Option<raftpb::Snapshot>,

@@ -22,6 +22,8 @@ use super::{
     recovery, trace,
 };
 
+mod office;
+
 /// Reads of followers a leader keeps while it waits for its quorum.
 const PEER_READS_MAX: usize = 4096;
 /// Payloads that travel to the leader in one message; a single larger one travels alone.
@@ -37,12 +39,16 @@ pub struct Member {
     standing: Standing,
     committed: u64,
     conf_state: ConfState,
+    /// What the state machine was given: entries and snapshots up to here.
+    handed_out: u64,
     /// What the state machine has applied; the raft crate follows once it has seen the entries durable.
     applied: u64,
     /// Batches whose sync was not reported yet, oldest first.
     unsynced: VecDeque<Unsynced>,
     /// The term and vote of the last batch.
     vote_batched: (u64, u64),
+    /// A hard state of which only the commit index is new, and the tick since when it waits for company.
+    commit_unwritten: Option<(raftpb::HardState, u64)>,
     reads: Reads,
     /// Reads of peers that came before this leader's first commit; the raft crate would drop them.
     early_reads: Vec<Message>,
@@ -104,9 +110,11 @@ impl Member {
             standing: Standing { term: Term(hard_state.term), ..Standing::default() },
             committed: hard_state.commit,
             conf_state,
+            handed_out: applied.0,
             applied: applied.0,
             unsynced: VecDeque::new(),
             vote_batched: (hard_state.term, hard_state.vote),
+            commit_unwritten: None,
             reads: Reads::default(),
             early_reads: Vec::new(),
             handing_over_since: None,
@@ -155,6 +163,7 @@ impl Member {
             self.note_standing(effects);
             self.ask_reads();
         }
+        self.write_lonely_commit(effects);
         effects.extend(self.node.mut_store().take_requests().into_iter().map(Effect::Fetch));
     }
 
@@ -219,30 +228,54 @@ impl Member {
         if let Some(snapshot) = &snapshot {
             self.node.mut_store().install(snapshot.get_metadata());
             self.conf_state = snapshot.get_metadata().get_conf_state().clone();
+            self.handed_out = snapshot.get_metadata().index;
         }
         self.node.mut_store().append(ready.entries());
         // 4. The log makes them durable, in order. What depends on that waits in `unsynced`.
         let number = ready.number();
         let must_sync = ready.must_sync();
-        let batch = LogBatch {
-            number,
-            snapshot: snapshot.map(convert::snapshot_out),
-            hard_state: ready.hs().map(convert::hard_state_out),
-            entries: ready.take_entries().into_iter().map(convert::entry_out).collect(),
-            must_sync,
-        };
-        if must_sync || batch.hard_state.is_some() {
-            effects.push(Effect::Persist(batch));
+        let hard_state = self.written_with(ready.hs().map(convert::hard_state_out), must_sync);
+        if must_sync {
+            let snapshot = snapshot.map(convert::snapshot_out);
+            let entries = ready.take_entries().into_iter().map(convert::entry_out).collect();
+            effects.push(Effect::Persist(LogBatch { number, snapshot, entries, hard_state, must_sync }));
         }
         // 5. What is committed and durable here is applied.
         self.note_commit(effects);
         let committed = ready.take_committed_entries();
-        if !committed.is_empty() {
+        if let Some(last) = committed.last() {
+            self.handed_out = last.index;
             effects.push(Effect::Apply(committed.into_iter().map(convert::entry_out).collect()));
         }
         // 6. The raft crate goes on; what depends on the disk waits for `synced`.
         self.node.advance_append_async(ready);
         self.await_sync(number, must_sync, holds_vote, promises, effects);
+    }
+
+    /// The hard state to write in this round. One of which only the commit index is new waits for the next batch that
+    /// is synced anyway: losing it loses nothing, and the log thread need not wake up for it.
+    fn written_with(&mut self, fresh: Option<raftpb::HardState>, must_sync: bool) -> Option<raftpb::HardState> {
+        if must_sync {
+            let waiting = self.commit_unwritten.take().map(|(hard_state, _)| hard_state);
+            return fresh.or(waiting);
+        }
+        if let Some(hard_state) = fresh {
+            let since = self.commit_unwritten.map_or(self.now, |(_, since)| since);
+            self.commit_unwritten = Some((hard_state, since));
+        }
+        None
+    }
+
+    /// Writes a commit index that has found no company for an election timeout, so that the log of an idle member
+    /// tells what is committed.
+    fn write_lonely_commit(&mut self, effects: &mut Vec<Effect>) {
+        if let Some((hard_state, since)) = self.commit_unwritten
+            && self.now >= since + self.election_ticks
+        {
+            self.commit_unwritten = None;
+            let hard_state = Some(hard_state);
+            effects.push(Effect::Persist(LogBatch { hard_state, ..LogBatch::default() }));
+        }
     }
 
     /// Whether this round brings a new term or vote.
@@ -366,36 +399,6 @@ impl Member {
             let elapsed = self.node.raft.election_elapsed;
             self.node.raft.election_elapsed = elapsed.max(elapsed.saturating_add(ticks).min(limit));
         }
-    }
-
-    fn is_stalled(&self, batch: &Unsynced) -> bool {
-        self.now.saturating_sub(batch.since) >= self.election_ticks
-    }
-
-    /// A leader whose disk has not answered for an election timeout commits nothing more with its own voice, and
-    /// applies nothing. It hands over to the best peer; failing that for another election timeout it steps down, so
-    /// that its heartbeats no longer keep the others from electing. Alone, it has nobody to hand over to.
-    fn check_stall(&mut self) {
-        let stalled = self.unsynced.front().is_some_and(|batch| self.is_stalled(batch));
-        if !stalled || self.node.raft.prs().is_singleton() {
-            return;
-        }
-        match self.handing_over_since {
-            None => {
-                self.handing_over_since = Some(self.now);
-                if let Some(successor) = self.best_successor() {
-                    self.node.transfer_leader(successor.0);
-                }
-            }
-            Some(since) if self.now.saturating_sub(since) >= self.election_ticks => self.step_down(),
-            Some(_) => {}
-        }
-    }
-
-    fn step_down(&mut self) {
-        self.handing_over_since = None;
-        let term = self.node.raft.term;
-        self.node.raft.become_follower(term, ::raft::INVALID_ID);
     }
 
     fn view(&self) -> View {
@@ -545,7 +548,7 @@ impl Member {
     }
 
     fn applied(&mut self, index: LogIndex) {
-        self.applied = self.applied.max(index.0);
+        self.applied = self.applied.max(index.0.min(self.handed_out));
         self.advance_applied();
     }
 
@@ -586,58 +589,6 @@ impl Member {
         let from_leader = matches!(message.get_msg_type(), MessageType::MsgAppend | MessageType::MsgHeartbeat);
         if from_leader && message.term >= self.node.raft.term {
             self.leader_commit = self.leader_commit.max(message.commit);
-        }
-    }
-
-    /// A member that is removed stays in its own configuration until the others know of the removal. If it went at
-    /// once and its log were the longest, the others could need its vote, be denied it, and never elect a leader.
-    /// Configurations that differ by one member have overlapping quorums, so this is safe as long as nothing further
-    /// changes; no proposals are taken meanwhile.
-    fn leave_if_known(&mut self) {
-        if self.leaving.is_some_and(|index| self.leader_commit >= index || self.quorum_knows(index)) {
-            self.leave();
-        }
-    }
-
-    /// Whether a majority of the voters that remain has told this leader of a commit index at or after `index`.
-    fn quorum_knows(&self, index: u64) -> bool {
-        let remaining = &self.conf_state.voters;
-        let peers = remaining.iter().filter_map(|id| self.node.raft.prs().get(*id));
-        let knowing = peers.filter(|progress| progress.committed_index >= index).count();
-        self.leads() && 2 * knowing > remaining.len()
-    }
-
-    fn hand_over_before_leaving(&mut self) {
-        if self.leaving.is_some()
-            && self.node.raft.lead_transferee.is_none()
-            && let Some(successor) = self.best_successor()
-        {
-            self.node.transfer_leader(successor.0);
-        }
-    }
-
-    /// Carries out the removal of this member, if one waits. It stops leading or asking for votes first: the raft
-    /// crate panics when a leader outside of its configuration counts itself.
-    fn leave(&mut self) {
-        if self.leaving.take().is_none() {
-            return;
-        }
-        if self.node.raft.state != StateRole::Follower {
-            self.wake_successor();
-            self.step_down();
-        }
-        if let Some(change) = convert::change_in(Change::Remove(MemberId(self.node.raft.id))) {
-            self.reconfigure(&change);
-        }
-    }
-
-    /// Lets the best peer elect itself at once, if it has the whole log.
-    fn wake_successor(&mut self) {
-        let last = self.last_index();
-        let successor = self.best_successor();
-        if let Some(peer) = self.progress().into_iter().find(|peer| Some(peer.id) == successor && peer.matched == last)
-        {
-            self.node.raft.send_timeout_now(peer.id.0);
         }
     }
 

@@ -123,15 +123,15 @@ impl Server {
         let lessor = Lessor::new(lessor_options(&options), leases);
         let state = applier.published();
         let sole_voter = state.cluster.configuration().voters == [identity.member.0];
-        let advance = options.advance_first_election.then_some(raft_advance(&options));
+        let first = first_input(&options, sole_voter);
         let shared = Arc::new(shared::Shared::new(options, identity, state, lessor));
         shared.set_sole_voter(sole_voter);
         let (keeper, keeper_thread) = keeper::Keeper::new(&shared, engine.clone(), snap);
         let handle = Handle { shared: Arc::clone(&shared), engine };
         let (for_raft, for_wal, for_apply, for_watch) =
             (Arc::clone(&shared), Arc::clone(&shared), Arc::clone(&shared), shared);
-        if let Some(ticks) = advance {
-            for_raft.order_raft(raft_thread::RaftOrder::Input(Box::new(Input::AdvanceElection(ticks))));
+        if let Some(input) = first {
+            for_raft.order_raft(raft_thread::RaftOrder::Input(Box::new(input)));
         }
         let threads = vec![
             spawn("wal", move || wal_thread::run(wal, &for_wal))?,
@@ -187,8 +187,13 @@ fn lessor_options(options: &Options) -> LessorOptions {
     }
 }
 
-/// All but one tick of the election timeout, as etcd advances it at boot.
-fn raft_advance(options: &Options) -> usize {
+/// What shortens the first election: the only voter need not wait whether somebody leads; others skip all but one tick of
+/// the election timeout, as etcd does at boot.
+fn first_input(options: &Options, sole_voter: bool) -> Option<Input> {
+    if sole_voter {
+        return Some(Input::Campaign);
+    }
     let ticks = options.election.as_millis() / options.tick.as_millis().max(1);
-    usize::try_from(ticks).unwrap_or(usize::MAX).saturating_sub(1)
+    let ticks = usize::try_from(ticks).unwrap_or(usize::MAX).saturating_sub(1);
+    options.advance_first_election.then_some(Input::AdvanceElection(ticks))
 }

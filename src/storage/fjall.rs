@@ -6,9 +6,9 @@
 //! log, and a killed process finds its newest commits there. fjall syncs the journal before it flushes a memtable, so a
 //! state after a crash is always a prefix of the commits.
 //!
-//! Memtables are handed to the flush here, in [`Engine::commit`], and not by fjall's own size check: that one queues a
-//! message for every commit above the limit, and a full queue stops the worker that would empty it. Merging has a thread
-//! of its own (`merger`).
+//! Memtables are handed to the flush by a thread of ours, and not by fjall's own size check: that one queues a message for
+//! every commit above the limit, and a full queue stops the worker that would empty it. Merging has a thread of ours, too
+//! (`background`).
 
 use std::{
     ops::Bound,
@@ -19,7 +19,7 @@ use std::{
 use bytes::Bytes;
 use fjall::{AbstractTree, CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 
-use super::{Engine, KEY_BYTES_MAX, Read, Row, Scan, StorageError, Writes, bounds, format, merger, writes};
+use super::{Engine, KEY_BYTES_MAX, Read, Row, Scan, StorageError, Writes, background, bounds, format, writes};
 
 /// The one keyspace.
 const KEYSPACE: &str = "state";
@@ -33,6 +33,8 @@ const JOURNAL_BYTES_MAX: u64 = 128 << 20;
 const FILES_MAX: usize = 400;
 /// fjall's background threads: they only flush.
 const FLUSHERS: usize = 1;
+/// A memtable so many times its size is replaced by the writer itself, which then waits.
+const OVERFULL: u64 = 4;
 
 /// Sizes of the on-disk engine.
 #[derive(Clone, Debug)]
@@ -54,13 +56,17 @@ impl Default for FjallOptions {
 pub struct FjallEngine(Arc<Inner>);
 
 struct Inner {
-    // Declared first, dropped first: its thread uses the database.
-    merger: merger::Merger,
+    // Declared first, dropped first: the threads use the database, the first one the second.
+    rotator: background::Worker,
+    merger: background::Worker,
     database: Database,
     keyspace: Keyspace,
     memtable_bytes: u64,
-    poison: Arc<OnceLock<Arc<str>>>,
+    poison: Poison,
 }
+
+/// The first failure, once there was one.
+type Poison = Arc<OnceLock<Arc<str>>>;
 
 /// What the engine held at one moment. As long as it lives, memory and files it needs are kept: not for long.
 #[derive(Clone)]
@@ -101,11 +107,23 @@ impl FjallEngine {
         let keyspace = database
             .keyspace(KEYSPACE, keyspace_options)
             .map_err(|cause| StorageError::engine("opening its keyspace", cause))?;
+        Self::start(database, keyspace, options.memtable_bytes)
+    }
+
+    /// Starts the background threads.
+    fn start(database: Database, keyspace: Keyspace, memtable_bytes: u64) -> Result<Self, StorageError> {
         let poison = Arc::new(OnceLock::new());
-        let failure = Arc::clone(&poison);
-        let failed = move |error| remember(&failure, &error);
-        let merger = merger::Merger::start(database.clone(), keyspace.clone(), failed)?;
-        Ok(Self(Arc::new(Inner { merger, database, keyspace, memtable_bytes: options.memtable_bytes, poison })))
+        let failed = |poison: &Poison| {
+            let poison = Arc::clone(poison);
+            move |error: StorageError| remember(&poison, &error)
+        };
+        let (files, rows) = (database.clone(), keyspace.clone());
+        let merge = move |signal: &background::Signal| background::merge(signal, &files, &rows);
+        let merger = background::Worker::start("state-merger", merge, failed(&poison))?;
+        let (rows, signal) = (keyspace.clone(), merger.signal());
+        let rotate = move |_: &background::Signal| background::rotate(&rows, memtable_bytes, &signal);
+        let rotator = background::Worker::start("state-rotator", rotate, failed(&poison))?;
+        Ok(Self(Arc::new(Inner { rotator, merger, database, keyspace, memtable_bytes, poison })))
     }
 
     /// Reads every row once, which checks every block against its checksum, and returns the number of rows.
@@ -151,11 +169,15 @@ impl FjallEngine {
         self.0.poison.get().map_or(Ok(()), |first| Err(StorageError::Poisoned { first: first.clone() }))
     }
 
-    /// Hands a full memtable to the flush.
+    /// Sees to it that a full memtable is replaced.
     fn rotate_when_full(&self) -> Result<(), StorageError> {
-        if self.0.keyspace.tree.active_memtable().size() > self.0.memtable_bytes {
-            self.0.keyspace.rotate_memtable().map_err(|cause| self.poisoned("flushing", cause))?;
-            self.0.merger.wake();
+        let Inner { rotator, merger, keyspace, memtable_bytes, .. } = self.0.as_ref();
+        let bytes = keyspace.tree.active_memtable().size();
+        if bytes > memtable_bytes.saturating_mul(OVERFULL) {
+            background::rotate(keyspace, *memtable_bytes, &merger.signal())
+                .map_err(|cause| self.poisoned("flushing", cause))?;
+        } else if bytes > *memtable_bytes {
+            rotator.wake();
         }
         Ok(())
     }
@@ -169,7 +191,7 @@ fn keyspace_options() -> KeyspaceCreateOptions {
     KeyspaceCreateOptions::default()
         .manual_journal_persist(true)
         .max_memtable_size(u64::MAX)
-        .compaction_strategy(merger::never())
+        .compaction_strategy(background::never())
 }
 
 impl Engine for FjallEngine {

@@ -11,6 +11,7 @@
 //! - the first failed write or sync is final: every later write fails with [`StorageError::Poisoned`], which names it;
 //! - no key longer than [`KEY_BYTES_MAX`] reaches an engine, neither in a write nor as a bound of a read.
 
+mod background;
 mod batch;
 mod bounds;
 #[cfg(test)]
@@ -19,7 +20,6 @@ mod error;
 pub mod fjall;
 mod format;
 pub mod memory;
-mod merger;
 mod tables;
 mod writes;
 

@@ -201,14 +201,28 @@ fn one_report_covers_all_batches_before_it() {
 }
 
 #[test]
-fn a_commit_index_alone_needs_no_sync() {
+fn a_commit_index_alone_waits_for_the_next_batch() {
     let mut follower = Alone::follower();
     let effects = follower.hear(raftpb::Message { commit: 4, ..append(4, 2, &[]) });
-    let batch = only_batch(&effects);
-    assert!(!batch.must_sync);
-    assert_eq!(batch.hard_state.unwrap().commit, 4);
+    assert_eq!(batches(&effects), []);
     assert_eq!(sent(&effects), [(Kind::MsgAppResp, 2)]);
     assert_eq!(applied(&effects), [4]);
+    let batch = only_batch(&follower.hear(append(4, 2, &[(5, 2)])));
+    assert!(batch.must_sync);
+    assert_eq!(batch.hard_state, Some(raftpb::HardState { term: 2, vote: 0, commit: 4 }));
+}
+
+#[test]
+fn a_commit_index_without_company_is_written_unsynced() {
+    let mut follower = Alone::follower();
+    follower.hear(raftpb::Message { commit: 4, ..append(4, 2, &[]) });
+    assert_eq!(batches(&follower.tick(9)), []);
+    let batch = only_batch(
+        &follower.hear(answer(Kind::MsgHeartbeat, 2, 2)).into_iter().chain(follower.tick(1)).collect::<Vec<_>>(),
+    );
+    assert!(!batch.must_sync);
+    assert_eq!(batch.hard_state.unwrap().commit, 4);
+    assert_eq!(batches(&follower.tick(5)), []);
 }
 
 #[test]

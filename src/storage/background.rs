@@ -1,8 +1,9 @@
-//! Merging of table files in the background.
+//! The two threads that keep fjall's files in order.
 //!
 //! fjall's own workers either flush and merge in one thread, so that writers wait for a merge, or hand merges around
-//! between threads without rest. So its workers are told never to merge, and this thread does: it sleeps until a
-//! memtable was handed to the flush, merges until there is nothing more to merge, and sleeps again.
+//! between threads without rest. So its only worker flushes and never merges, and two threads of ours sleep until they are
+//! woken: the *rotator* replaces a full memtable, which frees an old one and takes milliseconds that no writer should
+//! spend; the *merger* merges table files until there is nothing left to merge.
 
 use std::{
     sync::{Arc, Condvar, Mutex, PoisonError},
@@ -18,57 +19,67 @@ use super::StorageError;
 const TABLE_BYTES: u64 = 16 << 20;
 /// Files of the youngest level, which overlap, before they are merged into the next one.
 const YOUNG_FILES_MAX: u8 = 4;
-/// How often to look whether a flush under way is done.
+/// How often the merger looks whether a flush under way is done.
 const FLUSH_POLL: Duration = Duration::from_millis(50);
 
-/// The thread, stopped and joined when this is dropped.
-pub(super) struct Merger {
-    shared: Arc<Shared>,
+/// A thread that sleeps until it is woken; stopped and joined when this is dropped.
+pub(super) struct Worker {
+    signal: Arc<Signal>,
     thread: Option<JoinHandle<()>>,
 }
 
+/// What a worker waits for.
 #[derive(Default)]
-struct Shared {
+pub(super) struct Signal {
     state: Mutex<State>,
     changed: Condvar,
 }
 
 #[derive(Default)]
 struct State {
-    /// A memtable was handed to the flush since the thread last looked.
+    /// There may be something to do.
     work: bool,
     stop: bool,
 }
 
-impl Merger {
-    /// Starts the thread; `failed` hears why it stopped, if it had to.
+impl Worker {
+    /// Starts the thread `name`, awake. It does `work` each time it is woken, until that fails: `failed` hears why.
     pub(super) fn start(
-        database: Database,
-        keyspace: Keyspace,
+        name: &str,
+        mut work: impl FnMut(&Signal) -> Result<(), fjall::Error> + Send + 'static,
         failed: impl FnOnce(StorageError) + Send + 'static,
     ) -> Result<Self, StorageError> {
-        let shared = Arc::new(Shared::default());
-        shared.set(|state| state.work = true);
-        let seen = Arc::clone(&shared);
-        let work = move || {
-            if let Err(cause) = run(&seen, &database, &keyspace) {
-                failed(StorageError::engine("merging its files", cause));
+        let signal = Arc::new(Signal::default());
+        signal.wake();
+        let seen = Arc::clone(&signal);
+        let run = move || {
+            let mut outcome = Ok(());
+            while outcome.is_ok() && seen.wait() {
+                outcome = work(&seen);
+            }
+            if let Err(cause) = outcome {
+                failed(StorageError::engine("keeping its files in order", cause));
             }
         };
-        let thread = thread::Builder::new().name("state-merger".into()).spawn(work);
+        let thread = thread::Builder::new().name(name.into()).spawn(run);
         let thread = thread.map_err(|cause| StorageError::engine("starting a thread", cause))?;
-        Ok(Self { shared, thread: Some(thread) })
+        Ok(Self { signal, thread: Some(thread) })
     }
 
-    /// Says that a memtable was handed to the flush.
+    /// Says that there may be something to do.
     pub(super) fn wake(&self) {
-        self.shared.set(|state| state.work = true);
+        self.signal.wake();
+    }
+
+    /// What wakes the thread, for another thread.
+    pub(super) fn signal(&self) -> Arc<Signal> {
+        Arc::clone(&self.signal)
     }
 }
 
-impl Drop for Merger {
+impl Drop for Worker {
     fn drop(&mut self) {
-        self.shared.set(|state| state.stop = true);
+        self.signal.set(|state| state.stop = true);
         if let Some(thread) = self.thread.take() {
             // A panic of the thread was printed already, and nothing depends on its end.
             drop(thread.join());
@@ -76,7 +87,12 @@ impl Drop for Merger {
     }
 }
 
-impl Shared {
+impl Signal {
+    /// Says that there may be something to do.
+    pub(super) fn wake(&self) {
+        self.set(|state| state.work = true);
+    }
+
     fn set(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
         self.changed.notify_all();
@@ -103,28 +119,35 @@ impl Shared {
     }
 }
 
-fn run(shared: &Shared, database: &Database, keyspace: &Keyspace) -> Result<(), fjall::Error> {
-    let strategy = Arc::new(strategy());
-    while shared.wait() {
-        loop {
-            merge_all(shared, database, keyspace, &strategy)?;
-            let flushing = keyspace.tree.sealed_memtable_count() > 0;
-            if !flushing || !shared.pause() {
-                break;
-            }
-        }
+/// Replaces the memtable if it is full, and says so to the merger.
+pub(super) fn rotate(keyspace: &Keyspace, memtable_bytes: u64, merger: &Signal) -> Result<(), fjall::Error> {
+    if keyspace.tree.active_memtable().size() > memtable_bytes {
+        keyspace.rotate_memtable()?;
+        merger.wake();
     }
     Ok(())
 }
 
+/// Merges until there is nothing to merge and no flush under way.
+pub(super) fn merge(signal: &Signal, database: &Database, keyspace: &Keyspace) -> Result<(), fjall::Error> {
+    let strategy = Arc::new(strategy());
+    loop {
+        merge_all(signal, database, keyspace, &strategy)?;
+        let flushing = keyspace.tree.sealed_memtable_count() > 0;
+        if !flushing || !signal.pause() {
+            return Ok(());
+        }
+    }
+}
+
 /// Merges until a round changes nothing.
 fn merge_all(
-    shared: &Shared,
+    signal: &Signal,
     database: &Database,
     keyspace: &Keyspace,
     strategy: &Arc<Leveled>,
 ) -> Result<(), fjall::Error> {
-    while !shared.stopped() {
+    while !signal.stopped() {
         let before = keyspace.tree.current_version().id();
         let unread = database.supervisor.snapshot_tracker.get_seqno_safe_to_gc();
         keyspace.tree.compact(strategy.clone(), unread)?;
@@ -139,7 +162,7 @@ fn strategy() -> Leveled {
     Leveled::default().with_table_target_size(TABLE_BYTES).with_l0_threshold(YOUNG_FILES_MAX)
 }
 
-/// What fjall's own workers are given: a strategy that never finds enough to merge.
+/// What fjall's own worker is given: a strategy that never finds enough to merge.
 pub(super) fn never() -> Arc<Leveled> {
     Arc::new(Leveled::default().with_table_target_size(1 << 48).with_l0_threshold(u8::MAX))
 }
