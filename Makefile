@@ -7,7 +7,8 @@ TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 export ORACLE_DIR ?= $(TARGET)/oracle
 CARGO_FLAGS ?= --locked
 .DEFAULT_GOAL := build
-.PHONY: run build test lint doc unit deny advisories oracle clients interop differential crash bench fuzz-short systemd-test deps-%
+.PHONY: run build test lint doc unit deny advisories oracle clients interop differential crash bench fuzz-short systemd-test
+.NOTPARALLEL:
 
 deps-%:
 	@tests/support/deps.sh $*
