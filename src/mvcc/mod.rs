@@ -29,6 +29,7 @@ mod txn;
 #[cfg(test)]
 mod vectors;
 mod view;
+mod write;
 
 use thiserror::Error;
 
