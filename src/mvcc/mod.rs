@@ -23,6 +23,8 @@ mod history;
 mod model;
 mod plan;
 mod rows;
+#[cfg(test)]
+mod rules;
 mod state;
 mod store;
 mod transfer;

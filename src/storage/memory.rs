@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Engine, Read, Row, Scan, StorageError, Writes, bounds};
+use super::{Engine, Read, Row, Scan, StorageError, Writes, bounds, writes};
 
 /// Rows a scan takes at a time.
 const PAGE_ROWS: usize = 64;
@@ -200,6 +200,17 @@ impl Engine for MemoryEngine {
         }
         state.durable = state.newest;
         Ok(())
+    }
+
+    fn ingest(&self, rows: &mut dyn Iterator<Item = Result<Row, StorageError>>) -> Result<(), StorageError> {
+        let (mut writes, mut last) = (Writes::default(), Bytes::new());
+        for row in rows {
+            let row = row?;
+            writes::check_next(&row, &mut last)?;
+            writes.put(row.0, row.1);
+        }
+        self.commit(writes)?;
+        self.persist()
     }
 
     fn disk_bytes(&self) -> u64 {
