@@ -23,6 +23,7 @@ mod open;
 mod options;
 mod raft_thread;
 mod reads;
+pub mod recovery;
 mod shared;
 mod waiters;
 mod wal_thread;
@@ -50,8 +51,9 @@ pub use datadir::{DataDir, DataDirError};
 pub use duties::{compact_by_itself, expire_leases, join, keep_house};
 pub use handle::{Handle, MemberStatus, ServerError};
 pub use keeper::{KeeperError, SNAPSHOT_BYTES_DEFAULT};
-pub use open::{Bootstrap, OpenError, Opened, StateError, open};
+pub use open::{OpenError, Opened, open};
 pub use options::{APPLY_GAP_MAX, Options};
+pub use recovery::{Bootstrap, StateError};
 pub use shared::{Identity, Thread};
 pub use watch_thread::WatchStream;
 
