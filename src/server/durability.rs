@@ -67,7 +67,8 @@ pub fn carry_out<D: Directory>(
     orders: &mut Vec<WalOrder>,
     sync: impl FnOnce(&mut Wal<D>) -> Result<(), WalError>,
 ) -> Result<Option<u64>, WalError> {
-    let mut promised = None;
+    let (mut promised, mut unneeded) = (None, None);
+    // 1. Everything is appended, in order.
     for order in orders.drain(..) {
         match order {
             WalOrder::Batch(batch) => {
@@ -76,16 +77,21 @@ pub fn carry_out<D: Directory>(
             }
             WalOrder::Snapshot { mark, release, segments_kept } => {
                 wal.mark_snapshot(&mark)?;
-                let released = wal.release(release, segments_kept)?;
-                tracing::info!(index = mark.index, term = mark.term, released, "saved snapshot");
+                unneeded = Some((mark, release, segments_kept));
             }
         }
     }
-    if promised.is_none() {
+    // 2. It becomes durable, unless nobody waits for it.
+    if promised.is_none() && unneeded.is_none() {
         wal.flush()?;
         return Ok(None);
     }
     sync(wal)?;
+    // 3. What lies behind a mark goes once the mark is durable: a reader without our state has no other way in.
+    if let Some((mark, release, segments_kept)) = unneeded {
+        let released = wal.release(release, segments_kept)?;
+        tracing::info!(index = mark.index, term = mark.term, released, "saved snapshot");
+    }
     Ok(promised)
 }
 
@@ -125,4 +131,39 @@ fn tree_member(member: &Member) -> v2json::TreeMember {
     let attributes =
         member.is_started().then(|| (member.attributes.name.clone(), member.attributes.client_urls.clone()));
     v2json::TreeMember { id: member.id, peer_urls: member.peer_urls.clone(), is_learner: member.is_learner, attributes }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        disk::{Loss, MemoryDirectory},
+        types::{ClusterId, MemberId},
+        wal,
+    };
+
+    /// Segments used to go before the mark they lie behind was synced: after a power failure the log began in the
+    /// middle, and nothing in it said that a snapshot holds what was before.
+    #[test]
+    fn segments_stay_until_the_mark_before_which_they_lie_is_durable() {
+        let directory = MemoryDirectory::default();
+        let metadata = wal::Metadata { member: MemberId(1), cluster: ClusterId(1) };
+        let options = wal::Options { segment_bytes: 512, unsafe_no_fsync: false };
+        let mut wal = Wal::create(directory.clone(), metadata, &options).unwrap();
+        for index in 1..=20 {
+            let entry = raftpb::Entry { index, term: 1, data: vec![7; 100].into(), ..Default::default() };
+            let hard_state = Some(raftpb::HardState { term: 1, vote: 1, commit: index });
+            let batch =
+                LogBatch { number: index, entries: vec![entry], hard_state, must_sync: true, ..LogBatch::default() };
+            let promised = carry_out(&mut wal, &mut vec![WalOrder::Batch(batch)], Wal::sync).unwrap();
+            assert_eq!(promised, Some(index));
+        }
+        let mark = walpb::Snapshot { index: 20, term: 1, conf_state: None };
+        let order = WalOrder::Snapshot { mark: mark.clone(), release: LogIndex(20), segments_kept: 0 };
+        assert_eq!(carry_out(&mut wal, &mut vec![order], Wal::sync).unwrap(), None);
+        directory.crash(Loss::All);
+        let survey = wal::survey(&directory).unwrap();
+        assert!(survey.first.0 > 1, "segments went");
+        assert_eq!(survey.snapshots.last(), Some(&mark));
+    }
 }
