@@ -279,18 +279,23 @@ impl DiskFile for MemoryFile {
         })
     }
 
+    /// A write that fails on order leaves whole sectors of its first half behind, as one that is cut off does.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.attempt()?;
         let offset = position(offset)?;
+        let outcome = self.attempt();
+        let cut_off = (offset + bytes.len() / 2) / SECTOR_BYTES * SECTOR_BYTES;
+        let kept = if outcome.is_ok() { bytes.len() } else { cut_off.saturating_sub(offset) };
+        let bytes = bytes.get(..kept).unwrap_or_default();
         let end = offset.checked_add(bytes.len()).ok_or_else(|| io::Error::other("file too large"))?;
         self.with(|inode| {
-            if inode.cached.len() < end {
+            if inode.cached.len() < end && !bytes.is_empty() {
                 inode.cached.resize(end, 0);
             }
             if let Some(place) = inode.cached.get_mut(offset..end) {
                 place.copy_from_slice(bytes);
             }
-        })
+        })?;
+        outcome
     }
 
     fn allocate(&self, size: u64) -> io::Result<()> {
@@ -397,6 +402,15 @@ mod tests {
         file.write_at(b"a", 0).unwrap();
         file.sync().unwrap_err();
         file.write_at(b"a", 0).unwrap_err();
+    }
+
+    #[test]
+    fn a_write_that_fails_is_cut_off_between_two_sectors() {
+        let directory = MemoryDirectory::default();
+        let file = directory.create("a").unwrap();
+        directory.fail_after(0);
+        file.write_at(&[1; 4 * SECTOR_BYTES], 100).unwrap_err();
+        assert_eq!(file.size().unwrap(), 2 * SECTOR_BYTES as u64);
     }
 
     #[test]
