@@ -224,7 +224,8 @@ fn group_length(entries: &[Entry]) -> usize {
     entries.iter().take(ENTRIES_PER_GROUP_MAX).take_while(fits).count().max(1)
 }
 
-fn raft_change(change: &ConfChange) -> Change {
+/// What raft is told about a configuration change that took effect.
+pub fn raft_change(change: &ConfChange) -> Change {
     let member = MemberId(change.node_id);
     match change.r#type() {
         ConfChangeType::ConfChangeAddNode => Change::AddVoter(member),
