@@ -49,6 +49,7 @@ differential: oracle
 
 crash: deps-test
 	CRASH_ROUNDS=$(or $(CRASH_ROUNDS),200) cargo test --release $(CARGO_FLAGS) --test crash_kill -- --nocapture
+	POWER_ROUNDS=$(or $(POWER_ROUNDS),20000) cargo test --release $(CARGO_FLAGS) --test crash_power -- --nocapture
 
 bench: oracle
 	cargo bench $(CARGO_FLAGS) --bench compare

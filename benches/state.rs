@@ -3,6 +3,12 @@
 //! One million keys of 256 bytes on disk. Prints the median of several rounds, as CPU time of the calling thread, which
 //! other load on the machine does not change, and in brackets as time that passed. `STATE_BENCH_KEYS` sets another size.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::unchecked_time_subtraction,
+    reason = "numbers of a benchmark: small, and times of one clock in order"
+)]
+
 use std::time::Duration;
 
 use bytes::Bytes;

@@ -1,5 +1,6 @@
 //! What a client port does with connections that misbehave, and at the end. The same file runs against the real etcd with
-//! `SUBJECT_BIN`, but for its last test: etcd does not stop while a client that has sent nothing stays connected.
+//! `SUBJECT_BIN`, but for two of its tests: etcd does not stop while
+//! a client that has sent nothing stays connected, and does not describe its services.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "what fails in a helper fails the test")]
 
@@ -106,4 +107,44 @@ async fn a_stopping_member_lets_its_streams_go() {
     let took = tokio::task::spawn_blocking(|| stopper.join().unwrap()).await.unwrap();
     assert!(took < Duration::from_secs(5), "{took:?}");
     drop(idle);
+}
+
+#[tokio::test]
+async fn the_services_describe_themselves() {
+    use tonic_reflection::pb::v1::{
+        ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+        server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+    };
+
+    let daemon = Daemon::start(&Program::subject(), &[]);
+    let client = Client::connect(&daemon.endpoint()).await.unwrap();
+    let ask = MessageRequest::ListServices(String::new());
+    let request = ServerReflectionRequest { host: String::new(), message_request: Some(ask) };
+    let mut reflection = ServerReflectionClient::new(client.channel);
+    let answers = reflection.server_reflection_info(tokio_stream::once(request)).await.unwrap();
+    let mut answers = answers.into_inner();
+    let answer = answers.message().await.unwrap().unwrap().message_response;
+    let Some(MessageResponse::ListServicesResponse(list)) = answer else { panic!("{answer:?}") };
+    let names: Vec<&str> = list.service.iter().map(|service| &service.name[..]).collect();
+    for name in ["etcdserverpb.KV", "etcdserverpb.Watch", "v3lockpb.Lock"] {
+        assert!(names.contains(&name), "{names:?}");
+    }
+    assert_eq!(answers.message().await.unwrap(), None, "the stream ends well");
+}
+
+#[tokio::test]
+async fn health_is_told_to_those_who_ask_for_the_whole_server() {
+    use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
+    let daemon = Daemon::start(&Program::subject(), &[]);
+    let client = Client::connect(&daemon.endpoint()).await.unwrap();
+    let mut health = HealthClient::new(client.channel);
+    let request = |service: &str| HealthCheckRequest { service: service.into() };
+    assert_eq!(health.check(request("")).await.unwrap().into_inner().status, 1);
+    let unknown = health.check(request("etcdserverpb.KV")).await.unwrap_err();
+    assert_eq!((unknown.code(), unknown.message()), (tonic::Code::NotFound, "unknown service"));
+    let mut watch = health.watch(request("")).await.unwrap().into_inner();
+    assert_eq!(watch.message().await.unwrap().unwrap().status, 1);
+    let mut watch = health.watch(request("nope")).await.unwrap().into_inner();
+    assert_eq!(watch.message().await.unwrap().unwrap().status, 3);
 }

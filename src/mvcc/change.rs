@@ -1,14 +1,13 @@
 //! One request being carried out.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 
 use super::{
     Changes, LeaseExists, ReadError, Store, plan,
-    rows::{self, Put, Trace, Version},
+    rows::{Put, Version},
     state::State,
     txn::{self, Path},
+    write::Writer,
 };
 use crate::{
     pb::{
@@ -18,8 +17,8 @@ use crate::{
         },
         mvccpb::{Event, KeyValue, event::EventType},
     },
-    storage::{Batch, Read, StorageError, Table},
-    types::{KEY_BYTES_MAX, KeyEnd, KeyRange, LeaseId, Revision},
+    storage::{Batch, Read, StorageError},
+    types::{KeyRange, LeaseId, Revision},
 };
 
 /// One request being carried out: everything it changes gets one revision, and successive sub-revisions.
@@ -27,14 +26,13 @@ use crate::{
 /// A refusal leaves the batch as it was. After a [`ReadError::Storage`] batch and store are useless.
 #[derive(Debug)]
 pub struct Change<'a, R> {
-    store: &'a mut Store,
-    batch: &'a mut Batch<R>,
+    writer: Writer<'a, R>,
     events: Vec<Event>,
 }
 
 impl<'a, R: Read> Change<'a, R> {
     pub(super) fn new(store: &'a mut Store, batch: &'a mut Batch<R>) -> Self {
-        Self { store, batch, events: Vec::new() }
+        Self { writer: Writer { store, batch }, events: Vec::new() }
     }
 
     /// Puts one pair. `header.revision` of the answer is the revision of the put.
@@ -94,7 +92,7 @@ impl<'a, R: Read> Change<'a, R> {
     /// # Errors
     /// [`ReadError::Storage`] only.
     pub fn delete_lease_keys(&mut self, lease: LeaseId) -> Result<u64, ReadError> {
-        let keys = super::view::attached(self.batch, lease)?;
+        let keys = super::view::attached(self.writer.batch, lease)?;
         let mut deleted = 0;
         for key in keys {
             if let Some(old) = self.state().newest(&key)? {
@@ -110,18 +108,13 @@ impl<'a, R: Read> Change<'a, R> {
         if self.events.is_empty() {
             return None;
         }
-        self.store.revision += 1;
-        Some(Changes { revision: self.store.revision, events: self.events })
+        self.writer.store.revision += 1;
+        Some(Changes { revision: self.writer.store.revision, events: self.events })
     }
 
     /// The newest state, this change's writes included.
     fn state(&self) -> State<'_, Batch<R>> {
-        State {
-            read: self.batch,
-            revision: self.store.revision + i64::from(!self.events.is_empty()),
-            compact_revision: self.store.compact_revision(),
-            counts: &self.store.counts,
-        }
+        self.writer.state(self.writer.store.revision + i64::from(!self.events.is_empty()))
     }
 
     fn header(&self) -> ResponseHeader {
@@ -151,15 +144,11 @@ impl<'a, R: Read> Change<'a, R> {
     }
 
     fn carry_out_put(&mut self, request: &PutRequest) -> Result<PutResponse, ReadError> {
-        if request.key.len() > KEY_BYTES_MAX {
-            // Refused before it is proposed; in a foreign log it cannot be applied and must not be skipped.
-            return Err(StorageError::KeyTooLong { bytes: request.key.len(), table: Table::Live.prefix() }.into());
-        }
         let old = self.state().newest(&request.key)?;
         let kept = old.as_ref().map(|old| &old.put);
         // Checked before: only an operation of the same transaction can have removed a key whose value or lease is to be
         // kept (etcd's check lets some such pass, and etcd then stops). Nothing is kept then.
-        let main = self.store.revision + 1;
+        let main = self.writer.store.revision + 1;
         let put = Put {
             create: kept.map_or(main, |kept| kept.create),
             version: kept.map_or(0, |kept| kept.version).wrapping_add(1),
@@ -175,74 +164,22 @@ impl<'a, R: Read> Change<'a, R> {
 
     /// Writes a new version of `key` over `old`.
     fn replace(&mut self, key: Bytes, old: Option<Version>, put: Put) -> Result<(), StorageError> {
-        let new = Version { modified: self.next_revision(), put };
-        let pair = new.key_value(key.clone());
-        self.trace(new.modified, &key, old.as_ref(), Some(&pair));
-        self.batch.put(Table::Live.key(&key), new.encode_live());
-        self.attach(&key, old.as_ref().map_or(0, |old| old.put.lease), new.put.lease);
-        match &old {
-            Some(old) => self.batch.put(rows::version_key(&key, old.modified), old.encode_superseded()),
-            None => self.count_one_more(&key)?,
-        }
+        let pair = self.writer.replace(&key, self.next_revision(), old.as_ref(), put)?;
         self.push_event(EventType::Put, pair, key, old);
         Ok(())
     }
 
     /// Writes a tombstone of `key` over `old`.
     fn remove(&mut self, key: Bytes, old: Version) -> Result<(), StorageError> {
-        let modified = self.next_revision();
-        self.trace(modified, &key, Some(&old), None);
-        self.batch.delete(Table::Live.key(&key));
-        self.batch.put(rows::version_key(&key, old.modified), old.encode_superseded());
-        self.batch.put(rows::version_key(&key, modified), rows::tombstone());
-        self.attach(&key, old.put.lease, 0);
-        Arc::make_mut(&mut self.store.counts).remove(&key, self.batch)?;
-        let pair = KeyValue { key: key.clone(), mod_revision: modified.main, ..KeyValue::default() };
+        let at = self.next_revision();
+        self.writer.remove(&key, at, Some(&old))?;
+        let pair = KeyValue { key: key.clone(), mod_revision: at.main, ..KeyValue::default() };
         self.push_event(EventType::Delete, pair, key, Some(old));
         Ok(())
     }
 
     fn next_revision(&self) -> Revision {
-        Revision { main: self.store.revision + 1, sub: count(self.events.len()) }
-    }
-
-    /// Writes the row of the `Revision` table for a change to `new`, or for a tombstone.
-    fn trace(&mut self, at: Revision, key: &Bytes, old: Option<&Version>, new: Option<&KeyValue>) {
-        let grave = rows::etcd_tombstone(key.clone());
-        let tombstone = new.is_none();
-        let (len, crc) = rows::etcd_sum(at, tombstone, new.unwrap_or(&grave), &mut self.store.scratch);
-        self.store.digest = super::digest::extend(self.store.digest, len, crc);
-        let (creates, supersedes) = (old.is_none(), old.map(|old| old.modified));
-        let trace = Trace { tombstone, creates, supersedes, len, crc, digest: self.store.digest, key: key.clone() };
-        self.batch.put(Bytes::copy_from_slice(&rows::revision_key(at)), trace.encode());
-    }
-
-    /// Moves `key` from one lease to another; zero is no lease.
-    fn attach(&mut self, key: &[u8], from: i64, to: i64) {
-        if from == to {
-            return;
-        }
-        if from != 0 {
-            self.batch.delete(rows::lease_key(from, key));
-        }
-        if to != 0 {
-            self.batch.put(rows::lease_key(to, key), Bytes::new());
-        }
-    }
-
-    fn count_one_more(&mut self, key: &[u8]) -> Result<(), StorageError> {
-        let counts = Arc::make_mut(&mut self.store.counts);
-        let Some(overfull) = counts.add(key, self.batch) else { return Ok(()) };
-        let end = overfull.end.clone().map_or(KeyEnd::Open, KeyEnd::Before);
-        let range = KeyRange { start: overfull.start.clone(), end };
-        let keys =
-            self.state().pairs(&range, i64::MAX).map(|pair| Ok(pair?.0)).collect::<Result<Vec<_>, StorageError>>()?;
-        // Keys that arrive in order fill a chunk and leave it: then the new chunk begins with the newest key.
-        let at = if keys.last().is_some_and(|last| last == key) { keys.len() - 1 } else { keys.len() / 2 };
-        if let (Some(first), Ok(below)) = (keys.get(at), u32::try_from(at)) {
-            Arc::make_mut(&mut self.store.counts).split(&overfull, first.clone(), below, self.batch);
-        }
-        Ok(())
+        Revision { main: self.writer.store.revision + 1, sub: count(self.events.len()) }
     }
 
     fn push_event(&mut self, kind: EventType, kv: KeyValue, key: Bytes, old: Option<Version>) {

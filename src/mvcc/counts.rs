@@ -150,7 +150,6 @@ impl Counts {
     }
 
     /// All chunks: where they begin, and their keys.
-    #[cfg(test)]
     pub(super) fn chunks(&self) -> Vec<(Bytes, u32)> {
         let chunks = self.blocks.iter().flat_map(|block| block.starts.iter().cloned().zip(block.keys.iter().copied()));
         chunks.collect()

@@ -5,7 +5,10 @@ use tempfile::TempDir;
 
 use super::{Change, Changes, Compactor, HashKv, ReadError, Store, View};
 use crate::{
-    pb::etcdserverpb::PutRequest,
+    pb::{
+        etcdserverpb::{DeleteRangeRequest, PutRequest, RangeRequest},
+        mvccpb::KeyValue,
+    },
     storage::{Batch, Engine, FjallEngine, FjallOptions, MemoryEngine},
 };
 
@@ -54,6 +57,16 @@ impl<E: Engine> Member<E> {
     pub(super) fn put(&mut self, key: &str, value: &str) {
         let request = put(key, value);
         self.change(|change| change.put(&request, &|_| true)).0.unwrap();
+    }
+
+    pub(super) fn delete(&mut self, key: &str, end: &str) {
+        let request = DeleteRangeRequest { key: bytes(key), range_end: bytes(end), prev_kv: false };
+        self.change(|change| change.delete_range(&request)).0.unwrap();
+    }
+
+    pub(super) fn list(&self, key: &str, end: &str, revision: i64) -> Vec<KeyValue> {
+        let request = RangeRequest { key: bytes(key), range_end: bytes(end), revision, ..Default::default() };
+        self.view().range(&request).unwrap().kvs
     }
 
     pub(super) fn schedule(&mut self, revision: i64) -> Result<(), ReadError> {

@@ -169,9 +169,7 @@ enum Phase {
 impl Work {
     fn look_at(&mut self, revision: Revision, trace: &Trace) {
         match self.phase {
-            Phase::Count => {
-                self.living = self.living + i64::from(trace.tombstone) - i64::from(trace.creates);
-            }
+            Phase::Count => self.living -= trace.growth(),
             Phase::Learn => self.learn(revision, trace),
             Phase::Join => {
                 if self.counts(revision, trace) {

@@ -23,12 +23,17 @@ mod history;
 mod model;
 mod plan;
 mod rows;
+#[cfg(test)]
+mod rules;
 mod state;
 mod store;
+mod transfer;
 mod txn;
 #[cfg(test)]
 mod vectors;
+mod verify;
 mod view;
+mod write;
 
 use thiserror::Error;
 
@@ -44,6 +49,8 @@ pub use hash::{CompactionHashes, HashKv, HashWork};
 pub use history::{History, HistoryLimits, RevisionEvents};
 pub use plan::{Chunk, RangePlan};
 pub use store::Store;
+pub use transfer::{COMPACTION_ROWS, EtcdRow, EtcdRows, ImportError, Importer};
+pub use verify::Verified;
 pub use view::View;
 
 /// Why a read or a change was not carried out.

@@ -581,6 +581,7 @@ fn compare_all(member: &mut Member<impl Engine>, model: &Model) {
         let attached = living.iter().filter(|pair| pair.lease == lease).map(|pair| pair.key.clone());
         assert_eq!(view.lease_keys(LeaseId(lease)).unwrap(), attached.collect::<Vec<_>>());
     }
+    assert_eq!(view.verify().unwrap().keys, living.len() as u64);
     assert_eq!(view.keys(), living.len() as u64);
 }
 
@@ -608,6 +609,9 @@ fn compact_all(member: &mut Member<impl Engine>, model: &Model) {
     let rows = |table| snapshot.rows(table).count();
     assert_eq!(rows(Table::Revision), model.rows.len());
     assert_eq!(rows(Table::Live) + rows(Table::Version), model.rows.len());
+    let exported: Vec<_> = member.view().etcd_rows().map(|row| row.unwrap().1).collect();
+    let expected: Vec<_> = model.rows.values().map(|(_, pair)| Bytes::from(pair.encode_to_vec())).collect();
+    assert_eq!(exported, expected);
 }
 
 fn run(member: &mut Member<impl Engine>, steps: Vec<Step>) {

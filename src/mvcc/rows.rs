@@ -150,6 +150,12 @@ pub(super) fn decode_superseded(row_key: &[u8], row: Bytes) -> Result<Option<Put
 }
 
 impl Trace {
+    /// By how much the change raised the number of living keys. The tombstone that a file from elsewhere begins with
+    /// removed nothing.
+    pub(super) fn growth(&self) -> i64 {
+        i64::from(self.creates) - i64::from(self.tombstone && self.supersedes.is_some())
+    }
+
     /// The value of a `Revision` row.
     pub(super) fn encode(&self) -> Bytes {
         let mut out = Vec::with_capacity(40 + self.key.len());

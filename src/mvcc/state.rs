@@ -167,7 +167,7 @@ impl<'a, R: Read> State<'a, R> {
         for change in self.changes(Revision { main: revision.saturating_add(1), sub: 0 }, self.revision) {
             let (_, trace) = change?;
             if range.contains(&trace.key) {
-                count += i64::from(trace.tombstone) - i64::from(trace.creates);
+                count -= trace.growth();
             }
         }
         Ok(u64::try_from(count).unwrap_or_default())

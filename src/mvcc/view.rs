@@ -5,8 +5,8 @@ use std::{ops::Bound, sync::Arc};
 use bytes::Bytes;
 
 use super::{
-    HashKv, HashWork, History, HistoryLimits, RangePlan, ReadError, counts::Counts, history, plan, rows, state::State,
-    txn,
+    EtcdRows, HashKv, HashWork, History, HistoryLimits, RangePlan, ReadError, Verified, counts::Counts, history, plan,
+    rows, state::State, txn, verify,
 };
 use crate::{
     pb::etcdserverpb::{RangeRequest, RangeResponse, TxnRequest, TxnResponse},
@@ -121,6 +121,20 @@ impl<S: Read> View<S> {
         S: Clone,
     {
         HashWork::new(self.clone(), revision)?.finish()
+    }
+
+    /// The rows etcd would have in its bucket `key`, byte for byte and in their order.
+    pub fn etcd_rows(&self) -> EtcdRows<'_, S> {
+        EtcdRows::new(self.state())
+    }
+
+    /// Compares the tables of the key space with each other, and every version with the checksum of its change. Reads
+    /// everything.
+    ///
+    /// # Errors
+    /// The first contradiction found.
+    pub fn verify(&self) -> Result<Verified, StorageError> {
+        verify::verify(self.state())
     }
 
     /// The keys attached to `lease`, in key order.

@@ -15,6 +15,7 @@
 mod apply_thread;
 mod auto_compact;
 mod datadir;
+pub mod durability;
 mod duties;
 mod handle;
 mod inbox;
@@ -24,6 +25,7 @@ mod open;
 mod options;
 mod raft_thread;
 mod reads;
+pub mod recovery;
 mod shared;
 mod waiters;
 mod wal_thread;
@@ -46,13 +48,16 @@ use crate::{
     wal::WalError,
 };
 
+pub use apply_thread::raft_change;
 pub use auto_compact::Policy;
 pub use datadir::{DataDir, DataDirError};
+pub use durability::KeeperError;
 pub use duties::{compact_by_itself, expire_leases, join, keep_house};
 pub use handle::{Handle, MemberStatus, ServerError};
-pub use keeper::{KeeperError, SNAPSHOT_BYTES_DEFAULT};
-pub use open::{Bootstrap, OpenError, Opened, StateError, open};
+pub use keeper::SNAPSHOT_BYTES_DEFAULT;
+pub use open::{OpenError, Opened, open};
 pub use options::{APPLY_GAP_MAX, Options};
+pub use recovery::{Bootstrap, StateError};
 pub use shared::{Identity, Thread};
 pub use watch_thread::WatchStream;
 

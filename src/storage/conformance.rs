@@ -90,6 +90,16 @@ fn first_failure_is_final_and_named(engine: &impl Engine) {
     }
 }
 
+fn rows_load_in_bulk_if_they_ascend(engine: &impl Engine) {
+    let rows = [1, 2, 3].map(|number| (key(number), Bytes::from_static(b"value")));
+    engine.ingest(&mut rows.iter().cloned().map(Ok)).unwrap();
+    assert_eq!(all(&engine.snapshot()), rows);
+    let refused = engine.ingest(&mut [9, 8].into_iter().map(|number| Ok((key(number), Bytes::new()))));
+    assert!(matches!(refused, Err(StorageError::OutOfOrder { .. })));
+    let failing = StorageError::ValueTooLong { bytes: 1 };
+    assert!(engine.ingest(&mut std::iter::once(Err(failing))).is_err());
+}
+
 macro_rules! asked_of_both {
     ($($rule:ident)*) => {$(
         mod $rule {
@@ -107,6 +117,7 @@ macro_rules! asked_of_both {
     )*};
 }
 asked_of_both!(
+    rows_load_in_bulk_if_they_ascend
     snapshots_do_not_change
     scans_follow_bounds_both_ways
     long_keys_never_reach_the_engine
@@ -129,6 +140,17 @@ fn power_cut_keeps_what_was_persisted() {
     let kinder = engine.crash_keeping(1).snapshot();
     assert_eq!(all(&kinder), [(key(1), Bytes::from_static(b"later"))]);
     assert_eq!(all(&engine.crash_keeping(9).snapshot()), all(&engine.snapshot()));
+}
+
+#[test]
+fn killed_process_leaves_its_commits_to_the_next_power_cut() {
+    let engine = MemoryEngine::new();
+    engine.commit(put(1, "one")).unwrap();
+    engine.persist().unwrap();
+    engine.commit(put(2, "two")).unwrap();
+    let killed = engine.kill();
+    assert_eq!((killed.unpersisted(), all(&killed.snapshot())), (1, all(&engine.snapshot())));
+    assert_eq!(killed.crash().snapshot().get(&key(2)).unwrap(), None);
 }
 
 #[test]
@@ -180,7 +202,7 @@ fn state_on_disk_survives_flushes_merges_and_reopening() {
 fn rows_loaded_in_bulk_are_there_after_reopening() {
     let (directory, engine) = on_disk();
     let path = directory.path().join("state");
-    engine.ingest((0..5000).map(|number| Ok((key(number), Bytes::from_static(b"value"))))).unwrap();
+    engine.ingest(&mut (0..5000).map(|number| Ok((key(number), Bytes::from_static(b"value"))))).unwrap();
     engine.commit(put(7, "changed")).unwrap();
     engine.persist().unwrap();
     drop(engine);
@@ -189,9 +211,38 @@ fn rows_loaded_in_bulk_are_there_after_reopening() {
     assert_eq!(engine.snapshot().get(&key(7)).unwrap().unwrap(), "changed");
 }
 
+/// A copy of the files of a running engine is what a killed process leaves. The memtable is not full, so that no file
+/// changes while it is copied.
 #[test]
-fn bulk_rows_out_of_order_are_refused() {
-    let (_directory, engine) = on_disk();
-    let rows = [2, 1].map(|number| Ok((key(number), Bytes::new())));
-    assert!(matches!(engine.ingest(rows), Err(StorageError::OutOfOrder { .. })));
+fn killed_process_leaves_a_prefix_of_the_commits() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state");
+    let engine = FjallEngine::open(&path, &FjallOptions::default()).unwrap();
+    for round in 0..30 {
+        for number in 0..20 {
+            engine.commit(put(round * 20 + number, &format!("{round:>200}"))).unwrap();
+        }
+        if round == 20 {
+            engine.persist().unwrap();
+        }
+    }
+    let copy = directory.path().join("copy");
+    copy_files(&path, &copy);
+    let found = FjallEngine::open(&copy, &SMALL).unwrap();
+    let rows = all(&found.snapshot());
+    assert!(rows.len() >= 21 * 20, "{}", rows.len());
+    assert_eq!(rows, all(&engine.snapshot())[..rows.len()]);
+}
+
+fn copy_files(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_files(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
 }

@@ -136,28 +136,6 @@ impl FjallEngine {
         rows.map(|row| row.map(|_| 1)).sum()
     }
 
-    /// Loads rows in ascending key order into an empty state, past the journal, and makes them durable.
-    ///
-    /// # Errors
-    /// Those of `rows`; [`StorageError::Engine`] if the disk fails. The state is useless then and must be removed.
-    pub fn ingest(&self, rows: impl IntoIterator<Item = Result<Row, StorageError>>) -> Result<(), StorageError> {
-        let failed = |cause| self.poisoned("loading rows", cause);
-        let mut last = Bytes::new();
-        let mut ingestion = self.0.keyspace.start_ingestion().map_err(failed)?;
-        for row in rows {
-            let (key, value) = row?;
-            writes::check_sizes(&key, &value)?;
-            if key <= last {
-                return Err(StorageError::OutOfOrder { key: key.escape_ascii().to_string() });
-            }
-            last.clone_from(&key);
-            ingestion.write(key, value).map_err(failed)?;
-        }
-        ingestion.finish().map_err(failed)?;
-        self.0.merger.wake();
-        self.persist()
-    }
-
     /// Remembers the first failure, and reports this one.
     fn poisoned(&self, action: &'static str, cause: fjall::Error) -> StorageError {
         let error = StorageError::engine(action, cause);
@@ -218,6 +196,20 @@ impl Engine for FjallEngine {
     fn persist(&self) -> Result<(), StorageError> {
         self.check_poison()?;
         self.0.database.persist(PersistMode::SyncAll).map_err(|cause| self.poisoned("syncing", cause))
+    }
+
+    fn ingest(&self, rows: &mut dyn Iterator<Item = Result<Row, StorageError>>) -> Result<(), StorageError> {
+        let failed = |cause| self.poisoned("loading rows", cause);
+        let mut last = Bytes::new();
+        let mut ingestion = self.0.keyspace.start_ingestion().map_err(failed)?;
+        for row in rows {
+            let row = row?;
+            writes::check_next(&row, &mut last)?;
+            ingestion.write(row.0, row.1).map_err(failed)?;
+        }
+        ingestion.finish().map_err(failed)?;
+        self.0.merger.wake();
+        self.persist()
     }
 
     fn disk_bytes(&self) -> u64 {

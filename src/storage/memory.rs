@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Engine, Read, Row, Scan, StorageError, Writes, bounds};
+use super::{Engine, Read, Row, Scan, StorageError, Writes, bounds, writes};
 
 /// Rows a scan takes at a time.
 const PAGE_ROWS: usize = 64;
@@ -95,6 +95,21 @@ impl MemoryEngine {
             }
         }
         Self { shared: Arc::new(Mutex::new(state)) }
+    }
+
+    /// The engine as it is found after its process alone was killed now: everything committed is there, what was not
+    /// persisted can still be lost by a power cut, and there is no poison. This one and its snapshots are on their own.
+    #[must_use]
+    pub fn kill(&self) -> Self {
+        let State { rows, newest, durable, bytes, .. } = self.state().clone();
+        let state = State { rows, newest, durable, bytes, ..State::default() };
+        Self { shared: Arc::new(Mutex::new(state)) }
+    }
+
+    /// How many commits a power cut could take away.
+    pub fn unpersisted(&self) -> u64 {
+        let state = self.state();
+        state.newest.saturating_sub(state.durable)
     }
 
     /// Makes the `nth` commit from now fail (1 is the next one).
@@ -200,6 +215,17 @@ impl Engine for MemoryEngine {
         }
         state.durable = state.newest;
         Ok(())
+    }
+
+    fn ingest(&self, rows: &mut dyn Iterator<Item = Result<Row, StorageError>>) -> Result<(), StorageError> {
+        let (mut writes, mut last) = (Writes::default(), Bytes::new());
+        for row in rows {
+            let row = row?;
+            writes::check_next(&row, &mut last)?;
+            writes.put(row.0, row.1);
+        }
+        self.commit(writes)?;
+        self.persist()
     }
 
     fn disk_bytes(&self) -> u64 {

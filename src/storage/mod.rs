@@ -97,6 +97,13 @@ pub trait Engine: Send + Sync + 'static {
     /// Any failure poisons the engine.
     fn persist(&self) -> Result<(), StorageError>;
 
+    /// Loads `rows`, which ascend by key, into an empty state, and makes them durable. Far cheaper than commits.
+    ///
+    /// # Errors
+    /// Those of `rows`, [`StorageError::OutOfOrder`], and failures of the engine. The state is useless then and must be
+    /// removed.
+    fn ingest(&self, rows: &mut dyn Iterator<Item = Result<Row, StorageError>>) -> Result<(), StorageError>;
+
     /// Bytes the engine occupies on disk, in the sense of etcd's `dbSize`.
     fn disk_bytes(&self) -> u64;
 }

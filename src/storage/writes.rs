@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{KEY_BYTES_MAX, StorageError, Table, VALUE_BYTES_MAX};
+use super::{KEY_BYTES_MAX, Row, StorageError, Table, VALUE_BYTES_MAX};
 
 /// An ordered list of puts and deletes; of two changes of one key the later one counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,5 +81,16 @@ pub(super) fn check_sizes(key: &Bytes, value: &Bytes) -> Result<(), StorageError
     if value.len() > VALUE_BYTES_MAX {
         return Err(StorageError::ValueTooLong { bytes: value.len() });
     }
+    Ok(())
+}
+
+/// Whether an engine can hold the row, and whether its key is above `last`, which it becomes.
+pub(super) fn check_next(row: &Row, last: &mut Bytes) -> Result<(), StorageError> {
+    let (key, value) = row;
+    check_sizes(key, value)?;
+    if key <= last {
+        return Err(StorageError::OutOfOrder { key: key.escape_ascii().to_string() });
+    }
+    last.clone_from(key);
     Ok(())
 }
