@@ -24,6 +24,8 @@ use thiserror::Error;
 
 /// Version of the directory's layout, and the only one this program reads.
 const FORMAT_VERSION: u32 = 1;
+/// Names the log's directory once the log exists.
+const FOUNDED: &str = "member/FOUNDED";
 const FORMAT_MAGIC: &str = "quorate";
 /// FORMAT and CURRENT are one short line; more is not ours.
 const MARKER_BYTES_MAX: u64 = 64;
@@ -151,6 +153,26 @@ impl DataDir {
         fs::read_dir(&self.wal).is_ok_and(|entries| {
             entries.flatten().any(|entry| entry.path().extension().is_some_and(|extension| extension == "wal"))
         })
+    }
+
+    /// Whether a log was ever complete here. From then on a missing log is damage, whatever the state says: what it had
+    /// applied may have been lost together with it.
+    ///
+    /// # Errors
+    /// A marker that cannot be read.
+    pub fn is_founded(&self) -> Result<bool, DataDirError> {
+        Ok(read_marker(&self.root.join(FOUNDED))?.is_some())
+    }
+
+    /// Records, durably, that the log is complete.
+    ///
+    /// # Errors
+    /// A marker that cannot be written.
+    pub fn mark_founded(&self) -> Result<(), DataDirError> {
+        if self.is_founded()? {
+            return Ok(());
+        }
+        replace(&self.root.join(FOUNDED), &self.wal.to_string_lossy().replace('\n', " "))
     }
 
     /// The live generation's directory, if one was ever made.
@@ -368,6 +390,16 @@ mod tests {
             (vec![root.join("member/state/1")], root.join("member/state/1"))
         );
         assert_eq!(dir.new_generation().unwrap(), root.join("member/state/2"));
+    }
+
+    #[test]
+    fn founding_is_remembered_without_the_log() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(root.path(), None).unwrap();
+        assert!(!dir.is_founded().unwrap());
+        dir.mark_founded().unwrap();
+        drop(dir);
+        assert!(DataDir::open(root.path(), None).unwrap().is_founded().unwrap());
     }
 
     #[test]

@@ -97,6 +97,9 @@ pub enum OpenError {
 /// Every [`OpenError`]. A start that fails half way leaves a directory the next start can use.
 pub fn open(dir: DataDir, options: &Options, bootstrap: &Bootstrap) -> Result<Opened, OpenError> {
     let has_log = dir.has_log();
+    if !has_log && dir.is_founded()? {
+        return Err(dir.torn(true).into());
+    }
     let (state, engine) = if has_log {
         let state = dir.live_state()?.ok_or_else(|| dir.torn(false))?;
         let engine = open_engine(&state, options)?;
@@ -114,6 +117,7 @@ pub fn open(dir: DataDir, options: &Options, bootstrap: &Bootstrap) -> Result<Op
     };
     let Parts { identity, restarted, applier, leases, wal, member } =
         parts.map_err(|cause| placed(cause, &dir, &state))?;
+    dir.mark_founded()?;
     let snap = FileDirectory::new(dir.snap());
     Ok(Opened { identity, restarted, dir, engine, applier, leases, wal, member, snap })
 }
