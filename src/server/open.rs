@@ -10,7 +10,7 @@ use crate::{
     lease::{LeaseRow, ttl_min_seconds},
     membership::FoundingError,
     raft::{self, Member, RecoveryError},
-    storage::{FjallEngine, FjallOptions, StorageError},
+    storage::{Engine as _, FjallEngine, FjallOptions, StorageError},
     types::{ClusterId, MemberId},
     wal::{self, Wal, WalError},
 };
@@ -97,13 +97,17 @@ pub enum OpenError {
 /// Every [`OpenError`]. A start that fails half way leaves a directory the next start can use.
 pub fn open(dir: DataDir, options: &Options, bootstrap: &Bootstrap) -> Result<Opened, OpenError> {
     let has_log = dir.has_log();
-    let state = if has_log {
-        dir.live_state()?.ok_or_else(|| dir.torn(false))?
+    if !has_log && dir.is_founded()? {
+        return Err(dir.torn(true).into());
+    }
+    let (state, engine) = if has_log {
+        let state = dir.live_state()?.ok_or_else(|| dir.torn(false))?;
+        let engine = open_engine(&state, options)?;
+        (state, engine)
     } else {
         bootstrap.founder(&options.name).map_err(|cause| placed(cause, &dir, Path::new("")))?;
-        dir.live_state_or_new()?
+        first_state(&dir, options)?
     };
-    let engine = open_engine(&state, options)?;
     dir.create_wal()?;
     let (log, settings) = (FileDirectory::new(dir.wal()), settings(options));
     let parts = if has_log {
@@ -113,6 +117,7 @@ pub fn open(dir: DataDir, options: &Options, bootstrap: &Bootstrap) -> Result<Op
     };
     let Parts { identity, restarted, applier, leases, wal, member } =
         parts.map_err(|cause| placed(cause, &dir, &state))?;
+    dir.mark_founded()?;
     let snap = FileDirectory::new(dir.snap());
     Ok(Opened { identity, restarted, dir, engine, applier, leases, wal, member, snap })
 }
@@ -129,6 +134,30 @@ fn placed(cause: PartsError, dir: &DataDir, state: &Path) -> OpenError {
         PartsError::Recovery(cause) => OpenError::Recovery { path, cause },
         PartsError::Mixed { log, state } => OpenError::Mixed { path, log, state },
     }
+}
+
+/// The state to found a member in. An engine that is killed while it makes its files may not be able to open them again,
+/// so a generation becomes the live one when it is complete, and one that cannot be opened before is left behind.
+fn first_state(dir: &DataDir, options: &Options) -> Result<(PathBuf, FjallEngine), OpenError> {
+    if let Some(state) = dir.live_state()? {
+        let engine = open_engine(&state, options)?;
+        return Ok((state, engine));
+    }
+    for state in dir.generations()? {
+        match open_engine(&state, options) {
+            Ok(engine) => return live(dir, state, engine),
+            Err(cause) => tracing::warn!(path = ?state, %cause, "left a state behind that was never finished"),
+        }
+    }
+    let state = dir.new_generation()?;
+    let engine = open_engine(&state, options)?;
+    live(dir, state, engine)
+}
+
+fn live(dir: &DataDir, state: PathBuf, engine: FjallEngine) -> Result<(PathBuf, FjallEngine), OpenError> {
+    engine.persist().map_err(|cause| OpenError::State { path: state.clone(), cause: cause.into() })?;
+    dir.make_live(&state)?;
+    Ok((state, engine))
 }
 
 fn open_engine(path: &Path, options: &Options) -> Result<FjallEngine, OpenError> {
@@ -158,5 +187,85 @@ fn raft_options(options: &Options) -> raft::Options {
         election_ticks: usize::try_from(ticks).unwrap_or(raft::ELECTION_TICKS_DEFAULT),
         pre_vote: options.pre_vote,
         ..raft::Options::new(MemberId(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, fs, time::Duration};
+
+    use super::*;
+    use crate::{membership::Version, server::APPLY_GAP_MAX};
+
+    fn options() -> Options {
+        Options {
+            name: "a".to_owned(),
+            client_urls: Vec::new(),
+            version: Version::minor(3, 7),
+            tick: Duration::from_millis(100),
+            election: Duration::from_secs(1),
+            advance_first_election: true,
+            pre_vote: true,
+            request_timeout: Duration::from_secs(7),
+            request_bytes_max: 1 << 20,
+            quota_bytes: None,
+            snapshot_entries: 10_000,
+            snapshot_bytes: 64 << 20,
+            catchup_entries: APPLY_GAP_MAX,
+            snapshots_max: Some(5),
+            compaction_batch_max: 1000,
+            compaction_pause: Duration::from_millis(10),
+            auto_compaction: None,
+            warn_apply: Duration::from_millis(100),
+            progress_interval: Duration::from_mins(10),
+            learners_max: 1,
+            lease_checkpoints: false,
+            unsafe_no_fsync: false,
+            cache_bytes: 1 << 20,
+        }
+    }
+
+    fn opened(root: &Path) -> Result<Opened, OpenError> {
+        let urls = vec!["http://127.0.0.1:2380".to_owned()];
+        let bootstrap = Bootstrap { initial_cluster: BTreeMap::from([("a".to_owned(), urls)]), token: "t".to_owned() };
+        open(DataDir::open(root, None).unwrap(), &options(), &bootstrap)
+    }
+
+    /// A first start that was killed while the engine made its files left a directory that no later start could open:
+    /// the engine refuses what it has begun, and CURRENT named it already.
+    #[test]
+    fn state_whose_making_was_interrupted_is_left_behind() {
+        for leftovers in [&["STATE-FORMAT.tmp"][..], &["STATE-FORMAT", "lock", "0.jnl"], &[]] {
+            let root = tempfile::tempdir().unwrap();
+            let unfinished = DataDir::open(root.path(), None).unwrap().new_generation().unwrap();
+            for name in leftovers {
+                fs::write(unfinished.join(name), if *name == "STATE-FORMAT" { "quorate state 1\n" } else { "" })
+                    .unwrap();
+            }
+            let first = opened(root.path()).unwrap();
+            assert!(!first.restarted);
+            let expected = if leftovers.is_empty() { unfinished } else { root.path().join("member/state/2") };
+            assert_eq!(first.dir.live_state().unwrap(), Some(expected));
+            drop(first);
+            assert!(opened(root.path()).unwrap().restarted);
+        }
+    }
+
+    #[test]
+    fn state_that_lost_its_log_is_not_founded_upon() {
+        let root = tempfile::tempdir().unwrap();
+        let mut first = opened(root.path()).unwrap();
+        let entry = crate::pb::raftpb::Entry { index: 1, term: 1, ..Default::default() };
+        first.applier.apply(&[entry]).unwrap();
+        crate::storage::Engine::persist(&first.engine).unwrap();
+        drop(first);
+        fs::remove_dir_all(root.path().join("member/wal")).unwrap();
+        for current_is_lost in [false, true] {
+            if current_is_lost {
+                fs::remove_file(root.path().join("member/state/CURRENT")).unwrap();
+            }
+            let error = opened(root.path()).unwrap_err();
+            assert!(matches!(error, OpenError::DataDir(DataDirError::Torn { .. })), "{error}");
+        }
     }
 }

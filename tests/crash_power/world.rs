@@ -17,7 +17,7 @@ use quorate::raft::{self, Effect, Input, LogBatch, Member, Proposal, Standing};
 use quorate::server::durability::{Mark, WalOrder, carry_out, save_snapshot};
 use quorate::server::recovery::{self, Bootstrap, Parts, Settings};
 use quorate::server::{Identity, raft_change};
-use quorate::storage::{Engine, MemoryEngine, MemorySnapshot, StorageError, Writes};
+use quorate::storage::{Engine, MemoryEngine, MemorySnapshot, Row, StorageError, Writes};
 use quorate::types::{LogIndex, MemberId, RequestId, RequestIds, Term};
 use quorate::wal::{self, Wal};
 
@@ -737,6 +737,10 @@ impl Engine for Lazy {
 
     fn persist(&self) -> Result<(), StorageError> {
         Ok(())
+    }
+
+    fn ingest(&self, rows: &mut dyn Iterator<Item = Result<Row, StorageError>>) -> Result<(), StorageError> {
+        self.0.ingest(rows)
     }
 
     fn disk_bytes(&self) -> u64 {
