@@ -276,7 +276,7 @@ mod tests {
 
     fn three() -> Bootstrap {
         let member = |name: &str| (name.to_owned(), vec![format!("http://{name}:2380")]);
-        Bootstrap { initial_cluster: ["a", "b", "c"].map(|name| member(name)).into(), token: "t".to_owned() }
+        Bootstrap { initial_cluster: ["a", "b", "c"].map(member).into(), token: "t".to_owned() }
     }
 
     /// Of a founding that lost its power only the first entries can be there. A start took them for all there are: if
