@@ -29,6 +29,8 @@ use super::{ServerFailure, State, inbox::Taken, shared::Shared};
 
 /// Frames a client may leave untaken before its next request has to wait.
 const ANSWERS_MAX: usize = 1_024;
+/// Up to so many streams are counted whenever something happens, so that the last change is always shown.
+const STREAMS_COUNTED_ALWAYS: usize = 64;
 /// How often the counts of streams and watchers are shown.
 const STATS_INTERVAL: Duration = Duration::from_secs(1);
 /// The jitter of progress notifications, as a share of their interval.
@@ -359,10 +361,10 @@ impl WatchThread {
         self.hub.return_room(*stream, responses, bytes);
     }
 
-    /// At most once a second: counting costs one step per stream.
+    /// With many streams at most once a second: counting costs one step per stream.
     fn show_stats(&mut self) {
         let now = self.shared.clock.monotonic();
-        if now < self.next_stats {
+        if now < self.next_stats && self.streams.len() > STREAMS_COUNTED_ALWAYS {
             return;
         }
         self.next_stats = now + STATS_INTERVAL;
