@@ -13,7 +13,6 @@
 //! - What a peer may send is checked at the door. A message that could break an invariant of the raft crate is
 //!   refused with a reason ([`Effect::Refused`]) instead of stopping the member.
 
-mod bootstrap;
 mod convert;
 mod door;
 mod effect;
@@ -29,7 +28,6 @@ mod trace;
 #[cfg(test)]
 mod tests;
 
-pub use bootstrap::{Founding, founding};
 pub use effect::{DropReason, Effect, FetchRequest, LogBatch, RefuseReason, Role, Standing};
 pub use input::{Change, Fetched, Input, Proposal};
 pub use member::{Member, PeerProgress};

@@ -179,25 +179,30 @@ impl<D: Directory> Builder<'_, D> {
         let io = |cause| WalError::io("read", self.directory.path(&name), cause);
         let file = self.directory.open(&name).map_err(io)?;
         let mut frames = Frames::new(file, 0).map_err(io)?;
+        // A segment gets its name after its head is durable: only what follows the metadata can be half written.
+        let mut may_be_torn = false;
         loop {
             let place = Place { segment, offset: frames.offset(), crc: self.crc };
             let io = |cause| WalError::io("read", self.directory.path(&name), cause);
             let (frame_bytes, what) = match frames.peek().map_err(io)? {
                 Step::End if place.offset > 0 => return Ok((place, None)),
                 Step::End => return Err(self.corrupt(place, "it is empty")),
-                Step::Short if is_last => return Ok((place, Some(cut_at(place, "it ends within a record")))),
+                Step::Short if may_be_torn => {
+                    return Ok((place, Some(cut_at(place, "it ends within a record"))));
+                }
                 Step::Short => return Err(self.corrupt(place, "it ends within a record")),
                 Step::Broken(length, what) => (length, what),
                 Step::Record { kind, crc, data, length } => {
                     if kind == i64::from(record::CRC) || crc32c::crc32c_append(self.crc, data) == crc {
                         self.record(kind, crc, data, place)?;
+                        may_be_torn |= is_last && kind == i64::from(record::METADATA);
                         frames.pass(length);
                         continue;
                     }
                     (length, "its checksum does not match")
                 }
             };
-            if is_last && frames.is_torn(frame_bytes) {
+            if may_be_torn && frames.is_torn(frame_bytes) {
                 return Ok((place, Some(cut_at(place, what))));
             }
             return Err(self.corrupt(place, what));

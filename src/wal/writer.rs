@@ -101,6 +101,7 @@ impl<D: Directory> Wal<D> {
         let from = segment::holding(&segments, applied.0.0).unwrap_or(0);
         let scan = scan::scan(&directory, segments.get(from..).unwrap_or_default(), applied.0.0)?;
         let log = described(&scan, applied)?;
+        check_end(&directory, &log, applied.0)?;
         let (_, file) = locked.pop_back().ok_or_else(|| WalError::Missing { path: directory.path("") })?;
         if let Some(repair) = &scan.repair {
             keep_broken(&directory, &file, repair)?;
@@ -348,6 +349,19 @@ fn lock_all<D: Directory>(directory: &D, segments: &[Segment]) -> Result<VecDequ
 }
 
 /// Checks the log against the state machine's position and describes it.
+/// The state never gets ahead of what the log has synced, so an interrupted write cannot have taken entries the state
+/// holds: such an end is damage, and is left as it is.
+fn check_end<D: Directory>(directory: &D, log: &Log, applied: LogIndex) -> Result<(), WalError> {
+    match &log.repaired {
+        Some(Repair { file, offset, .. }) if log.last < applied => Err(WalError::Corrupt {
+            path: directory.path(file),
+            offset: *offset,
+            what: "it ends before entries that the state has applied",
+        }),
+        _ => Ok(()),
+    }
+}
+
 fn described(scan: &Scan, applied: (LogIndex, Term)) -> Result<Log, WalError> {
     let (index, term) = (applied.0.0, applied.1.0);
     let map = &scan.map;

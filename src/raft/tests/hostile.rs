@@ -5,9 +5,11 @@ use proptest::prelude::*;
 
 use crate::{
     pb::raftpb,
-    raft::{Change, Effect, Fetched, Input, Member, Options, Proposal, Recovered, founding},
+    raft::{Change, Effect, Fetched, Input, Member, Options, Proposal, Recovered},
     types::{LogIndex, MemberId, RequestId},
 };
+
+use super::founding::founding;
 
 /// Numbers that meet one another, and a few that meet nothing.
 fn number() -> impl Strategy<Value = u64> {

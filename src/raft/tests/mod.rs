@@ -2,6 +2,7 @@
 
 mod chaos;
 mod disk;
+mod founding;
 mod hostile;
 mod order;
 mod scripts;

@@ -5,11 +5,11 @@ use prost::Message as _;
 
 use crate::{
     pb::raftpb,
-    raft::{
-        Change, DropReason, Effect, Input, LogBatch, Member, Options, Proposal, Recovered, RefuseReason, Role, founding,
-    },
+    raft::{Change, DropReason, Effect, Input, LogBatch, Member, Options, Proposal, Recovered, RefuseReason, Role},
     types::{LogIndex, MemberId, RequestId},
 };
+
+use super::founding::founding;
 
 /// Member 1 of a group, with everything it wanted done so far.
 struct Alone {

@@ -7,11 +7,11 @@ use prost::Message as _;
 
 use crate::{
     pb::raftpb,
-    raft::{Change, Effect, Fetched, Input, LogBatch, Member, Options, Proposal, Role, Standing, founding},
+    raft::{Change, Effect, Fetched, Input, LogBatch, Member, Options, Proposal, Role, Standing},
     types::{LogIndex, MemberId, RequestId},
 };
 
-use super::disk::Disk;
+use super::{disk::Disk, founding::founding};
 
 /// A seeded source of chance (splitmix64).
 #[derive(Clone, Debug)]

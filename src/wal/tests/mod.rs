@@ -303,6 +303,37 @@ fn damage_that_no_interrupted_write_explains_is_refused() {
     open(&directory, (0, 0)).unwrap();
 }
 
+/// The head is durable before the segment gets its name: an end within it was once "repaired" to an empty file, which
+/// the next start refused.
+#[test]
+fn a_damaged_head_is_refused_and_left_as_it_is() {
+    for size in [3, 14, 20] {
+        let (directory, wal) = create(&small());
+        drop(wal);
+        let name = last_segment(&directory);
+        directory.open(&name).unwrap().set_size(size).unwrap();
+        let refused = open(&directory, (0, 0)).unwrap_err();
+        assert!(matches!(refused, WalError::Corrupt { .. }), "{refused}");
+        assert_eq!(directory.open(&name).unwrap().size().unwrap(), size);
+        assert_eq!(directory.names().unwrap(), [name]);
+    }
+}
+
+#[test]
+fn an_end_before_the_states_position_is_refused_and_left_as_it_is() {
+    let (directory, mut wal) = create(&Options::default());
+    save(&mut wal, &entries(1..=9, 1), state(1, 9));
+    drop(wal);
+    let name = last_segment(&directory);
+    let half = data_end(&directory, &name) as u64 / 2 + 1;
+    directory.open(&name).unwrap().set_size(half).unwrap();
+    let refused = open(&directory, (9, 1)).unwrap_err();
+    assert!(refused.to_string().contains("before entries that the state has applied"), "{refused}");
+    assert_eq!(directory.open(&name).unwrap().size().unwrap(), half);
+    let (_, log) = open(&directory, (0, 0)).unwrap();
+    assert!(log.repaired.is_some(), "without them it is an interrupted write");
+}
+
 #[test]
 fn a_torn_record_in_an_older_segment_is_refused() {
     let (directory, mut wal) = create(&small());
