@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{
-    go,
+    Loudness, Notice, go,
     origin::{Form, Origin},
     table::{Kind, OptionSpec},
 };
@@ -107,33 +107,47 @@ impl fmt::Display for Problem {
 
 /// All mistakes of one configuration, in the order in which they were met. Never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigErrors(Vec<Problem>);
+pub struct ConfigErrors {
+    problems: Vec<Problem>,
+    notices: Vec<Notice>,
+}
 
 impl ConfigErrors {
     /// `Ok` when there is no mistake.
     pub(super) fn check(problems: Vec<Problem>) -> Result<(), Self> {
-        if problems.is_empty() { Ok(()) } else { Err(Self(problems)) }
+        if problems.is_empty() { Ok(()) } else { Err(Self { problems, notices: Vec::new() }) }
     }
 
     /// A single mistake.
     pub(super) fn of(problem: Problem) -> Self {
-        Self(vec![problem])
+        Self { problems: vec![problem], notices: Vec::new() }
+    }
+
+    /// The same, with the remarks that were made on the way: a warning can name the cause of a mistake.
+    #[must_use]
+    pub(super) fn with_notices(self, notices: Vec<Notice>) -> Self {
+        Self { notices, ..self }
     }
 
     /// The mistakes.
     pub fn problems(&self) -> &[Problem] {
-        &self.0
+        &self.problems
+    }
+
+    /// The warnings beside them.
+    pub fn warnings(&self) -> impl Iterator<Item = &Notice> {
+        self.notices.iter().filter(|notice| notice.level == Loudness::Warn)
     }
 
     /// etcd's exit code: 2 when the command line has no valid form, else 1.
     pub fn exit_code(&self) -> u8 {
-        if self.0.iter().any(|problem| problem.usage) { 2 } else { 1 }
+        if self.problems.iter().any(|problem| problem.usage) { 2 } else { 1 }
     }
 }
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lines: Vec<String> = self.0.iter().map(Problem::to_string).collect();
+        let lines: Vec<String> = self.problems.iter().map(Problem::to_string).collect();
         f.write_str(&lines.join("\n"))
     }
 }

@@ -177,13 +177,20 @@ pub fn load_with(sources: &Sources, extras: &[ExtraFlag]) -> Result<Loaded, Conf
     let is_whole = !gathered.problems.iter().any(|problem| problem.option.is_empty());
     let mut problems = gathered.problems;
     problems.extend(judged);
-    problems.extend(related.into_iter().filter(|_| is_whole));
+    // A rule about an option that could not be read would blame a value nobody wrote.
+    let unread: Vec<String> = problems.iter().map(|problem| problem.option.clone()).collect();
+    problems.extend(related.into_iter().filter(|problem| is_whole && !unread.contains(&problem.option)));
     if problems.is_empty() && !is_initialized {
         let own = check_own_entry(&config, &localhost_alone);
         problems.extend(own.err().map(|(option, what)| layers.problem(option, what).with_example(None)));
     }
-    ConfigErrors::check(problems)?;
-    let notices = gathered.notices.into_iter().chain(remarks).chain(more).collect();
+    let mut notices = gathered.notices;
+    notices.extend(remarks);
+    if let Err(errors) = ConfigErrors::check(problems) {
+        // Remarks on the result are left out: there is none.
+        return Err(errors.with_notices(notices));
+    }
+    notices.extend(more);
     let settings = Settings::of(&layers, &config);
     Ok(Loaded { config, settings, notices, files: gathered.files })
 }

@@ -58,6 +58,11 @@ impl Ending {
     }
 }
 
+/// A member that served, or was about to, stopped by itself; with all causes in one line.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Stopped(String);
+
 /// Runs a member until a signal or a failure.
 pub(super) fn run(config: &Config) -> Result<Ending> {
     let runtime = start_runtime(config)?;
@@ -82,7 +87,7 @@ pub(super) fn run(config: &Config) -> Result<Ending> {
     tracing::info!(name = config.member.name, "closed etcd server");
     match failed {
         Some(Removal::Removed) => Ok(Ending::Removed),
-        Some(Removal::Failed(text)) => Err(anyhow!(text)),
+        Some(Removal::Failed(text)) => Err(Stopped(text).into()),
         None => ending,
     }
 }

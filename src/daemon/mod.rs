@@ -52,8 +52,9 @@ fn serve(sources: &Sources) -> ExitCode {
     match lifecycle::run(&loaded.config) {
         Ok(ending) => ending.finish(),
         Err(error) => {
-            // etcd's text for every failed start; callers wait for it.
-            tracing::error!(error = %format!("{error:#}"), "discovery failed");
+            // etcd's text for every failed start, whatever failed; callers wait for it.
+            let message = if error.is::<lifecycle::Stopped>() { "the member stopped" } else { "discovery failed" };
+            tracing::error!(error = %format!("{error:#}"), "{message}");
             ExitCode::FAILURE
         }
     }
@@ -93,9 +94,11 @@ fn log_notice(notice: &Notice) {
     }
 }
 
-/// Every mistake on a line of its own, on standard error.
+/// Every mistake on a line of its own, on standard error, then the warnings: one may name the cause.
 fn refuse(sources: &Sources, errors: &ConfigErrors) -> ExitCode {
-    let mut text = format!("{errors}\n");
+    let warnings = errors.warnings().map(|warning| format!("warning: {warning}"));
+    let lines: Vec<String> = std::iter::once(errors.to_string()).chain(warnings).collect();
+    let mut text = lines.join("\n") + "\n";
     if errors.exit_code() == 2 {
         text.push_str(&config::usage_text(&sources.program.to_string_lossy()));
     }

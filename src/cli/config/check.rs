@@ -21,7 +21,8 @@ impl Report {
             Ok(loaded) => loaded,
             Err(errors) => {
                 let code = errors.exit_code();
-                return Self { errors: errors.problems().to_vec(), code, warnings: Vec::new(), probes: Vec::new() };
+                let warnings = errors.warnings().cloned().collect();
+                return Self { errors: errors.problems().to_vec(), code, warnings, probes: Vec::new() };
             }
         };
         let probes = if deep { probe::all(&loaded.config) } else { Vec::new() };
