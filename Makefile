@@ -7,7 +7,8 @@ TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 export ORACLE_DIR ?= $(TARGET)/oracle
 CARGO_FLAGS ?= --locked
 .DEFAULT_GOAL := build
-.PHONY: run build test lint doc unit deny advisories oracle clients interop differential crash bench fuzz-short systemd-test deps-%
+.PHONY: run build test lint doc unit deny advisories oracle clients interop differential crash bench fuzz-short systemd-test
+.NOTPARALLEL:
 
 deps-%:
 	@tests/support/deps.sh $*
@@ -48,6 +49,7 @@ differential: oracle
 
 crash: deps-test
 	CRASH_ROUNDS=$(or $(CRASH_ROUNDS),200) cargo test --release $(CARGO_FLAGS) --test crash_kill -- --nocapture
+	POWER_ROUNDS=$(or $(POWER_ROUNDS),20000) cargo test --release $(CARGO_FLAGS) --test crash_power -- --nocapture
 
 bench: oracle
 	cargo bench $(CARGO_FLAGS) --bench compare

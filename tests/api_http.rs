@@ -6,7 +6,7 @@
 mod support;
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{BufRead as _, BufReader, Read, Write as _},
     net::{SocketAddr, TcpStream},
     time::Duration,
 };
@@ -394,4 +394,64 @@ fn http_can_have_listeners_of_its_own() {
     assert_eq!(ask(metrics_address, "GET", "/metrics", &[], "").status, 200);
     assert_eq!(ask(metrics_address, "GET", "/version", &[], "").status, 404);
     assert!(support::http::get(daemon.client, "/health").is_err(), "the gRPC port speaks no HTTP/1");
+}
+
+/// A message of a client: short, and masked with zeros.
+fn message(text: &str) -> Vec<u8> {
+    let length = u8::try_from(text.len()).unwrap();
+    assert!(length < 126, "{text}");
+    [&[0x81, 0x80 | length, 0, 0, 0, 0], text.as_bytes()].concat()
+}
+
+/// The next message of the server.
+fn receive(reader: &mut impl Read) -> (u8, String) {
+    let mut head = [0; 2];
+    reader.read_exact(&mut head).unwrap();
+    let length = match head[1] {
+        126 => {
+            let mut length = [0; 2];
+            reader.read_exact(&mut length).unwrap();
+            u16::from_be_bytes(length)
+        }
+        short => u16::from(short),
+    };
+    let mut text = vec![0; usize::from(length)];
+    reader.read_exact(&mut text).unwrap();
+    (head[0] & 0xf, String::from_utf8_lossy(&text).into_owned())
+}
+
+#[test]
+fn a_browser_watches_through_a_socket() {
+    let daemon = member(&[]);
+    let mut socket = connect(daemon.client);
+    let lines = [
+        "GET /v3/watch HTTP/1.1".to_owned(),
+        format!("Host: {}", daemon.client),
+        "Connection: Upgrade".into(),
+        "Upgrade: websocket".into(),
+        "Origin: http://anywhere".into(),
+        "Sec-WebSocket-Version: 13".into(),
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==".into(),
+        "Sec-WebSocket-Protocol: Bearer, unused.1".into(),
+    ];
+    write!(socket, "{}\r\n\r\n", lines.join("\r\n")).unwrap();
+    let mut reader = BufReader::new(socket.try_clone().unwrap());
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        assert_ne!(reader.read_line(&mut head).unwrap(), 0, "{head}");
+    }
+    let head = head.to_ascii_lowercase();
+    assert!(head.starts_with("http/1.1 101 "), "{head}");
+    assert!(head.contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo="), "{head}");
+    assert!(head.contains("sec-websocket-protocol: bearer"), "{head}");
+
+    socket.write_all(&message(r#"{"create_request":{"key":"Zm9v"}}"#)).unwrap();
+    let (_, created) = receive(&mut reader);
+    assert!(created.contains(r#""created":true"#), "{created}");
+    post_ok(&daemon, "/v3/kv/put", r#"{"key":"Zm9v","value":"YmFy"}"#);
+    let (kind, event) = receive(&mut reader);
+    assert_eq!(kind, 1);
+    assert!(event.contains(r#""value":"YmFy""#), "{event}");
+    socket.write_all(&message(r#"{"create_request":{"key":"YQ=="}}"#)).unwrap();
+    assert!(receive(&mut reader).1.contains(r#""watch_id":"1""#));
 }

@@ -92,7 +92,11 @@ pub async fn serve<L: Accept>(mut listener: L, api: Arc<Api>, serves: Serves, se
         }
     }
     drop(listener);
-    let drained = async { while connections.join_next().await.is_some() {} };
+    api.sockets.close();
+    let drained = async {
+        while connections.join_next().await.is_some() {}
+        api.sockets.wait().await;
+    };
     if timeout(api.options().request_timeout, drained).await.is_err() {
         connections.shutdown().await;
     }

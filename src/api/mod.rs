@@ -20,7 +20,7 @@ use std::{num::NonZero, sync::Arc};
 
 use axum::{Router, body::Body};
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use listen::{Accept, Accepted, serve};
 pub use options::{AllowList, Keepalive, ServeOptions, Serves};
@@ -43,6 +43,8 @@ pub struct Api {
     identity: Identity,
     blocking: Semaphore,
     gateway: Semaphore,
+    /// Connections that have become a WebSocket each.
+    sockets: TaskTracker,
     stop: CancellationToken,
 }
 
@@ -64,6 +66,7 @@ impl Api {
             options,
             blocking: Semaphore::new(BLOCKING_READS_PER_PROCESSOR * processors),
             gateway: Semaphore::new(json_calls.min(Semaphore::MAX_PERMITS)),
+            sockets: TaskTracker::new(),
             stop,
         })
     }

@@ -21,6 +21,8 @@ pub(super) enum Exit {
     Io = 6,
     /// Arguments are missing, too many or unreadable.
     BadArguments = 128,
+    /// Whoever read the answers went away; what a shell calls a death by SIGPIPE, which etcd's tools die of.
+    BrokenPipe = 141,
 }
 
 /// The end of a command that failed.
@@ -60,6 +62,9 @@ impl From<ClientError> for Failure {
 impl From<std::io::Error> for Failure {
     /// Standard output or input is gone.
     fn from(error: std::io::Error) -> Self {
-        Self::new(Exit::Io, error)
+        match error.kind() {
+            std::io::ErrorKind::BrokenPipe => Self::reported(Exit::BrokenPipe),
+            _ => Self::new(Exit::Io, error),
+        }
     }
 }

@@ -3,6 +3,7 @@
 use super::{
     API_VERSION, help,
     parse::Call,
+    speak::{complain, say},
     table::{Command, Group, Running},
 };
 
@@ -18,9 +19,7 @@ pub(super) const VERSION: Command = Command {
 fn version(call: Call) -> Running {
     Box::pin(async move {
         let program = call.program;
-        println!("{} version: {}", program.name, program.version);
-        println!("API version: {API_VERSION}");
-        Ok(())
+        Ok(say(format_args!("{} version: {}\nAPI version: {API_VERSION}\n", program.name, program.version))?)
     })
 }
 
@@ -34,10 +33,8 @@ pub(super) const OPTIONS: Command = Command {
 
 fn options(call: Call) -> Running {
     Box::pin(async move {
-        if let Some(root) = call.path.first() {
-            print!("{}", help::options(root));
-        }
-        Ok(())
+        let text = call.path.first().map(|root| help::options(root)).unwrap_or_default();
+        Ok(say(format_args!("{text}"))?)
     })
 }
 
@@ -56,12 +53,11 @@ fn help(call: Call) -> Running {
         let path = described(&call.path, &words);
         if path.len() == 1 && !words.is_empty() {
             let quoted: Vec<_> = words.iter().map(|word| format!("`{word}`")).collect();
-            eprintln!("Unknown help topic [{}]", quoted.join(" "));
-            eprintln!("{}", help::usage(call.program, &path));
-        } else {
-            print!("{}", help::page(call.program, &path));
+            complain(format_args!("Unknown help topic [{}]", quoted.join(" ")));
+            complain(help::usage(call.program, &path));
+            return Ok(());
         }
-        Ok(())
+        Ok(say(format_args!("{}", help::page(call.program, &path)))?)
     })
 }
 

@@ -17,7 +17,8 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-use super::output::json;
+use super::{output::json, speak::complain};
+use crate::clock::{self, Clock};
 
 /// Starts logging; `debug` includes what the libraries have to say.
 pub(super) fn start(debug: bool) {
@@ -31,7 +32,7 @@ pub(super) fn start(debug: bool) {
 pub(super) fn fatal(message: &str, field: &str, value: &str) {
     let members = format!(",{}:{}", json::string(field), json::string(value));
     let fields = Fields { message: message.to_owned(), members };
-    eprint!("{}", line("fatal", wall_clock(), "", file!(), &fields));
+    complain(line("fatal", clock::system().wall(), "", file!(), &fields).trim_end());
 }
 
 struct Lines;
@@ -43,7 +44,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
         event.record(&mut fields);
         let caller = format!("{}:{}", metadata.file().unwrap_or("?"), metadata.line().unwrap_or(0));
         let logger = if metadata.target().starts_with(CLIENT) { "etcd-client" } else { "" };
-        let line = line(&metadata.level().as_str().to_lowercase(), wall_clock(), logger, &caller, &fields);
+        let line = line(&metadata.level().as_str().to_lowercase(), clock::system().wall(), logger, &caller, &fields);
         // There is nowhere left to report a failure to.
         std::io::stderr().write_all(line.as_bytes()).unwrap_or_default();
     }
@@ -111,11 +112,6 @@ fn date(days: u64) -> (u64, u64, u64) {
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
     let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     (era * 400 + year_of_era + u64::from(month <= 2), month, day)
-}
-
-#[expect(clippy::disallowed_methods, reason = "log lines carry the wall clock of the machine")]
-fn wall_clock() -> Duration {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
 }
 
 /// Where the events of the client come from.

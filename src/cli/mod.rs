@@ -17,6 +17,7 @@ mod help;
 mod log;
 mod output;
 mod parse;
+mod speak;
 mod table;
 pub mod utl;
 
@@ -24,6 +25,7 @@ use std::{ffi::OsString, path::Path, process::ExitCode};
 
 use failure::{Exit, Failure};
 use parse::{Call, HELP};
+use speak::{complain, say};
 use table::Command;
 
 /// The name a program goes by, which decides whose words it prints.
@@ -60,12 +62,12 @@ fn dispatch(call: Call) -> Result<(), Failure> {
     let Some((root, command)) = call.path.first().zip(call.path.last()) else { return Ok(()) };
     let word = call.argument_texts().into_iter().next().filter(|_| call.path.len() == 1);
     match (command.run, word) {
-        _ if call.flags.switch(&HELP) => print!("{}", help::page(call.program, &call.path)),
-        (_, Some(word)) => return Err(Failure::new(Exit::Error, help::unknown_command(call.program, root, &word))),
-        (Some(run), None) => return perform(run(call)),
-        (None, None) => print!("{}", help::page(call.program, &call.path)),
+        (Some(run), None) if !call.flags.switch(&HELP) => perform(run(call)),
+        (_, Some(word)) if !call.flags.switch(&HELP) => {
+            Err(Failure::new(Exit::Error, help::unknown_command(call.program, root, &word)))
+        }
+        _ => Ok(say(format_args!("{}", help::page(call.program, &call.path)))?),
     }
-    Ok(())
 }
 
 /// One thread is enough: a command waits for the cluster, for a line, or for a child, and rarely for two of them.
@@ -79,10 +81,10 @@ fn perform(running: impl Future<Output = Result<(), Failure>>) -> Result<(), Fai
 
 fn report(failure: &Failure) -> ExitCode {
     if let Some(message) = &failure.message {
-        eprintln!("Error: {message}");
+        complain(format_args!("Error: {message}"));
     }
     if let Some(usage) = &failure.usage {
-        eprintln!("{usage}");
+        complain(usage);
     }
     ExitCode::from(failure.exit as u8)
 }

@@ -254,11 +254,12 @@ fn remaining(deadline: Option<Instant>) -> Option<Duration> {
     deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
 }
 
-/// Whether the status was made here because there was no connection to send on.
+/// Whether the status was made here because there was no connection to send on, or none any more when it was its turn.
 fn never_sent(status: &Status) -> bool {
     let mut cause = std::error::Error::source(status);
     while let Some(error) = cause {
-        if error.is::<tonic::ConnectError>() {
+        let is_unsent = error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled);
+        if is_unsent || error.is::<tonic::ConnectError>() {
             return true;
         }
         cause = error.source();

@@ -132,10 +132,19 @@ impl Refusal {
 
 impl ClientError {
     /// Reads the status of a call.
+    ///
+    /// A status with a cause was made on this side: the connection broke, which the gRPC library reports under several
+    /// codes. All of them are [`Code::Unavailable`] to etcd's clients.
     pub fn from_status(status: &Status) -> Self {
         if let Some((bytes, limit)) = too_long(status) {
             let message = format!("grpc: received message larger than max ({bytes} vs. {limit})");
             return Self::Status { code: Code::ResourceExhausted, message };
+        }
+        if let (Some(cause), Code::Unknown | Code::Internal | Code::Cancelled) =
+            (std::error::Error::source(status), status.code())
+        {
+            let message = format!("connection error: {cause}");
+            return Self::Status { code: Code::Unavailable, message };
         }
         Self::from_parts(status.code(), status.message())
     }

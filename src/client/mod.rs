@@ -15,6 +15,8 @@ mod endpoint;
 mod error;
 mod lease;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::{sync::Arc, time::Duration};

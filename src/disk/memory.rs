@@ -14,9 +14,10 @@ use super::{Directory, DiskFile, SECTOR_BYTES};
 pub enum Loss {
     /// Nothing of them survives.
     All,
-    /// All of them survive, as after a killed process.
+    /// All of them survive: the page cache was written back just in time.
     Nothing,
-    /// Each sector survives or not, as this seed has it. Names that were not synced are lost.
+    /// Each sector of a file survives or not, and so does its size, as this seed has it. Of the changes of names, which
+    /// file systems keep in order, the first few survive.
     Torn(u64),
 }
 
@@ -37,7 +38,8 @@ pub struct MemoryFile {
 #[derive(Debug, Default)]
 struct Shared {
     names: BTreeMap<String, u64>,
-    names_durable: BTreeMap<String, u64>,
+    /// The names as of the last sync, and after each change since then.
+    names_durable: Vec<BTreeMap<String, u64>>,
     inodes: BTreeMap<u64, Inode>,
     inode_next: u64,
     /// Writes and syncs left before the next one fails; `None` never fails.
@@ -57,13 +59,20 @@ impl MemoryDirectory {
     pub fn crash(&self, loss: Loss) {
         let mut shared = self.lock();
         shared.failing_after = None;
-        match loss {
-            Loss::Nothing => {}
-            Loss::All | Loss::Torn(_) => shared.names = shared.names_durable.clone(),
-        }
-        shared.names_durable = shared.names.clone();
+        shared.names = shared.surviving_names(loss);
+        shared.names_durable = vec![shared.names.clone()];
         for (number, inode) in &mut shared.inodes {
             inode.crash(loss, *number);
+        }
+    }
+
+    /// Kills the process alone: the page cache stays as it is and can still be lost by a crash; locks are gone, and
+    /// failing writes work again.
+    pub fn kill(&self) {
+        let mut shared = self.lock();
+        shared.failing_after = None;
+        for inode in shared.inodes.values_mut() {
+            inode.locked = false;
         }
     }
 
@@ -116,22 +125,29 @@ impl Inode {
         self.locked = false;
     }
 
-    /// Decides sector by sector whether the cached or the durable contents survive; the size is the cached one.
+    /// Decides sector by sector, and once for the size, whether the cached or the durable contents survive.
     fn tear(&mut self, mut seed: u64) {
-        self.durable.resize(self.cached.len(), 0);
+        let size = if coin(&mut seed) { self.cached.len() } else { self.durable.len() };
+        self.durable.resize(size, 0);
         for (old, new) in self.durable.chunks_mut(SECTOR_BYTES).zip(self.cached.chunks(SECTOR_BYTES)) {
             if coin(&mut seed) {
-                old.copy_from_slice(new);
+                for (old, new) in old.iter_mut().zip(new) {
+                    *old = *new;
+                }
             }
         }
     }
 }
 
-/// One step of splitmix64.
 fn coin(seed: &mut u64) -> bool {
+    chance(seed) >> 63 == 1
+}
+
+/// One step of splitmix64.
+fn chance(seed: &mut u64) -> u64 {
     *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mixed = (*seed ^ (*seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb) >> 63 == 1
+    (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb)
 }
 
 impl Shared {
@@ -145,6 +161,26 @@ impl Shared {
             }
             None => Ok(()),
         }
+    }
+
+    /// What is called what after a power failure.
+    fn surviving_names(&self, loss: Loss) -> BTreeMap<String, u64> {
+        let states = self.names_durable.len().max(1);
+        let survives = match loss {
+            Loss::All => 0,
+            Loss::Nothing => return self.names.clone(),
+            Loss::Torn(mut seed) => usize::try_from(chance(&mut seed)).unwrap_or(0) % states,
+        };
+        self.names_durable.get(survives).cloned().unwrap_or_default()
+    }
+
+    /// Changes names; the change is not durable yet.
+    fn rename(&mut self, change: impl FnOnce(&mut BTreeMap<String, u64>)) {
+        if self.names_durable.is_empty() {
+            self.names_durable.push(self.names.clone());
+        }
+        change(&mut self.names);
+        self.names_durable.push(self.names.clone());
     }
 
     fn number(&self, name: &str) -> io::Result<u64> {
@@ -170,7 +206,9 @@ impl Directory for MemoryDirectory {
         shared.inode_next += 1;
         let inode = shared.inode_next;
         shared.inodes.insert(inode, Inode::default());
-        shared.names.insert(name.to_owned(), inode);
+        shared.rename(|names| {
+            names.insert(name.to_owned(), inode);
+        });
         drop(shared);
         Ok(self.handle(inode))
     }
@@ -179,8 +217,10 @@ impl Directory for MemoryDirectory {
         let mut shared = self.lock();
         shared.attempt()?;
         let inode = shared.number(from)?;
-        shared.names.remove(from);
-        shared.names.insert(to.to_owned(), inode);
+        shared.rename(|names| {
+            names.remove(from);
+            names.insert(to.to_owned(), inode);
+        });
         Ok(())
     }
 
@@ -188,14 +228,16 @@ impl Directory for MemoryDirectory {
         let mut shared = self.lock();
         shared.attempt()?;
         shared.number(name)?;
-        shared.names.remove(name);
+        shared.rename(|names| {
+            names.remove(name);
+        });
         Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {
         let mut shared = self.lock();
         shared.attempt()?;
-        shared.names_durable = shared.names.clone();
+        shared.names_durable = vec![shared.names.clone()];
         Ok(())
     }
 
@@ -237,18 +279,23 @@ impl DiskFile for MemoryFile {
         })
     }
 
+    /// A write that fails on order leaves whole sectors of its first half behind, as one that is cut off does.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.attempt()?;
         let offset = position(offset)?;
+        let outcome = self.attempt();
+        let cut_off = (offset + bytes.len() / 2) / SECTOR_BYTES * SECTOR_BYTES;
+        let kept = if outcome.is_ok() { bytes.len() } else { cut_off.saturating_sub(offset) };
+        let bytes = bytes.get(..kept).unwrap_or_default();
         let end = offset.checked_add(bytes.len()).ok_or_else(|| io::Error::other("file too large"))?;
         self.with(|inode| {
-            if inode.cached.len() < end {
+            if inode.cached.len() < end && !bytes.is_empty() {
                 inode.cached.resize(end, 0);
             }
             if let Some(place) = inode.cached.get_mut(offset..end) {
                 place.copy_from_slice(bytes);
             }
-        })
+        })?;
+        outcome
     }
 
     fn allocate(&self, size: u64) -> io::Result<()> {
@@ -318,6 +365,36 @@ mod tests {
     }
 
     #[test]
+    fn names_survive_a_torn_crash_in_the_order_of_their_changes() {
+        let mut seen = std::collections::BTreeSet::new();
+        for seed in 0..50 {
+            let directory = MemoryDirectory::default();
+            directory.create("a").unwrap();
+            directory.sync().unwrap();
+            directory.create("b").unwrap();
+            directory.rename("a", "c").unwrap();
+            directory.remove("b").unwrap();
+            directory.crash(Loss::Torn(seed));
+            seen.insert(directory.names().unwrap());
+        }
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert_eq!(seen, [names(&["a"]), names(&["a", "b"]), names(&["b", "c"]), names(&["c"])].into());
+    }
+
+    #[test]
+    fn a_killed_process_leaves_its_page_cache_to_the_next_power_failure() {
+        let directory = MemoryDirectory::default();
+        let file = directory.create("a").unwrap();
+        assert!(file.try_lock().unwrap());
+        file.write_at(b"new", 0).unwrap();
+        directory.kill();
+        assert_eq!(directory.contents("a").unwrap(), b"new");
+        assert!(directory.open("a").unwrap().try_lock().unwrap());
+        directory.crash(Loss::All);
+        assert_eq!(directory.names().unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
     fn the_nth_write_fails_and_all_after_it() {
         let directory = MemoryDirectory::default();
         let file = directory.create("a").unwrap();
@@ -325,6 +402,15 @@ mod tests {
         file.write_at(b"a", 0).unwrap();
         file.sync().unwrap_err();
         file.write_at(b"a", 0).unwrap_err();
+    }
+
+    #[test]
+    fn a_write_that_fails_is_cut_off_between_two_sectors() {
+        let directory = MemoryDirectory::default();
+        let file = directory.create("a").unwrap();
+        directory.fail_after(0);
+        file.write_at(&[1; 4 * SECTOR_BYTES], 100).unwrap_err();
+        assert_eq!(file.size().unwrap(), 2 * SECTOR_BYTES as u64);
     }
 
     #[test]

@@ -189,16 +189,21 @@ mod tests {
 
     #[test]
     fn a_write_that_fails_leaves_the_older_file_in_place() {
-        for n in 0..5 {
+        const RENAMED: u64 = 4;
+        for n in 0..=RENAMED {
             let directory = MemoryDirectory::default();
             write(&directory, &snapshot(1, 5)).unwrap();
             directory.fail_after(n);
             write(&directory, &snapshot(1, 9)).unwrap_err();
             directory.crash(Loss::Torn(n));
             let (found, broken) = newest(&directory, |_| true).unwrap();
-            assert_eq!((index(found.as_ref()), broken.len()), (Some(5), 0));
+            let found = index(found.as_ref());
+            // Once it has its name only the sync of the name is missing: the new one can be there, and then wholly.
+            assert!(found == Some(5) || (n == RENAMED && found == Some(9)), "{found:?} after {n}");
+            assert_eq!(broken.len(), 0);
             prune(&directory, 5).unwrap();
-            assert_eq!(directory.names().unwrap().len(), 1);
+            assert_eq!(directory.names().unwrap(), list(&directory).unwrap(), "nothing but snapshots is left");
+            assert!(list(&directory).unwrap().contains(&name(1, 5)));
         }
     }
 

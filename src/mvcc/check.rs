@@ -47,10 +47,22 @@ pub fn check_delete_range(request: &DeleteRangeRequest) -> Result<(), Rejection>
 /// # Errors
 /// The first refusal, in etcd's order.
 pub fn check_txn(request: &TxnRequest, ops_max: usize) -> Result<(), Rejection> {
+    refuse(!txn_fits_entry(request), Rejection::TooManyOps)?;
     check_operations(request, ops_max)?;
     Touched::of(&request.success)?;
     Touched::of(&request.failure)?;
     Ok(())
+}
+
+/// Whether a transaction is nested so little that the entry which carries it can be decoded again on every member.
+pub fn txn_fits_entry(request: &TxnRequest) -> bool {
+    fn fits(request: &TxnRequest, levels_left: usize) -> bool {
+        both_branches(request).all(|operation| match &operation.request {
+            Some(Request::RequestTxn(nested)) => levels_left > 0 && fits(nested, levels_left - 1),
+            _ => true,
+        })
+    }
+    fits(request, TXN_DEPTH_MAX)
 }
 
 /// Whether all operations of both branches are ranges, so that the transaction needs no entry in the log.
@@ -74,6 +86,10 @@ fn refuse(refused: bool, rejection: Rejection) -> Result<(), Rejection> {
 fn both_branches(request: &TxnRequest) -> impl Iterator<Item = &RequestOp> {
     request.success.iter().chain(&request.failure)
 }
+
+/// Transactions inside one another. The decoder follows messages to a depth of 100; each level takes two of them, the
+/// entry around it a few. A bare request may be deeper by those few, so it must be refused before it is proposed.
+pub const TXN_DEPTH_MAX: usize = 40;
 
 /// A nested transaction may have as many operations as its parent left of the allowance.
 fn check_operations(request: &TxnRequest, ops_max: usize) -> Result<(), Rejection> {
@@ -153,9 +169,10 @@ fn deletes(delete: &DeleteRangeRequest, key: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use prost::Message as _;
 
     use super::*;
-    use crate::pb::etcdserverpb::Compare;
+    use crate::pb::etcdserverpb::{Compare, InternalRaftRequest};
 
     fn put(key: &'static str) -> RequestOp {
         RequestOp { request: Some(Request::RequestPut(PutRequest { key: key.into(), ..Default::default() })) }
@@ -184,6 +201,20 @@ mod tests {
     }
 
     const DUPLICATE: Option<Rejection> = Some(Rejection::DuplicateKey);
+
+    #[test]
+    fn transaction_too_deep_for_an_entry_is_refused() {
+        let nest = |levels: usize| {
+            (0..levels).fold(TxnRequest::default(), |inner, _| TxnRequest {
+                success: vec![RequestOp { request: Some(Request::RequestTxn(inner)) }],
+                ..TxnRequest::default()
+            })
+        };
+        assert_eq!(check_txn(&nest(TXN_DEPTH_MAX), 128), Ok(()));
+        assert_eq!(check_txn(&nest(TXN_DEPTH_MAX + 1), 128), Err(Rejection::TooManyOps));
+        let entry = InternalRaftRequest { txn: Some(nest(TXN_DEPTH_MAX)), ..Default::default() };
+        assert!(InternalRaftRequest::decode(entry.encode_to_vec().as_slice()).is_ok(), "the deepest one can be read");
+    }
 
     #[test]
     fn puts_are_refused_in_the_order_of_etcd() {

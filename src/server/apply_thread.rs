@@ -39,7 +39,8 @@ pub(super) enum ApplyOrder {
 
 /// Runs until the inbox is closed and empty, or applying fails: from then on this member would diverge.
 pub(super) fn run(applier: Applier<FjallEngine>, keeper: Keeper, shared: Arc<Shared>) {
-    ApplyThread { applier, keeper, shared, compaction_due: Some(Duration::ZERO) }.run();
+    let compaction_begun = shared.clock.monotonic();
+    ApplyThread { applier, keeper, shared, compaction_due: Some(Duration::ZERO), compaction_begun }.run();
 }
 
 struct ApplyThread {
@@ -49,6 +50,8 @@ struct ApplyThread {
     /// When the next step of removing compacted history may run; `None` while there is nothing to remove. A start
     /// resumes what an earlier one left.
     compaction_due: Option<Duration>,
+    /// When the compaction at work was accepted, or resumed.
+    compaction_begun: Duration,
 }
 
 impl ApplyThread {
@@ -140,6 +143,7 @@ impl ApplyThread {
         match effect {
             Effect::LeaseGranted { id, ttl } => {
                 metrics::LEASE_GRANTED.inc();
+                metrics::LEASE_TTL.observe(Duration::from_secs(ttl.unsigned_abs()));
                 self.shared.lessor().granted(*id, *ttl, now);
             }
             Effect::LeaseRevoked(id) => {
@@ -154,7 +158,10 @@ impl ApplyThread {
             Effect::RemovedSelf(member) => self.shared.fail(ServerFailure::Removed(*member)),
             Effect::CompactionRequested { revision } => {
                 tracing::info!(compact_revision = revision, "scheduled compaction");
-                self.compaction_due = Some(self.shared.clock.monotonic());
+                let now = self.shared.clock.monotonic();
+                if self.compaction_due.replace(now).is_none() {
+                    self.compaction_begun = now;
+                }
             }
             Effect::QuotaExceeded => self.shared.quota_exceeded.notify_one(),
             Effect::ClusterVersionChanged { .. } => log_cluster_version(&self.applier),
@@ -176,7 +183,9 @@ impl ApplyThread {
             return Ok(());
         }
         let rows = self.shared.options.compaction_batch_max;
-        match self.applier.compact_some(rows).map_err(ServerFailure::Apply)? {
+        let progress = self.applier.compact_some(rows).map_err(ServerFailure::Apply)?;
+        metrics::COMPACTION_PAUSE.observe(self.shared.clock.monotonic().saturating_sub(now));
+        match progress {
             CompactionProgress::Working => self.compaction_due = Some(now + self.shared.options.compaction_pause),
             progress @ (CompactionProgress::Idle | CompactionProgress::Finished(_)) => self.end_compaction(progress),
         }
@@ -187,6 +196,8 @@ impl ApplyThread {
         self.compaction_due = None;
         if let CompactionProgress::Finished(revision) = progress {
             tracing::info!(compact_revision = revision, "finished scheduled compaction");
+            metrics::COMPACTION_TOTAL.observe(self.shared.clock.monotonic().saturating_sub(self.compaction_begun));
+            metrics::COMPACTION_LAST.set_count(self.shared.clock.wall().as_secs());
         }
         // The removed rows are gone for readers of the new state only.
         self.shared.publish(self.applier.published());
@@ -213,7 +224,8 @@ fn group_length(entries: &[Entry]) -> usize {
     entries.iter().take(ENTRIES_PER_GROUP_MAX).take_while(fits).count().max(1)
 }
 
-fn raft_change(change: &ConfChange) -> Change {
+/// What raft is told about a configuration change that took effect.
+pub fn raft_change(change: &ConfChange) -> Change {
     let member = MemberId(change.node_id);
     match change.r#type() {
         ConfChangeType::ConfChangeAddNode => Change::AddVoter(member),

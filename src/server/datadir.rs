@@ -10,7 +10,8 @@
 //! ```
 //!
 //! Invariants: FORMAT is written before anything else and never changes meaning; CURRENT is replaced by rename and
-//! names a complete generation; nothing is ever removed that holds applied entries.
+//! names a complete generation; nothing is ever removed that holds applied entries; a name is durable before anything
+//! builds on what it names.
 
 use std::{
     fs::{self, DirBuilder, File},
@@ -23,6 +24,8 @@ use thiserror::Error;
 
 /// Version of the directory's layout, and the only one this program reads.
 const FORMAT_VERSION: u32 = 1;
+/// Names the log's directory once the log exists.
+const FOUNDED: &str = "member/FOUNDED";
 const FORMAT_MAGIC: &str = "quorate";
 /// FORMAT and CURRENT are one short line; more is not ours.
 const MARKER_BYTES_MAX: u64 = 64;
@@ -118,6 +121,10 @@ impl DataDir {
         for path in [root.join("member"), root.join("member/snap"), root.join("member/state")] {
             create(&path)?;
         }
+        // Names a killed process has left behind unsynced are built upon from here on.
+        for path in [root.to_owned(), root.join("member"), root.join("member/state")] {
+            sync_directory(&path).map_err(DataDirError::io("syncing", &path))?;
+        }
         let dir = Self { root: root.to_owned(), wal, _lock: lock };
         dir.warn_open_permissions();
         Ok(dir)
@@ -148,6 +155,26 @@ impl DataDir {
         })
     }
 
+    /// Whether a log was ever complete here. From then on a missing log is damage, whatever the state says: what it had
+    /// applied may have been lost together with it.
+    ///
+    /// # Errors
+    /// A marker that cannot be read.
+    pub fn is_founded(&self) -> Result<bool, DataDirError> {
+        Ok(read_marker(&self.root.join(FOUNDED))?.is_some())
+    }
+
+    /// Records, durably, that the log is complete.
+    ///
+    /// # Errors
+    /// A marker that cannot be written.
+    pub fn mark_founded(&self) -> Result<(), DataDirError> {
+        if self.is_founded()? {
+            return Ok(());
+        }
+        replace(&self.root.join(FOUNDED), &self.wal.to_string_lossy().replace('\n', " "))
+    }
+
     /// The live generation's directory, if one was ever made.
     ///
     /// # Errors
@@ -162,18 +189,45 @@ impl DataDir {
         Ok(Some(path))
     }
 
-    /// The live generation, made first if there is none yet.
+    /// The directories of generations, oldest first, whether CURRENT names them or not.
     ///
     /// # Errors
-    /// As [`DataDir::live_state`], and a directory that cannot be written.
-    pub fn live_state_or_new(&self) -> Result<PathBuf, DataDirError> {
-        if let Some(path) = self.live_state()? {
-            return Ok(path);
-        }
-        let path = self.root.join("member/state/1");
+    /// A directory that cannot be read.
+    pub fn generations(&self) -> Result<Vec<PathBuf>, DataDirError> {
+        let state = self.root.join("member/state");
+        let listed = || -> io::Result<Vec<u64>> {
+            let mut numbers = Vec::new();
+            for entry in fs::read_dir(&state)? {
+                numbers.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u64>().ok()));
+            }
+            numbers.sort_unstable();
+            Ok(numbers)
+        };
+        let numbers = listed().map_err(DataDirError::io("reading", &state))?;
+        Ok(numbers.into_iter().map(|number| state.join(number.to_string())).collect())
+    }
+
+    /// A new, empty generation beside those there are.
+    ///
+    /// # Errors
+    /// A directory that cannot be read or written.
+    pub fn new_generation(&self) -> Result<PathBuf, DataDirError> {
+        let number =
+            |path: &PathBuf| path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
+        let last: u64 = self.generations()?.last().and_then(number).unwrap_or(0);
+        let path = self.root.join("member/state").join(last.saturating_add(1).to_string());
         create(&path)?;
-        replace(&self.root.join("member/state/CURRENT"), "1")?;
         Ok(path)
+    }
+
+    /// Makes a generation whose files are complete and durable the live one.
+    ///
+    /// # Errors
+    /// A directory that cannot be synced, or a CURRENT that cannot be written.
+    pub fn make_live(&self, generation: &Path) -> Result<(), DataDirError> {
+        sync_tree(generation).map_err(DataDirError::io("syncing", generation))?;
+        let name = generation.file_name().unwrap_or_default().to_string_lossy();
+        replace(&self.root.join("member/state/CURRENT"), &name)
     }
 
     /// The error for a directory of which only one half is left.
@@ -198,8 +252,36 @@ impl DataDir {
     }
 }
 
+/// Creates a directory with everything above it that is missing, durably.
 fn create(path: &Path) -> Result<(), DataDirError> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(DataDirError::io("creating directory", path))
+    let missing: Vec<&Path> =
+        path.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(DataDirError::io("creating directory", path))?;
+    for parent in missing.into_iter().filter_map(Path::parent) {
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        match sync_directory(parent) {
+            // One may create things in a directory one may not read.
+            Err(cause) if cause.kind() == io::ErrorKind::PermissionDenied => {}
+            synced => synced.map_err(DataDirError::io("syncing", parent))?,
+        }
+    }
+    Ok(())
+}
+
+/// Makes the names in a directory durable.
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Makes the names in a directory and all below it durable.
+fn sync_tree(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_tree(&entry.path())?;
+        }
+    }
+    sync_directory(path)
 }
 
 fn lock(root: &Path) -> Result<File, DataDirError> {
@@ -251,7 +333,7 @@ fn replace(path: &Path, line: &str) -> Result<(), DataDirError> {
         file.write_all(b"\n")?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
-        path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+        path.parent().map_or(Ok(()), sync_directory)
     };
     write().map_err(DataDirError::io("writing", path))
 }
@@ -290,17 +372,34 @@ mod tests {
     }
 
     #[test]
-    fn new_directory_is_private_and_gets_its_first_generation_once() {
+    fn new_directory_is_private_and_gets_its_first_generation() {
         let parent = tempfile::tempdir().unwrap();
         let root = parent.path().join("data");
         let dir = DataDir::open(&root, None).unwrap();
         assert_eq!(fs::metadata(&root).unwrap().permissions().mode() & 0o777, 0o700);
         assert_eq!(dir.live_state().unwrap(), None);
         assert!(!dir.has_log());
-        let state = dir.live_state_or_new().unwrap();
-        assert_eq!(dir.live_state_or_new().unwrap(), state);
+        let state = dir.new_generation().unwrap();
+        assert_eq!(dir.live_state().unwrap(), None, "it is not complete");
+        dir.make_live(&state).unwrap();
         drop(dir);
-        assert_eq!(DataDir::open(&root, None).unwrap().live_state().unwrap(), Some(state));
+        let dir = DataDir::open(&root, None).unwrap();
+        assert_eq!(dir.live_state().unwrap(), Some(state.clone()));
+        assert_eq!(
+            (dir.generations().unwrap(), state),
+            (vec![root.join("member/state/1")], root.join("member/state/1"))
+        );
+        assert_eq!(dir.new_generation().unwrap(), root.join("member/state/2"));
+    }
+
+    #[test]
+    fn founding_is_remembered_without_the_log() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(root.path(), None).unwrap();
+        assert!(!dir.is_founded().unwrap());
+        dir.mark_founded().unwrap();
+        drop(dir);
+        assert!(DataDir::open(root.path(), None).unwrap().is_founded().unwrap());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::{
     lease::RenewError,
     membership::Version,
     metrics,
-    mvcc::{HashKv, ReadError},
+    mvcc::{HashKv, ReadError, check},
     pb::etcdserverpb::{
         AlarmRequest, AlarmType, CompactionRequest, CompactionResponse, InternalRaftRequest, LeaseCheckpoint,
         LeaseCheckpointRequest, RequestHeader, alarm_request::AlarmAction,
@@ -106,6 +106,10 @@ impl Handle {
         let shared = &*self.shared;
         if shared.committed().0 > shared.applied().0 + APPLY_GAP_MAX {
             return Err(Rejection::TooManyRequests.into());
+        }
+        // What is committed must be decodable, whoever proposed it.
+        if request.txn.as_ref().is_some_and(|txn| !check::txn_fits_entry(txn)) {
+            return Err(Rejection::TooManyOps.into());
         }
         let id = shared.ids.next();
         request.header = Some(RequestHeader { id: id.0, ..RequestHeader::default() });

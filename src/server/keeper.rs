@@ -12,36 +12,25 @@ use std::{
     time::Duration,
 };
 
-use thiserror::Error;
-
 use crate::{
     disk::FileDirectory,
-    etcdfile::{
-        snap::{self, SnapError},
-        v2json,
-    },
-    membership::Cluster,
     metrics,
-    pb::{raftpb, walpb},
     raft::Input,
-    storage::{Engine, FjallEngine, StorageError},
-    types::{LogIndex, Term},
+    storage::{Engine, FjallEngine},
+    types::LogIndex,
 };
 
-use super::{ServerFailure, raft_thread::RaftOrder, shared::Shared, wal_thread::WalOrder};
+use super::{
+    ServerFailure,
+    durability::{KeeperError, Mark, WalOrder, save_snapshot},
+    raft_thread::RaftOrder,
+    shared::Shared,
+};
 
 /// Bytes of entries after which the log is compacted, however few they are: replay after a crash stays short.
 pub const SNAPSHOT_BYTES_DEFAULT: usize = 64 << 20;
 /// How often the size on disk is looked up.
 const SIZE_INTERVAL: Duration = Duration::from_millis(500);
-
-/// A position up to which the state may be declared durable.
-#[derive(Debug)]
-struct Mark {
-    index: LogIndex,
-    term: Term,
-    cluster: Arc<Cluster>,
-}
 
 /// The apply thread's side: counts, and asks for a snapshot when it is time.
 #[derive(Debug)]
@@ -50,17 +39,6 @@ pub(super) struct Keeper {
     marks: SyncSender<Mark>,
     entries: u64,
     bytes: usize,
-}
-
-/// Why the state could not be made durable.
-#[derive(Debug, Error)]
-pub enum KeeperError {
-    /// The engine failed.
-    #[error("making the state durable")]
-    Storage(#[from] StorageError),
-    /// The snapshot file failed.
-    #[error("writing a snapshot file")]
-    Snap(#[from] SnapError),
 }
 
 impl Keeper {
@@ -129,42 +107,11 @@ impl KeeperThread {
     }
 
     fn snapshot(&self, mark: &Mark) -> Result<(), KeeperError> {
-        // 1. Durable at or above the mark: the mark was published before it was sent.
-        self.engine.persist()?;
-        // 2. etcd's snapshot file.
-        let metadata = raftpb::SnapshotMetadata {
-            conf_state: Some(mark.cluster.configuration().clone()),
-            index: mark.index.0,
-            term: mark.term.0,
-        };
-        let data = v2json::write(&tree(&mark.cluster)).into();
-        snap::write(&self.snap, &raftpb::Snapshot { data, metadata: Some(metadata) })?;
-        if let Some(keep) = self.shared.options.snapshots_max {
-            snap::prune(&self.snap, keep)?;
-        }
-        // 3. The log records the mark and lets go of what lies behind it.
-        let release = LogIndex(mark.index.0.saturating_sub(self.shared.options.catchup_entries));
-        let record = walpb::Snapshot {
-            index: mark.index.0,
-            term: mark.term.0,
-            conf_state: Some(mark.cluster.configuration().clone()),
-        };
+        let options = &self.shared.options;
+        let record = save_snapshot(&self.engine, &self.snap, mark, options.snapshots_max)?;
+        let release = LogIndex(mark.index.0.saturating_sub(options.catchup_entries));
         self.shared.order_wal(WalOrder::Snapshot { mark: record, release, segments_kept: 0 });
         self.shared.order_raft(RaftOrder::Input(Box::new(Input::Compact(release))));
         Ok(())
     }
-}
-
-fn tree(cluster: &Cluster) -> v2json::Tree {
-    v2json::Tree {
-        members: cluster.members().map(tree_member).collect(),
-        removed: cluster.removed().collect(),
-        version: cluster.version().map(|version| version.to_string()),
-    }
-}
-
-fn tree_member(member: &crate::membership::Member) -> v2json::TreeMember {
-    let attributes =
-        member.is_started().then(|| (member.attributes.name.clone(), member.attributes.client_urls.clone()));
-    v2json::TreeMember { id: member.id, peer_urls: member.peer_urls.clone(), is_learner: member.is_learner, attributes }
 }

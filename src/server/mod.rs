@@ -15,6 +15,7 @@
 mod apply_thread;
 mod auto_compact;
 mod datadir;
+pub mod durability;
 mod duties;
 mod handle;
 mod inbox;
@@ -24,6 +25,7 @@ mod open;
 mod options;
 mod raft_thread;
 mod reads;
+pub mod recovery;
 mod shared;
 mod waiters;
 mod wal_thread;
@@ -46,13 +48,16 @@ use crate::{
     wal::WalError,
 };
 
+pub use apply_thread::raft_change;
 pub use auto_compact::Policy;
 pub use datadir::{DataDir, DataDirError};
+pub use durability::KeeperError;
 pub use duties::{compact_by_itself, expire_leases, join, keep_house};
 pub use handle::{Handle, MemberStatus, ServerError};
-pub use keeper::{KeeperError, SNAPSHOT_BYTES_DEFAULT};
-pub use open::{Bootstrap, OpenError, Opened, StateError, open};
+pub use keeper::SNAPSHOT_BYTES_DEFAULT;
+pub use open::{OpenError, Opened, open};
 pub use options::{APPLY_GAP_MAX, Options};
+pub use recovery::{Bootstrap, StateError};
 pub use shared::{Identity, Thread};
 pub use watch_thread::WatchStream;
 
@@ -123,15 +128,15 @@ impl Server {
         let lessor = Lessor::new(lessor_options(&options), leases);
         let state = applier.published();
         let sole_voter = state.cluster.configuration().voters == [identity.member.0];
-        let advance = options.advance_first_election.then_some(raft_advance(&options));
+        let first = first_input(&options, sole_voter);
         let shared = Arc::new(shared::Shared::new(options, identity, state, lessor));
         shared.set_sole_voter(sole_voter);
         let (keeper, keeper_thread) = keeper::Keeper::new(&shared, engine.clone(), snap);
         let handle = Handle { shared: Arc::clone(&shared), engine };
         let (for_raft, for_wal, for_apply, for_watch) =
             (Arc::clone(&shared), Arc::clone(&shared), Arc::clone(&shared), shared);
-        if let Some(ticks) = advance {
-            for_raft.order_raft(raft_thread::RaftOrder::Input(Box::new(Input::AdvanceElection(ticks))));
+        if let Some(input) = first {
+            for_raft.order_raft(raft_thread::RaftOrder::Input(Box::new(input)));
         }
         let threads = vec![
             spawn("wal", move || wal_thread::run(wal, &for_wal))?,
@@ -187,8 +192,13 @@ fn lessor_options(options: &Options) -> LessorOptions {
     }
 }
 
-/// All but one tick of the election timeout, as etcd advances it at boot.
-fn raft_advance(options: &Options) -> usize {
+/// What shortens the first election: the only voter need not wait whether somebody leads; others skip all but one tick of
+/// the election timeout, as etcd does at boot.
+fn first_input(options: &Options, sole_voter: bool) -> Option<Input> {
+    if sole_voter {
+        return Some(Input::Campaign);
+    }
     let ticks = options.election.as_millis() / options.tick.as_millis().max(1);
-    usize::try_from(ticks).unwrap_or(usize::MAX).saturating_sub(1)
+    let ticks = usize::try_from(ticks).unwrap_or(usize::MAX).saturating_sub(1);
+    options.advance_first_election.then_some(Input::AdvanceElection(ticks))
 }

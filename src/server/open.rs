@@ -1,35 +1,26 @@
-//! From a data directory to the parts of a member: found a new one, or recover the one that is there.
+//! From a data directory to a member that can run: locks, paths and the engine of the real thing around [`recovery`].
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
 use crate::{
-    apply::{self, Applier, ApplyError, ApplyOptions},
+    apply::{Applier, ApplyOptions},
     disk::FileDirectory,
-    lease::{LeaseRow, LeaseRowError, ttl_min_seconds},
-    membership::{Founding, FoundingError},
-    raft::{self, Member, Recovered, RecoveryError},
-    storage::{Engine as _, FjallEngine, FjallOptions, Read as _, StorageError, Table},
-    types::{ClusterId, LogIndex, MemberId, Term},
+    lease::{LeaseRow, ttl_min_seconds},
+    membership::FoundingError,
+    raft::{self, Member, RecoveryError},
+    storage::{Engine as _, FjallEngine, FjallOptions, StorageError},
+    types::{ClusterId, MemberId},
     wal::{self, Wal, WalError},
 };
 
-use super::{DataDir, DataDirError, Identity, Options};
+use super::{
+    DataDir, DataDirError, Identity, Options,
+    recovery::{self, Bootstrap, Parts, PartsError, Settings, StateError},
+};
 
-/// How a member without data becomes one.
-#[derive(Clone, Debug)]
-pub struct Bootstrap {
-    /// `initial-cluster`: every founding member's peer URLs, by name.
-    pub initial_cluster: BTreeMap<String, Vec<String>>,
-    /// `initial-cluster-token`.
-    pub token: String,
-}
-
-/// The parts of a member, not yet running.
+/// A member on its data directory, not yet running.
 #[derive(Debug)]
 pub struct Opened {
     /// Who it is.
@@ -100,199 +91,181 @@ pub enum OpenError {
     },
 }
 
-/// Why the state cannot be used.
-#[derive(Debug, Error)]
-pub enum StateError {
-    /// The engine.
-    #[error(transparent)]
-    Storage(#[from] StorageError),
-    /// The state machine.
-    #[error(transparent)]
-    Apply(#[from] ApplyError),
-    /// A lease.
-    #[error(transparent)]
-    Lease(#[from] LeaseRowError),
-}
-
 /// Opens what `dir` holds, founding a member first if it holds none. `bootstrap` is not looked at once a log exists.
 ///
 /// # Errors
 /// Every [`OpenError`]. A start that fails half way leaves a directory the next start can use.
 pub fn open(dir: DataDir, options: &Options, bootstrap: &Bootstrap) -> Result<Opened, OpenError> {
-    if dir.has_log() { restart(dir, options, bootstrap) } else { found(dir, options, bootstrap) }
-}
-
-/// The log is created last: until it exists, nothing was promised to anybody and founding starts over.
-fn found(dir: DataDir, options: &Options, bootstrap: &Bootstrap) -> Result<Opened, OpenError> {
-    let founding = Founding::new(&bootstrap.initial_cluster, &bootstrap.token)?;
-    let own = founding.named(&options.name).ok_or_else(|| OpenError::NotFounding(options.name.clone()))?;
-    let identity = Identity { member: own.id, cluster: founding.cluster_id() };
-    let mut state = OpenState::open(dir.live_state_or_new()?, identity.member, options)?;
-    if state.applied_anything() {
+    let has_log = dir.has_log();
+    if !has_log && dir.is_founded()? {
         return Err(dir.torn(true).into());
     }
-    state.establish(&founding)?;
-    let metadata = wal::Metadata { member: identity.member, cluster: identity.cluster };
-    let mut wal = Wal::create(wal_directory(&dir)?, metadata, &wal_options(options)).map_err(wal_error(&dir))?;
-    write_founding(&mut wal, &founding).map_err(wal_error(&dir))?;
-    let recovered = Recovered {
-        hard_state: founding.hard_state(),
-        conf_state: founding.configuration(),
-        last: LogIndex(founding.hard_state().commit),
-        entries: founding.entries(),
-        terms: vec![wal::TermRun { first: LogIndex(1), term: Term(1) }],
-        ..Recovered::default()
+    let (state, engine) = if has_log {
+        let state = dir.live_state()?.ok_or_else(|| dir.torn(false))?;
+        let engine = open_engine(&state, options)?;
+        (state, engine)
+    } else {
+        bootstrap.founder(&options.name).map_err(|cause| placed(cause, &dir, Path::new("")))?;
+        first_state(&dir, options)?
     };
-    assemble(Parts { dir, options, identity, restarted: false, state, wal, recovered })
-}
-
-fn restart(dir: DataDir, options: &Options, bootstrap: &Bootstrap) -> Result<Opened, OpenError> {
-    let path = dir.live_state()?.ok_or_else(|| dir.torn(false))?;
-    let engine = OpenState::engine(&path, options)?;
-    let position = position_of(&path, &engine)?;
-    let (mut wal, log) = Wal::open(wal_directory(&dir)?, position, &wal_options(options)).map_err(wal_error(&dir))?;
-    if let Some(repair) = &log.repaired {
-        tracing::warn!(file = repair.file, offset = repair.offset, "repaired the torn end of the write-ahead log");
-    }
-    let identity = Identity { member: log.metadata.member, cluster: log.metadata.cluster };
-    let mut state = OpenState::new(path, engine, identity.member, options)?;
-    if log.last.0 == 0 && !state.applied_anything() {
-        // A first start ended between creating the log and writing the founding entries.
-        let founding = Founding::new(&bootstrap.initial_cluster, &bootstrap.token)?;
-        if founding.cluster_id() == identity.cluster {
-            state.establish(&founding)?;
-            write_founding(&mut wal, &founding).map_err(wal_error(&dir))?;
-            drop((wal, state));
-            return restart(dir, options, bootstrap);
-        }
-    }
-    let stored = state.applier.published().cluster.id();
-    if stored != identity.cluster {
-        return Err(OpenError::Mixed { path: dir.wal().to_owned(), log: identity.cluster, state: stored });
-    }
-    let first = LogIndex(position.0.0 + 1);
-    let entries = wal.reader().entries(first, log.last, usize::MAX).map_err(wal_error(&dir))?;
-    let recovered = Recovered {
-        hard_state: log.hard_state,
-        conf_state: state.applier.published().cluster.configuration().clone(),
-        applied: position.0,
-        start: log.start,
-        last: log.last,
-        terms: log.terms,
-        entries,
+    dir.create_wal()?;
+    let (log, settings) = (FileDirectory::new(dir.wal()), settings(options));
+    let parts = if has_log {
+        recovery::restart(engine.clone(), log, &settings, bootstrap)
+    } else {
+        recovery::found(engine.clone(), log, &settings, bootstrap, &options.name)
     };
-    assemble(Parts { dir, options, identity, restarted: true, state, wal, recovered })
-}
-
-fn position_of(path: &Path, engine: &FjallEngine) -> Result<(LogIndex, Term), OpenError> {
-    let position = apply::position(&engine.snapshot()).map_err(|cause| StateError::Apply(cause.into()));
-    position.map_err(|cause| OpenError::State { path: path.to_owned(), cause })
-}
-
-struct Parts<'a> {
-    dir: DataDir,
-    options: &'a Options,
-    identity: Identity,
-    restarted: bool,
-    state: OpenState,
-    wal: Wal<FileDirectory>,
-    recovered: Recovered,
-}
-
-fn assemble(parts: Parts<'_>) -> Result<Opened, OpenError> {
-    let Parts { dir, options, identity, restarted, state, wal, recovered } = parts;
-    let member = Member::new(&raft_options(options, identity.member), recovered)
-        .map_err(|cause| OpenError::Recovery { path: dir.wal().to_owned(), cause })?;
+    let Parts { identity, restarted, applier, leases, wal, member } =
+        parts.map_err(|cause| placed(cause, &dir, &state))?;
+    dir.mark_founded()?;
     let snap = FileDirectory::new(dir.snap());
-    let OpenState { engine, applier, leases, .. } = state;
     Ok(Opened { identity, restarted, dir, engine, applier, leases, wal, member, snap })
 }
 
-struct OpenState {
-    path: PathBuf,
-    engine: FjallEngine,
-    applier: Applier<FjallEngine>,
-    leases: Vec<LeaseRow>,
-}
-
-impl OpenState {
-    fn open(path: PathBuf, member: MemberId, options: &Options) -> Result<Self, OpenError> {
-        let engine = Self::engine(&path, options)?;
-        Self::new(path, engine, member, options)
-    }
-
-    fn engine(path: &Path, options: &Options) -> Result<FjallEngine, OpenError> {
-        let fjall = FjallOptions { cache_bytes: options.cache_bytes, ..FjallOptions::default() };
-        let failed = |cause: StorageError| OpenError::State { path: path.to_owned(), cause: cause.into() };
-        FjallEngine::open(path, &fjall).map_err(failed)
-    }
-
-    fn new(path: PathBuf, engine: FjallEngine, member: MemberId, options: &Options) -> Result<Self, OpenError> {
-        let opened = || -> Result<_, StateError> {
-            let leases = stored_leases(&engine)?;
-            Ok((leases, Applier::open(engine.clone(), apply_options(options, member))?))
-        };
-        let (leases, applier) = opened().map_err(|cause| OpenError::State { path: path.clone(), cause })?;
-        Ok(Self { path, engine, applier, leases })
-    }
-
-    fn applied_anything(&self) -> bool {
-        self.applier.published().applied.0 > 0
-    }
-
-    fn establish(&mut self, founding: &Founding) -> Result<(), OpenError> {
-        let mut establish = || -> Result<(), StateError> {
-            self.applier.establish(founding.cluster_id(), &founding.configuration())?;
-            Ok(self.engine.persist()?)
-        };
-        establish().map_err(|cause| OpenError::State { path: self.path.clone(), cause })
-    }
-}
-
-fn stored_leases(engine: &FjallEngine) -> Result<Vec<LeaseRow>, StateError> {
-    let snapshot = engine.snapshot();
-    let mut leases = Vec::new();
-    for row in snapshot.rows(Table::Lease) {
-        let (key, value) = row?;
-        leases.push(LeaseRow::read(&key, &value)?);
-    }
-    Ok(leases)
-}
-
-fn write_founding(wal: &mut Wal<FileDirectory>, founding: &Founding) -> Result<(), WalError> {
-    wal.append(&founding.entries(), Some(&founding.hard_state()))?;
-    wal.sync()
-}
-
-fn wal_directory(dir: &DataDir) -> Result<FileDirectory, DataDirError> {
-    dir.create_wal()?;
-    Ok(FileDirectory::new(dir.wal()))
-}
-
-fn wal_error(dir: &DataDir) -> impl Fn(WalError) -> OpenError {
+/// Says where it happened.
+fn placed(cause: PartsError, dir: &DataDir, state: &Path) -> OpenError {
     let path = dir.wal().to_owned();
-    move |cause| OpenError::Wal { path: path.clone(), cause }
-}
-
-fn wal_options(options: &Options) -> wal::Options {
-    wal::Options { unsafe_no_fsync: options.unsafe_no_fsync, ..wal::Options::default() }
-}
-
-fn apply_options(options: &Options, member: MemberId) -> ApplyOptions {
-    ApplyOptions {
-        member,
-        server_version: options.version,
-        lease_ttl_min: ttl_min_seconds(u64::try_from(options.election.as_millis()).unwrap_or(u64::MAX)),
-        learners_max: options.learners_max,
-        quota_bytes: options.quota_bytes,
+    match cause {
+        PartsError::Founding(cause) => cause.into(),
+        PartsError::NotFounding(name) => OpenError::NotFounding(name),
+        PartsError::LogMissing => dir.torn(true).into(),
+        PartsError::State(cause) => OpenError::State { path: state.to_owned(), cause },
+        PartsError::Wal(cause) => OpenError::Wal { path, cause },
+        PartsError::Recovery(cause) => OpenError::Recovery { path, cause },
+        PartsError::Mixed { log, state } => OpenError::Mixed { path, log, state },
     }
 }
 
-fn raft_options(options: &Options, member: MemberId) -> raft::Options {
+/// The state to found a member in. An engine that is killed while it makes its files may not be able to open them again,
+/// so a generation becomes the live one when it is complete, and one that cannot be opened before is left behind.
+fn first_state(dir: &DataDir, options: &Options) -> Result<(PathBuf, FjallEngine), OpenError> {
+    if let Some(state) = dir.live_state()? {
+        let engine = open_engine(&state, options)?;
+        return Ok((state, engine));
+    }
+    for state in dir.generations()? {
+        match open_engine(&state, options) {
+            Ok(engine) => return live(dir, state, engine),
+            Err(cause) => tracing::warn!(path = ?state, %cause, "left a state behind that was never finished"),
+        }
+    }
+    let state = dir.new_generation()?;
+    let engine = open_engine(&state, options)?;
+    live(dir, state, engine)
+}
+
+fn live(dir: &DataDir, state: PathBuf, engine: FjallEngine) -> Result<(PathBuf, FjallEngine), OpenError> {
+    engine.persist().map_err(|cause| OpenError::State { path: state.clone(), cause: cause.into() })?;
+    dir.make_live(&state)?;
+    Ok((state, engine))
+}
+
+fn open_engine(path: &Path, options: &Options) -> Result<FjallEngine, OpenError> {
+    let fjall = FjallOptions { cache_bytes: options.cache_bytes, ..FjallOptions::default() };
+    let failed = |cause: StorageError| OpenError::State { path: path.to_owned(), cause: cause.into() };
+    FjallEngine::open(path, &fjall).map_err(failed)
+}
+
+/// Everything but the member's identifier, which the log tells.
+fn settings(options: &Options) -> Settings {
+    Settings {
+        raft: raft_options(options),
+        apply: ApplyOptions {
+            member: MemberId(0),
+            server_version: options.version,
+            lease_ttl_min: ttl_min_seconds(u64::try_from(options.election.as_millis()).unwrap_or(u64::MAX)),
+            learners_max: options.learners_max,
+            quota_bytes: options.quota_bytes,
+        },
+        wal: wal::Options { unsafe_no_fsync: options.unsafe_no_fsync, ..wal::Options::default() },
+    }
+}
+
+fn raft_options(options: &Options) -> raft::Options {
     let ticks = options.election.as_millis() / options.tick.as_millis().max(1);
     raft::Options {
         election_ticks: usize::try_from(ticks).unwrap_or(raft::ELECTION_TICKS_DEFAULT),
         pre_vote: options.pre_vote,
-        ..raft::Options::new(member)
+        ..raft::Options::new(MemberId(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, fs, time::Duration};
+
+    use super::*;
+    use crate::{membership::Version, server::APPLY_GAP_MAX};
+
+    fn options() -> Options {
+        Options {
+            name: "a".to_owned(),
+            client_urls: Vec::new(),
+            version: Version::minor(3, 7),
+            tick: Duration::from_millis(100),
+            election: Duration::from_secs(1),
+            advance_first_election: true,
+            pre_vote: true,
+            request_timeout: Duration::from_secs(7),
+            request_bytes_max: 1 << 20,
+            quota_bytes: None,
+            snapshot_entries: 10_000,
+            snapshot_bytes: 64 << 20,
+            catchup_entries: APPLY_GAP_MAX,
+            snapshots_max: Some(5),
+            compaction_batch_max: 1000,
+            compaction_pause: Duration::from_millis(10),
+            auto_compaction: None,
+            warn_apply: Duration::from_millis(100),
+            progress_interval: Duration::from_mins(10),
+            learners_max: 1,
+            lease_checkpoints: false,
+            unsafe_no_fsync: false,
+            cache_bytes: 1 << 20,
+        }
+    }
+
+    fn opened(root: &Path) -> Result<Opened, OpenError> {
+        let urls = vec!["http://127.0.0.1:2380".to_owned()];
+        let bootstrap = Bootstrap { initial_cluster: BTreeMap::from([("a".to_owned(), urls)]), token: "t".to_owned() };
+        open(DataDir::open(root, None).unwrap(), &options(), &bootstrap)
+    }
+
+    /// A first start that was killed while the engine made its files left a directory that no later start could open:
+    /// the engine refuses what it has begun, and CURRENT named it already.
+    #[test]
+    fn state_whose_making_was_interrupted_is_left_behind() {
+        for leftovers in [&["STATE-FORMAT.tmp"][..], &["STATE-FORMAT", "lock", "0.jnl"], &[]] {
+            let root = tempfile::tempdir().unwrap();
+            let unfinished = DataDir::open(root.path(), None).unwrap().new_generation().unwrap();
+            for name in leftovers {
+                fs::write(unfinished.join(name), if *name == "STATE-FORMAT" { "quorate state 1\n" } else { "" })
+                    .unwrap();
+            }
+            let first = opened(root.path()).unwrap();
+            assert!(!first.restarted);
+            let expected = if leftovers.is_empty() { unfinished } else { root.path().join("member/state/2") };
+            assert_eq!(first.dir.live_state().unwrap(), Some(expected));
+            drop(first);
+            assert!(opened(root.path()).unwrap().restarted);
+        }
+    }
+
+    #[test]
+    fn state_that_lost_its_log_is_not_founded_upon() {
+        let root = tempfile::tempdir().unwrap();
+        let mut first = opened(root.path()).unwrap();
+        let entry = crate::pb::raftpb::Entry { index: 1, term: 1, ..Default::default() };
+        first.applier.apply(&[entry]).unwrap();
+        crate::storage::Engine::persist(&first.engine).unwrap();
+        drop(first);
+        fs::remove_dir_all(root.path().join("member/wal")).unwrap();
+        for current_is_lost in [false, true] {
+            if current_is_lost {
+                fs::remove_file(root.path().join("member/state/CURRENT")).unwrap();
+            }
+            let error = opened(root.path()).unwrap_err();
+            assert!(matches!(error, OpenError::DataDir(DataDirError::Torn { .. })), "{error}");
+        }
     }
 }

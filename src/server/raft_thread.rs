@@ -13,9 +13,9 @@ use crate::{
 use super::{
     ServerFailure,
     apply_thread::ApplyOrder,
+    durability::WalOrder,
     inbox::Taken,
     shared::{Shared, Thread},
-    wal_thread::WalOrder,
 };
 
 /// A member that slept for longer than this (a stopped process, a suspended machine) goes on from now instead of

@@ -26,11 +26,11 @@ use crate::{
 use super::{
     Options, ServerFailure, State,
     apply_thread::ApplyOrder,
+    durability::WalOrder,
     inbox::{Inbox, Refused},
     raft_thread::RaftOrder,
     reads::Reads,
     waiters::Waiters,
-    wal_thread::WalOrder,
     watch_thread::WatchOrder,
 };
 

@@ -143,6 +143,17 @@ fn power_cut_keeps_what_was_persisted() {
 }
 
 #[test]
+fn killed_process_leaves_its_commits_to_the_next_power_cut() {
+    let engine = MemoryEngine::new();
+    engine.commit(put(1, "one")).unwrap();
+    engine.persist().unwrap();
+    engine.commit(put(2, "two")).unwrap();
+    let killed = engine.kill();
+    assert_eq!((killed.unpersisted(), all(&killed.snapshot())), (1, all(&engine.snapshot())));
+    assert_eq!(killed.crash().snapshot().get(&key(2)).unwrap(), None);
+}
+
+#[test]
 fn ordered_failures_come_at_their_turn() {
     let engine = MemoryEngine::new();
     engine.fail_commit(2);

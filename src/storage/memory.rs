@@ -97,6 +97,21 @@ impl MemoryEngine {
         Self { shared: Arc::new(Mutex::new(state)) }
     }
 
+    /// The engine as it is found after its process alone was killed now: everything committed is there, what was not
+    /// persisted can still be lost by a power cut, and there is no poison. This one and its snapshots are on their own.
+    #[must_use]
+    pub fn kill(&self) -> Self {
+        let State { rows, newest, durable, bytes, .. } = self.state().clone();
+        let state = State { rows, newest, durable, bytes, ..State::default() };
+        Self { shared: Arc::new(Mutex::new(state)) }
+    }
+
+    /// How many commits a power cut could take away.
+    pub fn unpersisted(&self) -> u64 {
+        let state = self.state();
+        state.newest.saturating_sub(state.durable)
+    }
+
     /// Makes the `nth` commit from now fail (1 is the next one).
     pub fn fail_commit(&self, nth: u64) {
         self.state().commits_until_failure = Some(nth);

@@ -9,6 +9,8 @@ mod routes;
 mod schema;
 mod split;
 mod stream;
+mod websocket;
+mod websocket_frame;
 
 use std::sync::Arc;
 
@@ -61,6 +63,9 @@ fn not_found() -> Status {
 
 /// Answers a request below `/v3/`.
 pub(super) async fn serve(api: Arc<Api>, request: Request) -> Response {
+    if websocket::is_asked_for(request.headers()) {
+        return websocket::serve(api, request);
+    }
     let path = request.uri().path().strip_prefix("/v3/").unwrap_or_default();
     let Some(route) = routes::find(path) else { return refusal(&not_found()) };
     if request.method() != HttpMethod::POST {

@@ -14,6 +14,9 @@ use crate::{
     pb::etcdserverpb::RangeRequest,
 };
 
+/// What stands where etcd names its Go version.
+const COMPILER: &str = concat!("rust", env!("CARGO_PKG_RUST_VERSION"));
+
 /// Versions of the member, the cluster and the stored state.
 pub(super) async fn version(api: Arc<Api>, _: Request) -> Response {
     let cluster = api.server().published().cluster.version();
@@ -49,6 +52,7 @@ fn refresh(api: &Api) {
     metrics::MVCC_REVISION.set(published.view.revision());
     metrics::MVCC_COMPACT_REVISION.set(published.view.compact_revision());
     metrics::SERVER_ID.with([&api.identity().member.to_string()]).set(1);
+    metrics::SERVER_RUNTIME.with([COMPILER]).set(1);
     metrics::SERVER_VERSION.with([&status.version.to_string()]).set(1);
     if let Some(version) = published.cluster.version() {
         metrics::CLUSTER_VERSION.with([&format!("{}.{}", version.major, version.minor)]).set(1);

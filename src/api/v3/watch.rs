@@ -12,6 +12,7 @@ use crate::{
         status::Status,
         wire::{Inbound, Outbound},
     },
+    clock::Stopwatch,
     metrics,
     server::WatchStream,
     types::Rejection,
@@ -38,7 +39,10 @@ async fn pump(stream: WatchStream, mut inbound: Inbound, outbound: &mut Outbound
             },
             frames = stream.recv() => {
                 let frames = frames.ok_or(Rejection::Stopped)?;
-                if outbound.send_frames(&frames).await.is_err() {
+                let watch = Stopwatch::start();
+                let sent = outbound.send_frames(&frames).await;
+                metrics::WATCH_SEND.observe(watch.elapsed());
+                if sent.is_err() {
                     metrics::STREAM_FAILURES.with(["watch", "send"]).inc();
                     return Err(Rejection::WatchCanceled.into());
                 }

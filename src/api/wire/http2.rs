@@ -141,9 +141,13 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
     }
 }
 
+/// The one gRPC service that a library serves, as part of the HTTP side.
+const REFLECTION: &str = "/grpc.reflection.";
+
 async fn serve_request(service: Arc<Service>, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
     let (head, body) = request.into_parts();
-    if service.serves.grpc() && is_grpc(&head.headers) && head.method == HttpMethod::POST {
+    let by_hand = !head.uri.path().starts_with(REFLECTION);
+    if by_hand && service.serves.grpc() && is_grpc(&head.headers) && head.method == HttpMethod::POST {
         serve_call(&service, head.uri.path(), head.headers, body, respond).await;
     } else {
         serve_http(&service, Request::from_parts(head, body), respond).await;
@@ -230,7 +234,7 @@ async fn unless_reset<T>(work: impl Future<Output = T>, respond: &mut SendRespon
 
 /// Hands a request that is not gRPC to the HTTP side.
 async fn serve_http(service: &Service, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
-    if service.serves == Serves::Grpc {
+    if service.serves == Serves::Grpc && !request.uri().path().starts_with(REFLECTION) {
         let mut refusal = http::Response::new(());
         *refusal.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
         drop(respond.send_response(refusal, true));
@@ -260,11 +264,13 @@ async fn send_http(
             reset.await.ok_or(outbound::Gone)?
         };
         match frame {
-            Some(Ok(frame)) => {
-                if let Ok(data) = frame.into_data() {
-                    outbound::write(&mut stream, data).await?;
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => outbound::write(&mut stream, data).await?,
+                Err(frame) => {
+                    let trailers = frame.into_trailers().unwrap_or_default();
+                    return stream.send_trailers(trailers).map_err(|_| outbound::Gone);
                 }
-            }
+            },
             Some(Err(_)) => {
                 stream.send_reset(h2::Reason::INTERNAL_ERROR);
                 return Err(outbound::Gone);

@@ -9,6 +9,7 @@ use super::{
         go_text,
         output::{self, Hash, Hashes, Health, Healths, Statuses},
         parse::Call,
+        speak::{complain, say},
         table::{Command, Flag, Group, Running},
     },
     global::Settings,
@@ -139,7 +140,7 @@ async fn ask_each<R: Rpc>(
         match client.call(request.clone(), Some(settings.command_timeout)).await {
             Ok(answer) => answers.push((endpoint, answer)),
             Err(error) => {
-                eprintln!("Failed to get the {failed} of endpoint {endpoint} ({error})");
+                complain(format_args!("Failed to get the {failed} of endpoint {endpoint} ({error})"));
                 last_error = Some(error);
             }
         }
@@ -179,9 +180,9 @@ fn defrag(mut call: Call) -> Running {
             let answer = client.call(DefragmentRequest {}, Some(settings.command_timeout)).await;
             let took = go_text::duration(begun.elapsed());
             match answer {
-                Ok(_) => println!("Finished defragmenting etcd member[{endpoint}]. took {took}"),
+                Ok(_) => say(format_args!("Finished defragmenting etcd member[{endpoint}]. took {took}\n"))?,
                 Err(error) => {
-                    eprintln!("Failed to defragment etcd member[{endpoint}]. took {took}. ({error})");
+                    complain(format_args!("Failed to defragment etcd member[{endpoint}]. took {took}. ({error})"));
                     outcome = Err(Failure::reported(Exit::Error));
                 }
             }

@@ -8,6 +8,7 @@ use super::{
         go_text,
         output::{Format, Style},
         parse::Call,
+        speak::{complain, say},
         table::{Command, Flag, Group, Running},
     },
     keys::Span,
@@ -279,7 +280,7 @@ pub(super) async fn delete_request(call: &Call) -> Result<DeleteRangeRequest, Fa
     let flags = &call.flags;
     let Span { key, range_end } = Span::of(&arguments, flags.switch(&PREFIX), flags.switch(&FROM_KEY))?;
     if let Some(warning) = range_warning(&arguments, flags.switch(&RANGE)) {
-        eprintln!("{warning}");
+        complain(warning);
         tokio::time::sleep(TIME_TO_THINK).await;
     }
     Ok(DeleteRangeRequest { key, range_end, prev_kv: flags.switch(&PREV_KV) })
@@ -321,8 +322,7 @@ fn compaction(mut call: Call) -> Running {
         let physical = call.flags.switch(&PHYSICAL);
         let session = Session::open(&mut call).await?;
         session.call(CompactionRequest { revision, physical }).await?;
-        println!("compacted revision {revision}");
-        Ok(())
+        Ok(say(format_args!("compacted revision {revision}\n"))?)
     })
 }
 

@@ -8,6 +8,7 @@ use super::{
         go_text,
         output::{Format, Granted, Kept, Listed, Remaining, Revoked},
         parse::Call,
+        speak::say,
         table::{Command, Flag, Group, Running},
     },
     session::Session,
@@ -121,7 +122,7 @@ fn keep_alive(mut call: Call) -> Running {
             session.print(&Kept(response))?;
         }
         if session.style().format == Format::Simple {
-            println!("lease {:016x} expired or revoked.", lease.0);
+            say(format_args!("lease {:016x} expired or revoked.\n", lease.0))?;
         }
         Ok(())
     })

@@ -1,6 +1,6 @@
 //! A command's way to the cluster.
 
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal};
 
 use nix::sys::termios::{self, LocalFlags, SetArg};
 use tracing::warn;
@@ -11,6 +11,7 @@ use super::{
         log,
         output::{self, Shown, Style},
         parse::Call,
+        speak::{complain, say},
     },
     global::{self, Notices, Settings},
 };
@@ -74,7 +75,7 @@ pub(super) fn settings_with(call: &mut Call, watched: &[&str]) -> Result<Setting
     log::start(debug);
     tell(&notices)?;
     if debug {
-        eprintln!("{}", global::debug_lines(call).join("\n"));
+        complain(global::debug_lines(call).join("\n"));
     }
     global::settings(&call.flags, || ask_password("Password: "))
 }
@@ -103,11 +104,9 @@ pub(super) async fn connect(settings: &Settings, endpoints: Vec<String>) -> Resu
 
 /// Asks for a secret on standard output and reads it from standard input, unseen on a terminal.
 fn ask_password(prompt: &str) -> Result<String, Failure> {
-    let mut out = io::stdout();
-    write!(out, "{prompt}")?;
-    out.flush()?;
+    say(format_args!("{prompt}"))?;
     let password = read_unseen()?;
-    writeln!(out)?;
+    say(format_args!("\n"))?;
     Ok(password)
 }
 

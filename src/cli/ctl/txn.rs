@@ -6,6 +6,7 @@ use super::{
     super::{
         failure::{Exit, Failure},
         parse::{Call, parse_line},
+        speak::say,
         table::{Command, Flag, Group, Running},
     },
     argify::argify,
@@ -46,16 +47,12 @@ fn txn(mut call: Call) -> Running {
 }
 
 async fn read_request(input: &mut impl BufRead, interactive: bool) -> Result<TxnRequest, Failure> {
-    let prompt = |text| {
-        if interactive {
-            println!("{text}");
-        }
-    };
-    prompt("compares:");
+    let prompt = |text| if interactive { say(format_args!("{text}\n")) } else { Ok(()) };
+    prompt("compares:")?;
     let compare = read_compares(input)?;
-    prompt("success requests (get, put, del):");
+    prompt("success requests (get, put, del):")?;
     let success = read_operations(input).await?;
-    prompt("failure requests (get, put, del):");
+    prompt("failure requests (get, put, del):")?;
     let failure = read_operations(input).await?;
     Ok(TxnRequest { compare, success, failure })
 }

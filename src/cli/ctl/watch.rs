@@ -15,6 +15,7 @@ use super::{
         failure::{Exit, Failure},
         go_text,
         parse::{Call, parse_line},
+        speak::{complain, say},
         table::{Command, Flag, Group, Running},
     },
     argify::argify,
@@ -201,10 +202,10 @@ impl Interactive {
                 Ok(request) => {
                     self.exec.insert(self.watcher.watch(request), plan.exec);
                 }
-                Err(why) => eprintln!("Invalid command {line} ({why})"),
+                Err(why) => complain(format_args!("Invalid command {line} ({why})")),
             },
             Order::Progress => self.watcher.request_progress(),
-            Order::Nonsense(why) => eprintln!("{why}"),
+            Order::Nonsense(why) => complain(why),
         }
         Ok(())
     }
@@ -260,12 +261,12 @@ const LINES_AHEAD: usize = 1;
 async fn show(delivery: &Delivery, style: Style, exec: &[OsString]) -> Result<(), Failure> {
     let response = &delivery.response;
     match &delivery.error {
-        Some(error) => eprintln!("watch was canceled ({error})"),
+        Some(error) => complain(format_args!("watch was canceled ({error})")),
         None if delivery.over => return Ok(()),
         None => {}
     }
     if let Some(revision) = progress(response) {
-        println!("progress notify: {revision}");
+        say(format_args!("progress notify: {revision}\n"))?;
     }
     output::print(style, response)?;
     if exec.is_empty() {
@@ -298,7 +299,7 @@ async fn run(exec: &[OsString], revision: i64, event: &Event) -> Result<(), Fail
         Err(error) => error.to_string(),
     };
     let shown: Vec<_> = exec.iter().map(|word| word.clone().into_vec()).collect();
-    eprintln!("command {} error ({why})", go_text::quote_list(&shown));
+    complain(format_args!("command {} error ({why})", go_text::quote_list(&shown)));
     Err(Failure::reported(Exit::Error))
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Page, Shown, Table, json::Object};
 use crate::{
-    cli::go_text,
+    cli::{go_text, speak::complain},
     pb::etcdserverpb::{HashKvResponse, StatusResponse},
 };
 
@@ -41,7 +41,7 @@ impl Shown for Healths {
         for health in &self.0 {
             let (endpoint, took) = (&health.endpoint, health.took());
             if let Some(error) = &health.error {
-                eprintln!("{endpoint} is unhealthy: failed to commit proposal: {error}");
+                complain(format_args!("{endpoint} is unhealthy: failed to commit proposal: {error}"));
             } else {
                 page.line(format_args!("{endpoint} is healthy: successfully committed proposal: took = {took}"));
             }

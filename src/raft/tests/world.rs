@@ -7,10 +7,11 @@ use prost::Message as _;
 
 use crate::{
     pb::raftpb,
-    raft::{Change, Effect, Fetched, Input, LogBatch, Member, Options, Proposal, Recovered, Role, Standing, founding},
-    types::{LogIndex, MemberId, RequestId, Term},
-    wal::TermRun,
+    raft::{Change, Effect, Fetched, Input, LogBatch, Member, Options, Proposal, Role, Standing, founding},
+    types::{LogIndex, MemberId, RequestId},
 };
+
+use super::disk::Disk;
 
 /// A seeded source of chance (splitmix64).
 #[derive(Clone, Debug)]
@@ -47,7 +48,7 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    fn conf_state(&self) -> raftpb::ConfState {
+    pub(super) fn conf_state(&self) -> raftpb::ConfState {
         raftpb::ConfState {
             voters: self.voters.iter().copied().collect(),
             learners: self.learners.iter().copied().collect(),
@@ -89,52 +90,6 @@ impl Machine {
     }
 }
 
-/// What survives a crash.
-#[derive(Clone, Debug, Default)]
-struct Disk {
-    base: (u64, u64),
-    entries: Vec<raftpb::Entry>,
-    hard_state: raftpb::HardState,
-    machine: Machine,
-}
-
-impl Disk {
-    fn write(&mut self, batch: &LogBatch, machine: Option<&Machine>) {
-        if let (Some(snapshot), Some(machine)) = (&batch.snapshot, machine) {
-            let metadata = snapshot.metadata.as_ref().unwrap();
-            self.base = (metadata.index, metadata.term);
-            self.entries.clear();
-            self.machine = machine.clone();
-        }
-        if let Some(first) = batch.entries.first() {
-            self.entries.retain(|entry| entry.index < first.index);
-            self.entries.extend(batch.entries.iter().cloned());
-        }
-        if let Some(hard_state) = &batch.hard_state {
-            self.hard_state = *hard_state;
-        }
-    }
-
-    fn recovered(&self) -> Recovered {
-        let mut terms: Vec<TermRun> = Vec::new();
-        for entry in &self.entries {
-            if terms.last().is_none_or(|run| run.term.0 != entry.term) {
-                terms.push(TermRun { first: LogIndex(entry.index), term: Term(entry.term) });
-            }
-        }
-        let applied = self.machine.applied;
-        Recovered {
-            hard_state: self.hard_state,
-            conf_state: self.machine.conf_state(),
-            applied: LogIndex(applied),
-            start: (LogIndex(self.base.0), Term(self.base.1)),
-            terms,
-            last: LogIndex(self.entries.last().map_or(self.base.0, |entry| entry.index)),
-            entries: self.entries.iter().filter(|entry| entry.index > applied).cloned().collect(),
-        }
-    }
-}
-
 pub(super) struct Node {
     pub(super) member: Option<Member>,
     pub(super) machine: Machine,
@@ -142,6 +97,12 @@ pub(super) struct Node {
     /// Batches on their way to the disk, oldest first.
     pending: Vec<LogBatch>,
     pub(super) stalled: bool,
+}
+
+/// The state a snapshot message stands for.
+fn received(snapshots: &[Machine], snapshot: &raftpb::Snapshot) -> Machine {
+    let number = u64::from_be_bytes(snapshot.data.as_ref().try_into().unwrap());
+    snapshots[usize::try_from(number).unwrap()].clone()
 }
 
 /// A group of members and what is known about them from the outside.
@@ -191,8 +152,7 @@ impl World {
         let founders: Vec<_> = (1..=members).map(|id| (MemberId(id), Bytes::from_static(b"{}"))).collect();
         let founding = founding(&founders);
         for id in 1..=members {
-            let disk = Disk { entries: founding.entries.clone(), hard_state: founding.hard_state, ..Disk::default() };
-            world.add(id, disk);
+            world.add(id, Disk::new(id, &founding.entries, founding.hard_state));
         }
         world
     }
@@ -205,7 +165,7 @@ impl World {
 
     /// A new member with an empty log.
     pub(super) fn join(&mut self, id: u64) {
-        self.add(id, Disk::default());
+        self.add(id, Disk::new(id, &[], raftpb::HardState::default()));
     }
 
     /// Starts a member from what is on its disk.
@@ -215,41 +175,38 @@ impl World {
         let patience = 10 + usize::try_from(id % 10).unwrap();
         let options =
             Options { election_jitter: Some(patience..patience + 1), kept_bytes_max, ..Options::new(MemberId(id)) };
+        let recovered = node.disk.recover();
         node.machine = node.disk.machine.clone();
-        node.member = Some(Member::new(&options, node.disk.recovered()).unwrap());
+        node.member = Some(Member::new(&options, recovered).unwrap());
         let mut effects = Vec::new();
         node.member.as_mut().unwrap().settle(&mut effects);
         self.perform(id, effects);
     }
 
-    /// Stops a member without warning. Batches not yet durable are lost from a random one on.
+    /// Cuts a member's power while some of its batches are on their way to the disk.
     pub(super) fn crash(&mut self, id: u64) {
         let node = self.nodes.get_mut(&id).unwrap();
-        node.member = None;
-        node.stalled = false;
-        let survivors = self.chance.below(u64::try_from(node.pending.len()).unwrap() + 1);
-        for batch in node.pending.drain(..).take(usize::try_from(survivors).unwrap()) {
-            if batch.snapshot.is_some() {
-                break;
-            }
-            node.disk.write(&batch, None);
+        if node.member.take().is_none() {
+            return;
         }
+        node.stalled = false;
+        let on_their_way = self.chance.below(u64::try_from(node.pending.len()).unwrap() + 1);
+        node.pending.truncate(usize::try_from(on_their_way).unwrap());
+        let batches = std::mem::take(&mut node.pending);
+        let snapshots = &self.snapshots;
+        node.disk.crash(&batches, &|snapshot| received(snapshots, snapshot), &mut self.chance);
         self.reads.retain(|(reader, _), _| *reader != id);
     }
 
     /// The state machine's own disk catches up with it, and the log before `keep` entries goes.
     pub(super) fn persist_machine(&mut self, id: u64, keep: u64) {
         let node = self.nodes.get_mut(&id).unwrap();
-        if !node.pending.is_empty() || node.member.is_none() {
+        if !node.pending.is_empty() || node.member.is_none() || node.machine.applied == 0 {
             return;
         }
-        node.disk.machine = node.machine.clone();
         let compact = node.machine.applied.saturating_sub(keep);
-        if let Some(entry) = node.disk.entries.iter().find(|entry| entry.index == compact) {
-            node.disk.base = (entry.index, entry.term);
-            node.disk.entries.retain(|entry| entry.index > compact);
-            self.input(id, Input::Compact(LogIndex(compact)));
-        }
+        node.disk.persist(&node.machine, compact);
+        self.input(id, Input::Compact(LogIndex(compact)));
     }
 
     /// Hands an input over, and what its effects give rise to after it.
@@ -277,11 +234,8 @@ impl World {
                 Effect::ReadReady { context, index } => self.read_ready(id, context, index.0),
                 Effect::Standing { to, .. } => self.standing(id, to),
                 Effect::Fetch(request) => {
-                    let entries = self.nodes[&id].disk.entries.iter();
-                    let wanted = request.first.0..=request.last.0;
-                    let entries: Vec<_> = entries.filter(|entry| wanted.contains(&entry.index)).cloned().collect();
-                    self.event(id, &format!("fetches {wanted:?}"));
-                    let entries = (!entries.is_empty()).then_some(entries);
+                    self.event(id, &format!("fetches {} to {}", request.first, request.last));
+                    let entries = self.nodes[&id].disk.fetch(request.first, request.last, request.bytes_max);
                     self.input(id, Input::Fetched(Fetched { number: request.number, entries }));
                 }
                 Effect::Dropped { ids, reason } => {
@@ -342,8 +296,7 @@ impl World {
         for entry in entries {
             let node = self.nodes.get_mut(&id).unwrap();
             assert_eq!(entry.index, node.machine.applied + 1, "m{id} applies in order");
-            let durable = node.disk.entries.contains(&entry) || entry.index <= node.disk.base.0;
-            assert!(durable, "m{id} applies entry {} before it is durable", entry.index);
+            assert!(node.disk.holds(&entry), "m{id} applies entry {} before it is durable", entry.index);
             node.machine.applied = entry.index;
             node.machine.term = entry.term;
             let known = self.applied.entry(entry.index).or_insert_with(|| entry.clone());
@@ -409,24 +362,21 @@ impl World {
     /// The disk of `id` finishes the first `n` batches.
     pub(super) fn sync(&mut self, id: u64, n: usize) {
         let node = self.nodes.get_mut(&id).unwrap();
-        let n = n.min(node.pending.len());
-        let batches: Vec<_> = node.pending.drain(..n).collect();
-        for batch in batches {
-            let number = batch.snapshot.as_ref().map(|s| u64::from_be_bytes(s.data.as_ref().try_into().unwrap()));
-            let machine = number.map(|number| self.snapshots[usize::try_from(number).unwrap()].clone());
-            let node = self.nodes.get_mut(&id).unwrap();
-            node.disk.write(&batch, machine.as_ref());
-            let installed = machine.as_ref().map(|machine| machine.applied);
-            if let Some(machine) = machine {
-                node.machine = machine;
-            }
-            if batch.must_sync {
-                self.input(id, Input::Synced(batch.number));
-            }
-            if let Some(index) = installed {
-                self.event(id, &format!("installed a snapshot at {index}"));
-                self.input(id, Input::Applied(LogIndex(index)));
-            }
+        let batches: Vec<_> = node.pending.drain(..n.min(node.pending.len())).collect();
+        if batches.is_empty() {
+            return;
+        }
+        let snapshots = &self.snapshots;
+        let installed = node.disk.sync(&batches, &|snapshot| received(snapshots, snapshot));
+        if let Some(machine) = &installed {
+            node.machine = machine.clone();
+        }
+        if let Some(batch) = batches.iter().rfind(|batch| batch.must_sync) {
+            self.input(id, Input::Synced(batch.number));
+        }
+        if let Some(machine) = installed {
+            self.event(id, &format!("installed a snapshot at {}", machine.applied));
+            self.input(id, Input::Applied(LogIndex(machine.applied)));
         }
     }
 

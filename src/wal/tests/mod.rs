@@ -4,7 +4,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::disk::{Directory as _, DiskFile as _, Loss, MemoryDirectory};
+use crate::disk::{Directory as _, DiskFile as _, FileDirectory, Loss, MemoryDirectory};
 
 const METADATA: Metadata = Metadata { member: MemberId(0x1234), cluster: ClusterId(0xabcd) };
 const START: (LogIndex, Term) = (LogIndex(0), Term(0));
@@ -417,6 +417,25 @@ fn a_segment_that_begins_with_an_older_mark_is_read() {
     // The term before its first entry is not in the segment, so that entry serves as the start.
     assert_eq!((log.start, log.last), ((LogIndex(last + 1), Term(1)), LogIndex(last + 3)));
     assert_eq!(all(&wal, &log), entries(last + 2..=last + 3, 1));
+}
+
+#[test]
+fn the_operating_systems_files_do_as_well() {
+    let home = tempfile::tempdir().unwrap();
+    let directory = FileDirectory::new(home.path());
+    let mut wal = Wal::create(directory.clone(), METADATA, &small()).unwrap();
+    for index in 1..=200 {
+        wal.append(&[entry(index, 1)], Some(&state(1, index))).unwrap();
+        wal.sync().unwrap();
+    }
+    assert_eq!(wal.reader().entries(LogIndex(1), LogIndex(200), usize::MAX).unwrap(), entries(1..=200, 1));
+    assert!(wal.release(LogIndex(100), 1).unwrap() > 0);
+    let open = || Wal::open(directory.clone(), (LogIndex(150), Term(1)), &small());
+    assert!(matches!(open(), Err(WalError::Locked { .. })));
+    drop(wal);
+    let (wal, log) = open().unwrap();
+    assert_eq!((log.metadata, log.last, log.hard_state), (METADATA, LogIndex(200), state(1, 200)));
+    assert_eq!(wal.reader().entries(LogIndex(151), log.last, usize::MAX).unwrap(), entries(151..=200, 1));
 }
 
 #[test]

@@ -1,0 +1,259 @@
+//! From a log and a state to the parts of a member, on any directory and any engine: a new member is founded, one that
+//! was here before is recovered.
+//!
+//! Invariants:
+//! - Founding is ordered: the state records its cluster durably, then the log is created, then the founding entries are
+//!   written. Until a log exists nothing was promised, and until the founding entries are durable raft has not begun.
+//! - The state is the truth about what is applied, the log about what is promised: a start reads the state's position
+//!   and replays the log behind it.
+
+use std::collections::BTreeMap;
+
+use thiserror::Error;
+
+use crate::{
+    apply::{self, Applier, ApplyError, ApplyOptions},
+    disk::Directory,
+    lease::{LeaseRow, LeaseRowError},
+    membership::{Founding, FoundingError},
+    pb::raftpb,
+    raft::{self, Member, Recovered, RecoveryError},
+    storage::{Engine, Read as _, StorageError, Table},
+    types::{ClusterId, LogIndex, MemberId, Term},
+    wal::{self, Wal, WalError},
+};
+
+use super::Identity;
+
+/// How a member without data becomes one.
+#[derive(Clone, Debug)]
+pub struct Bootstrap {
+    /// `initial-cluster`: every founding member's peer URLs, by name.
+    pub initial_cluster: BTreeMap<String, Vec<String>>,
+    /// `initial-cluster-token`.
+    pub token: String,
+}
+
+/// How the parts of a member behave. Whose they are is filled in once it is known.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The protocol.
+    pub raft: raft::Options,
+    /// The state machine.
+    pub apply: ApplyOptions,
+    /// The log.
+    pub wal: wal::Options,
+}
+
+/// The parts of a member, not yet running.
+pub struct Parts<E: Engine, D: Directory> {
+    /// Who it is.
+    pub identity: Identity,
+    /// Whether it was here before.
+    pub restarted: bool,
+    /// The state machine, over an engine of which the caller keeps a clone.
+    pub applier: Applier<E>,
+    /// The stored leases.
+    pub leases: Vec<LeaseRow>,
+    /// The log.
+    pub wal: Wal<D>,
+    /// The protocol.
+    pub member: Member,
+}
+
+/// Why there is no member in log and state.
+#[derive(Debug, Error)]
+pub enum PartsError {
+    /// The founding members.
+    #[error(transparent)]
+    Founding(#[from] FoundingError),
+    /// `name` is not among the founding members.
+    #[error(
+        "couldn't find local name {0:?} in the initial cluster configuration: add {0:?}=URL to --initial-cluster, or correct --name"
+    )]
+    NotFounding(String),
+    /// The state holds applied entries, and there is no log they can have come from.
+    #[error("the state has applied entries, but there is no log")]
+    LogMissing,
+    /// The state.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The log.
+    #[error(transparent)]
+    Wal(#[from] WalError),
+    /// Log and state contradict each other.
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
+    /// The log of one member next to the state of another.
+    #[error("the log belongs to cluster {log} but the state to cluster {state}: they come from different members")]
+    Mixed {
+        /// The log's cluster.
+        log: ClusterId,
+        /// The state's cluster.
+        state: ClusterId,
+    },
+}
+
+/// Why the state cannot be used.
+#[derive(Debug, Error)]
+pub enum StateError {
+    /// The engine.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The state machine.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// A lease.
+    #[error(transparent)]
+    Lease(#[from] LeaseRowError),
+}
+
+impl Bootstrap {
+    /// The founding members, and who of them `name` is.
+    ///
+    /// # Errors
+    /// [`PartsError::Founding`], [`PartsError::NotFounding`].
+    pub fn founder(&self, name: &str) -> Result<(Founding, Identity), PartsError> {
+        let founding = self.founding()?;
+        let own = founding.named(name).ok_or_else(|| PartsError::NotFounding(name.to_owned()))?;
+        let identity = Identity { member: own.id, cluster: founding.cluster_id() };
+        Ok((founding, identity))
+    }
+
+    fn founding(&self) -> Result<Founding, FoundingError> {
+        Founding::new(&self.initial_cluster, &self.token)
+    }
+}
+
+/// Founds the member `name` in a directory without a log. The log is created last: until it exists, nothing was promised
+/// to anybody and founding starts over.
+///
+/// # Errors
+/// Every [`PartsError`] but those of a recovery. What a founding leaves that fails half way, the next start can use.
+pub fn found<E: Engine + Clone, D: Directory>(
+    engine: E,
+    log: D,
+    settings: &Settings,
+    bootstrap: &Bootstrap,
+    name: &str,
+) -> Result<Parts<E, D>, PartsError> {
+    let (founding, identity) = bootstrap.founder(name)?;
+    let mut state = State::open(engine, settings, identity.member)?;
+    if state.applied_anything() {
+        return Err(PartsError::LogMissing);
+    }
+    state.establish(&founding)?;
+    let metadata = wal::Metadata { member: identity.member, cluster: identity.cluster };
+    let mut wal = Wal::create(log, metadata, &settings.wal)?;
+    write_founding(&mut wal, &founding)?;
+    let recovered = Recovered {
+        hard_state: founding.hard_state(),
+        conf_state: founding.configuration(),
+        last: LogIndex(founding.hard_state().commit),
+        entries: founding.entries(),
+        terms: vec![wal::TermRun { first: LogIndex(1), term: Term(1) }],
+        ..Recovered::default()
+    };
+    assemble(settings, identity, false, state, wal, recovered)
+}
+
+/// Recovers the member whose log is in a directory. `bootstrap` is looked at only if the founding was interrupted.
+///
+/// # Errors
+/// Every [`PartsError`].
+pub fn restart<E: Engine + Clone, D: Directory>(
+    engine: E,
+    log: D,
+    settings: &Settings,
+    bootstrap: &Bootstrap,
+) -> Result<Parts<E, D>, PartsError> {
+    let position = position_of(&engine)?;
+    let (mut wal, found) = Wal::open(log.clone(), position, &settings.wal)?;
+    if let Some(repair) = &found.repaired {
+        tracing::warn!(file = repair.file, offset = repair.offset, "repaired the torn end of the write-ahead log");
+    }
+    let identity = Identity { member: found.metadata.member, cluster: found.metadata.cluster };
+    let mut state = State::open(engine.clone(), settings, identity.member)?;
+    if found.last.0 == 0 && !state.applied_anything() {
+        // A first start ended between creating the log and writing the founding entries.
+        let founding = bootstrap.founding()?;
+        if founding.cluster_id() == identity.cluster {
+            state.establish(&founding)?;
+            write_founding(&mut wal, &founding)?;
+            drop((wal, state));
+            return restart(engine, log, settings, bootstrap);
+        }
+    }
+    let cluster = state.applier.published().cluster;
+    if cluster.id() != identity.cluster {
+        return Err(PartsError::Mixed { log: identity.cluster, state: cluster.id() });
+    }
+    let entries = wal.reader().entries(LogIndex(position.0.0 + 1), found.last, usize::MAX)?;
+    let recovered = Recovered {
+        hard_state: found.hard_state,
+        conf_state: cluster.configuration().clone(),
+        applied: position.0,
+        start: found.start,
+        last: found.last,
+        terms: found.terms,
+        entries,
+    };
+    assemble(settings, identity, true, state, wal, recovered)
+}
+
+fn assemble<E: Engine, D: Directory>(
+    settings: &Settings,
+    identity: Identity,
+    restarted: bool,
+    state: State<E>,
+    wal: Wal<D>,
+    recovered: Recovered,
+) -> Result<Parts<E, D>, PartsError> {
+    let options = raft::Options { id: identity.member, ..settings.raft.clone() };
+    let member = Member::new(&options, recovered)?;
+    let State { applier, leases } = state;
+    Ok(Parts { identity, restarted, applier, leases, wal, member })
+}
+
+/// The opened state.
+struct State<E: Engine> {
+    applier: Applier<E>,
+    leases: Vec<LeaseRow>,
+}
+
+impl<E: Engine> State<E> {
+    fn open(engine: E, settings: &Settings, member: MemberId) -> Result<Self, StateError> {
+        let leases = stored_leases(&engine)?;
+        let applier = Applier::open(engine, ApplyOptions { member, ..settings.apply })?;
+        Ok(Self { applier, leases })
+    }
+
+    fn applied_anything(&self) -> bool {
+        self.applier.published().applied.0 > 0
+    }
+
+    fn establish(&mut self, founding: &Founding) -> Result<(), StateError> {
+        self.applier.establish(founding.cluster_id(), &founding.configuration())?;
+        Ok(self.applier.engine().persist()?)
+    }
+}
+
+fn position_of<E: Engine>(engine: &E) -> Result<(LogIndex, Term), StateError> {
+    apply::position(&engine.snapshot()).map_err(|cause| StateError::Apply(cause.into()))
+}
+
+fn stored_leases<E: Engine>(engine: &E) -> Result<Vec<LeaseRow>, StateError> {
+    let snapshot = engine.snapshot();
+    let mut leases = Vec::new();
+    for row in snapshot.rows(Table::Lease) {
+        let (key, value) = row?;
+        leases.push(LeaseRow::read(&key, &value)?);
+    }
+    Ok(leases)
+}
+
+fn write_founding<D: Directory>(wal: &mut Wal<D>, founding: &Founding) -> Result<(), WalError> {
+    let hard_state: raftpb::HardState = founding.hard_state();
+    wal.append(&founding.entries(), Some(&hard_state))?;
+    wal.sync()
+}

@@ -1,0 +1,150 @@
+//! What a client port does with connections that misbehave, and at the end. The same file runs against the real etcd with
+//! `SUBJECT_BIN`, but for two of its tests: etcd does not stop while
+//! a client that has sent nothing stays connected, and does not describe its services.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "what fails in a helper fails the test")]
+
+mod support;
+
+use std::{
+    io::{ErrorKind, Read as _, Write as _},
+    net::TcpStream,
+    time::Duration,
+};
+
+use support::{daemon::Daemon, grpc::Client, program::Program};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+const PING: &[u8] = &[0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+const GOAWAY: u8 = 7;
+
+fn connect(daemon: &Daemon) -> TcpStream {
+    let stream = TcpStream::connect(daemon.client).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// Everything the server sends until it closes the connection.
+fn read_all(stream: &mut TcpStream) -> Vec<u8> {
+    let mut heard = Vec::new();
+    match stream.read_to_end(&mut heard) {
+        Err(error) if error.kind() != ErrorKind::ConnectionReset => panic!("{error}"),
+        _ => heard,
+    }
+}
+
+/// The payloads of the frames of one kind.
+fn frames(mut bytes: &[u8], kind: u8) -> Vec<&[u8]> {
+    let mut found = Vec::new();
+    while bytes.len() >= 9 {
+        let length = usize::from(bytes[1]) * 256 + usize::from(bytes[2]);
+        if bytes[3] == kind {
+            found.push(&bytes[9..9 + length]);
+        }
+        bytes = &bytes[9 + length..];
+    }
+    found
+}
+
+#[test]
+fn pinging_too_often_is_answered_with_the_words_clients_know() {
+    let daemon = Daemon::start(&Program::subject(), &[]);
+    let mut stream = connect(&daemon);
+    stream.write_all(&[PREFACE, SETTINGS].concat()).unwrap();
+    stream.write_all(&PING.repeat(10)).unwrap();
+    let heard = read_all(&mut stream);
+    let goodbyes = frames(&heard, GOAWAY);
+    let last = goodbyes.last().expect("a GOAWAY frame");
+    assert_eq!((&last[4..8], &last[8..]), (&[0, 0, 0, 11][..], &b"too_many_pings"[..]));
+}
+
+#[test]
+fn pinging_seldom_is_fine() {
+    let daemon = Daemon::start(&Program::subject(), &["--grpc-keepalive-min-time=1ms"]);
+    let mut stream = connect(&daemon);
+    stream.write_all(&[PREFACE, SETTINGS].concat()).unwrap();
+    stream.write_all(&PING.repeat(2)).unwrap();
+    let mut answers = 0;
+    let mut buffer = [0; 1024];
+    while answers < 2 {
+        let read = stream.read(&mut buffer).unwrap();
+        assert_ne!(read, 0, "the connection stays");
+        answers += frames(&buffer[..read], 6).len();
+    }
+}
+
+#[test]
+fn nonsense_ends_its_own_connection_only() {
+    let daemon = Daemon::start(&Program::subject(), &[]);
+    for nonsense in [&b"\x16\x03\x01\x02\x00\x01\x00"[..], b"GARBAGE\r\n\r\n", &[PREFACE, &[0xff; 64]].concat()] {
+        let mut stream = connect(&daemon);
+        stream.write_all(nonsense).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        read_all(&mut stream);
+    }
+    assert_eq!(support::http::get(daemon.client, "/health").unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn a_stopping_member_lets_its_streams_go() {
+    let mut daemon = Daemon::start(&Program::subject(), &[]);
+    let mut client = Client::connect(&daemon.endpoint()).await.unwrap();
+    let (requests, receiver) = mpsc::channel(1);
+    let create = quorate::pb::etcdserverpb::WatchCreateRequest { key: "k".into(), ..Default::default() };
+    let create = quorate::pb::etcdserverpb::watch_request::RequestUnion::CreateRequest(create);
+    let create = quorate::pb::etcdserverpb::WatchRequest { request_union: Some(create) };
+    requests.send(create).await.unwrap();
+    let mut stream = client.watch.watch(ReceiverStream::new(receiver)).await.unwrap().into_inner();
+    assert!(stream.message().await.unwrap().unwrap().created);
+    let idle = connect(&daemon);
+    let stopper = std::thread::spawn(move || daemon.terminate().1);
+    let ended = tokio::time::timeout(PATIENCE, stream.message()).await.unwrap();
+    assert!(!matches!(ended, Ok(Some(_))), "{ended:?}");
+    let took = tokio::task::spawn_blocking(|| stopper.join().unwrap()).await.unwrap();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    drop(idle);
+}
+
+#[tokio::test]
+async fn the_services_describe_themselves() {
+    use tonic_reflection::pb::v1::{
+        ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+        server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+    };
+
+    let daemon = Daemon::start(&Program::subject(), &[]);
+    let client = Client::connect(&daemon.endpoint()).await.unwrap();
+    let ask = MessageRequest::ListServices(String::new());
+    let request = ServerReflectionRequest { host: String::new(), message_request: Some(ask) };
+    let mut reflection = ServerReflectionClient::new(client.channel);
+    let answers = reflection.server_reflection_info(tokio_stream::once(request)).await.unwrap();
+    let mut answers = answers.into_inner();
+    let answer = answers.message().await.unwrap().unwrap().message_response;
+    let Some(MessageResponse::ListServicesResponse(list)) = answer else { panic!("{answer:?}") };
+    let names: Vec<&str> = list.service.iter().map(|service| &service.name[..]).collect();
+    for name in ["etcdserverpb.KV", "etcdserverpb.Watch", "v3lockpb.Lock"] {
+        assert!(names.contains(&name), "{names:?}");
+    }
+    assert_eq!(answers.message().await.unwrap(), None, "the stream ends well");
+}
+
+#[tokio::test]
+async fn health_is_told_to_those_who_ask_for_the_whole_server() {
+    use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
+    let daemon = Daemon::start(&Program::subject(), &[]);
+    let client = Client::connect(&daemon.endpoint()).await.unwrap();
+    let mut health = HealthClient::new(client.channel);
+    let request = |service: &str| HealthCheckRequest { service: service.into() };
+    assert_eq!(health.check(request("")).await.unwrap().into_inner().status, 1);
+    let unknown = health.check(request("etcdserverpb.KV")).await.unwrap_err();
+    assert_eq!((unknown.code(), unknown.message()), (tonic::Code::NotFound, "unknown service"));
+    let mut watch = health.watch(request("")).await.unwrap().into_inner();
+    assert_eq!(watch.message().await.unwrap().unwrap().status, 1);
+    let mut watch = health.watch(request("nope")).await.unwrap().into_inner();
+    assert_eq!(watch.message().await.unwrap().unwrap().status, 3);
+}
