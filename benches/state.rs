@@ -4,12 +4,6 @@
 //! other load on the machine changes little, and in brackets as time that passed. A number as argument is another count of
 //! keys: `cargo bench --bench state -- 150000`.
 
-#![expect(
-    clippy::cast_possible_truncation,
-    clippy::unchecked_time_subtraction,
-    reason = "numbers of a benchmark: small, and times of one clock in order"
-)]
-
 use std::time::Duration;
 
 use bytes::Bytes;
