@@ -76,8 +76,10 @@ impl Report {
 
     fn ratio(&self, case: &'static str, figure: Figure) -> Option<String> {
         let (ours, theirs) = (self.runs(case, figure, 0), self.runs(case, figure, 1));
-        let ratio = median(ours)? / median(theirs)?;
+        let ratio = Some(median(ours)? / median(theirs)?).filter(|ratio| ratio.is_finite())?;
         let each = || ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs);
+        // Runs in which etcd's figure was zero say nothing about the range.
+        let each = || each().filter(|ratio| ratio.is_finite());
         let (low, high) = (each().fold(f64::INFINITY, f64::min), each().fold(0.0, f64::max));
         Some(format!("   {ratio:>5.2} ({low:.2}..{high:.2})"))
     }

@@ -174,8 +174,9 @@ pub fn restart<E: Engine + Clone, D: Directory>(
     }
     let identity = Identity { member: found.metadata.member, cluster: found.metadata.cluster };
     let mut state = State::open(engine.clone(), settings, identity.member)?;
-    if found.last.0 == 0 && !state.applied_anything() {
-        // A first start ended between creating the log and writing the founding entries.
+    if found.hard_state == raftpb::HardState::default() && !state.applied_anything() {
+        // A first start ended before the founding entries were durable: some of them may be there, and the others too
+        // must be, for no leader will ever send them.
         let founding = bootstrap.founding()?;
         if founding.cluster_id() == identity.cluster {
             state.establish(&founding)?;
@@ -253,7 +254,49 @@ fn stored_leases<E: Engine>(engine: &E) -> Result<Vec<LeaseRow>, StateError> {
 }
 
 fn write_founding<D: Directory>(wal: &mut Wal<D>, founding: &Founding) -> Result<(), WalError> {
-    let hard_state: raftpb::HardState = founding.hard_state();
-    wal.append(&founding.entries(), Some(&hard_state))?;
+    wal.append(&founding.entries(), Some(&founding.hard_state()))?;
     wal.sync()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{disk::MemoryDirectory, membership::Version, storage::MemoryEngine};
+
+    fn settings() -> Settings {
+        let apply = ApplyOptions {
+            member: MemberId(0),
+            server_version: Version::minor(3, 7),
+            lease_ttl_min: 2,
+            learners_max: 1,
+            quota_bytes: None,
+        };
+        Settings { raft: raft::Options::new(MemberId(0)), apply, wal: wal::Options::default() }
+    }
+
+    fn three() -> Bootstrap {
+        let member = |name: &str| (name.to_owned(), vec![format!("http://{name}:2380")]);
+        Bootstrap { initial_cluster: ["a", "b", "c"].map(|name| member(name)).into(), token: "t".to_owned() }
+    }
+
+    /// Of a founding that lost its power only the first entries can be there. A start took them for all there are: if
+    /// that happened to every member of a cluster, the other founders would never have become members.
+    #[test]
+    fn half_a_founding_is_completed() {
+        for survived in 0..=3 {
+            let (engine, log, bootstrap) = (MemoryEngine::new(), MemoryDirectory::default(), three());
+            let (founding, identity) = bootstrap.founder("b").unwrap();
+            State::open(engine.clone(), &settings(), identity.member).unwrap().establish(&founding).unwrap();
+            let metadata = wal::Metadata { member: identity.member, cluster: identity.cluster };
+            let mut wal = Wal::create(log.clone(), metadata, &wal::Options::default()).unwrap();
+            wal.append(&founding.entries()[..survived], None).unwrap();
+            wal.sync().unwrap();
+            drop(wal);
+            let parts = restart(engine, log.clone(), &settings(), &bootstrap).unwrap();
+            assert_eq!((parts.identity, parts.member.last_index()), (identity, LogIndex(3)));
+            assert_eq!((parts.member.committed(), parts.member.standing().term), (LogIndex(3), Term(1)));
+            let entries = parts.wal.reader().entries(LogIndex(1), LogIndex(3), usize::MAX).unwrap();
+            assert_eq!(entries, founding.entries());
+        }
+    }
 }
