@@ -185,6 +185,7 @@ impl Query {
             return Ok(survey);
         }
         match self.order {
+            _ if self.range.end == KeyEnd::Single => self.survey_single(state, &mut survey)?,
             Order::Key | Order::KeyBack => self.survey_by_key(state, &mut survey)?,
             Order::Field { field, descending } => {
                 let top = Top { field, descending, most: self.limit };
@@ -193,6 +194,16 @@ impl Query {
             Order::CutThenField(field) => self.survey_cut(state, field, &mut survey)?,
         }
         Ok(survey)
+    }
+
+    /// One key has no order and reaches no limit.
+    fn survey_single<R: Read>(&self, state: State<'_, R>, survey: &mut Survey) -> Result<(), ReadError> {
+        let Some(version) = state.at(&self.range.start, self.revision)? else { return Ok(()) };
+        survey.frame.count = 1;
+        if self.filters.pass(&version) {
+            survey.keep(self.show(self.range.start.clone(), version));
+        }
+        Ok(())
     }
 
     fn survey_by_key<R: Read>(&self, state: State<'_, R>, survey: &mut Survey) -> Result<(), ReadError> {

@@ -6,12 +6,14 @@
 //! spend; the *merger* merges table files until there is nothing left to merge.
 
 use std::{
+    fs, io,
+    path::PathBuf,
     sync::{Arc, Condvar, Mutex, PoisonError},
     thread::{self, JoinHandle},
     time::Duration,
 };
 
-use fjall::{AbstractTree, Database, Keyspace, compaction::Leveled};
+use fjall::{AbstractTree, Database, Keyspace, PersistMode, compaction::Leveled};
 
 use super::StorageError;
 
@@ -119,43 +121,73 @@ impl Signal {
     }
 }
 
-/// Replaces the memtable if it is full, and says so to the merger.
-pub(super) fn rotate(keyspace: &Keyspace, memtable_bytes: u64, merger: &Signal) -> Result<(), fjall::Error> {
-    if keyspace.tree.active_memtable().size() > memtable_bytes {
-        keyspace.rotate_memtable()?;
-        merger.wake();
-    }
-    Ok(())
+/// The database, and where its files are.
+pub(super) struct Files {
+    pub(super) path: PathBuf,
+    pub(super) database: Database,
+    pub(super) keyspace: Keyspace,
+    /// Size from which a memtable is full.
+    pub(super) memtable_bytes: u64,
 }
 
-/// Merges until there is nothing to merge and no flush under way.
-pub(super) fn merge(signal: &Signal, database: &Database, keyspace: &Keyspace) -> Result<(), fjall::Error> {
-    let strategy = Arc::new(strategy());
-    loop {
-        merge_all(signal, database, keyspace, &strategy)?;
-        let flushing = keyspace.tree.sealed_memtable_count() > 0;
-        if !flushing || !signal.pause() {
-            return Ok(());
-        }
+impl Files {
+    /// Bytes in the memtable that is written to.
+    pub(super) fn memtable_len(&self) -> u64 {
+        self.keyspace.tree.active_memtable().size()
     }
-}
 
-/// Merges until a round changes nothing.
-fn merge_all(
-    signal: &Signal,
-    database: &Database,
-    keyspace: &Keyspace,
-    strategy: &Arc<Leveled>,
-) -> Result<(), fjall::Error> {
-    while !signal.stopped() {
-        let before = keyspace.tree.current_version().id();
-        let unread = database.supervisor.snapshot_tracker.get_seqno_safe_to_gc();
-        keyspace.tree.compact(strategy.clone(), unread)?;
-        if keyspace.tree.current_version().id() == before {
-            break;
+    /// Writes the journal out without holding up writers: fjall syncs it with its lock held, before every flush and when
+    /// asked to, and finds little left to do then.
+    pub(super) fn sync_ahead(&self) -> Result<(), fjall::Error> {
+        self.database.persist(PersistMode::Buffer)?;
+        for entry in fs::read_dir(&self.path)? {
+            let file = entry?.path();
+            if file.extension().is_some_and(|extension| extension == "jnl") {
+                match fs::File::open(file) {
+                    Ok(journal) => journal.sync_data()?,
+                    // Its rows have reached table files since the directory was read.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Replaces the memtable if it is full, and says so to the merger.
+    pub(super) fn rotate(&self, merger: &Signal) -> Result<(), fjall::Error> {
+        if self.memtable_len() > self.memtable_bytes {
+            self.sync_ahead()?;
+            self.keyspace.rotate_memtable()?;
+            merger.wake();
+        }
+        Ok(())
+    }
+
+    /// Merges until there is nothing to merge and no flush under way.
+    pub(super) fn merge(&self, signal: &Signal) -> Result<(), fjall::Error> {
+        let strategy = Arc::new(strategy());
+        loop {
+            self.merge_all(signal, &strategy)?;
+            let flushing = self.keyspace.tree.sealed_memtable_count() > 0;
+            if !flushing || !signal.pause() {
+                return Ok(());
+            }
         }
     }
-    Ok(())
+
+    /// Merges until a round changes nothing.
+    fn merge_all(&self, signal: &Signal, strategy: &Arc<Leveled>) -> Result<(), fjall::Error> {
+        let tree = &self.keyspace.tree;
+        while !signal.stopped() {
+            let before = tree.current_version().id();
+            tree.compact(strategy.clone(), self.database.supervisor.snapshot_tracker.get_seqno_safe_to_gc())?;
+            if tree.current_version().id() == before {
+                break;
+            }
+        }
+        Ok(())
+    }
 }
 
 fn strategy() -> Leveled {

@@ -17,9 +17,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use fjall::{AbstractTree, CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
+use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 
-use super::{Engine, KEY_BYTES_MAX, Read, Row, Scan, StorageError, Writes, background, bounds, format, writes};
+use super::{
+    Engine, KEY_BYTES_MAX, Read, Row, Scan, StorageError, Writes,
+    background::{self, Files, Worker},
+    bounds, format, writes,
+};
 
 /// The one keyspace.
 const KEYSPACE: &str = "state";
@@ -56,12 +60,10 @@ impl Default for FjallOptions {
 pub struct FjallEngine(Arc<Inner>);
 
 struct Inner {
-    // Declared first, dropped first: the threads use the database, the first one the second.
-    rotator: background::Worker,
-    merger: background::Worker,
-    database: Database,
-    keyspace: Keyspace,
-    memtable_bytes: u64,
+    // Dropped in this order: the rotator uses the merger, and both use the files.
+    rotator: Worker,
+    merger: Worker,
+    files: Arc<Files>,
     poison: Poison,
 }
 
@@ -83,7 +85,7 @@ impl std::fmt::Debug for FjallSnapshot {
 
 impl std::fmt::Debug for FjallEngine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("FjallEngine").field("path", &self.0.keyspace.path()).finish_non_exhaustive()
+        f.debug_struct("FjallEngine").field("path", &self.0.files.path).finish_non_exhaustive()
     }
 }
 
@@ -107,23 +109,22 @@ impl FjallEngine {
         let keyspace = database
             .keyspace(KEYSPACE, keyspace_options)
             .map_err(|cause| StorageError::engine("opening its keyspace", cause))?;
-        Self::start(database, keyspace, options.memtable_bytes)
+        let memtable_bytes = options.memtable_bytes;
+        Self::start(Arc::new(Files { path: path.to_owned(), database, keyspace, memtable_bytes }))
     }
 
     /// Starts the background threads.
-    fn start(database: Database, keyspace: Keyspace, memtable_bytes: u64) -> Result<Self, StorageError> {
-        let poison = Arc::new(OnceLock::new());
-        let failed = |poison: &Poison| {
-            let poison = Arc::clone(poison);
+    fn start(files: Arc<Files>) -> Result<Self, StorageError> {
+        let poison = Poison::default();
+        let failed = || {
+            let poison = Arc::clone(&poison);
             move |error: StorageError| remember(&poison, &error)
         };
-        let (files, rows) = (database.clone(), keyspace.clone());
-        let merge = move |signal: &background::Signal| background::merge(signal, &files, &rows);
-        let merger = background::Worker::start("state-merger", merge, failed(&poison))?;
-        let (rows, signal) = (keyspace.clone(), merger.signal());
-        let rotate = move |_: &background::Signal| background::rotate(&rows, memtable_bytes, &signal);
-        let rotator = background::Worker::start("state-rotator", rotate, failed(&poison))?;
-        Ok(Self(Arc::new(Inner { rotator, merger, database, keyspace, memtable_bytes, poison })))
+        let merging = Arc::clone(&files);
+        let merger = Worker::start("state-merger", move |signal| merging.merge(signal), failed())?;
+        let (rotating, signal) = (Arc::clone(&files), merger.signal());
+        let rotator = Worker::start("state-rotator", move |_| rotating.rotate(&signal), failed())?;
+        Ok(Self(Arc::new(Inner { rotator, merger, files, poison })))
     }
 
     /// Reads every row once, which checks every block against its checksum, and returns the number of rows.
@@ -149,12 +150,11 @@ impl FjallEngine {
 
     /// Sees to it that a full memtable is replaced.
     fn rotate_when_full(&self) -> Result<(), StorageError> {
-        let Inner { rotator, merger, keyspace, memtable_bytes, .. } = self.0.as_ref();
-        let bytes = keyspace.tree.active_memtable().size();
-        if bytes > memtable_bytes.saturating_mul(OVERFULL) {
-            background::rotate(keyspace, *memtable_bytes, &merger.signal())
-                .map_err(|cause| self.poisoned("flushing", cause))?;
-        } else if bytes > *memtable_bytes {
+        let Inner { rotator, merger, files, poison: _ } = self.0.as_ref();
+        let bytes = files.memtable_len();
+        if bytes > files.memtable_bytes.saturating_mul(OVERFULL) {
+            files.rotate(&merger.signal()).map_err(|cause| self.poisoned("flushing", cause))?;
+        } else if bytes > files.memtable_bytes {
             rotator.wake();
         }
         Ok(())
@@ -176,17 +176,17 @@ impl Engine for FjallEngine {
     type Snapshot = FjallSnapshot;
 
     fn snapshot(&self) -> FjallSnapshot {
-        FjallSnapshot { snapshot: Arc::new(self.0.database.snapshot()), keyspace: self.0.keyspace.clone() }
+        FjallSnapshot { snapshot: Arc::new(self.0.files.database.snapshot()), keyspace: self.0.files.keyspace.clone() }
     }
 
     fn commit(&self, writes: Writes) -> Result<(), StorageError> {
         self.check_poison()?;
         writes.check_sizes().inspect_err(|error| remember(&self.0.poison, error))?;
-        let mut batch = fjall::OwnedWriteBatch::with_capacity(self.0.database.clone(), writes.len());
+        let mut batch = fjall::OwnedWriteBatch::with_capacity(self.0.files.database.clone(), writes.len());
         for (key, value) in writes.into_rows() {
             match value {
-                Some(value) => batch.insert(&self.0.keyspace, key, value),
-                None => batch.remove(&self.0.keyspace, key),
+                Some(value) => batch.insert(&self.0.files.keyspace, key, value),
+                None => batch.remove(&self.0.files.keyspace, key),
             }
         }
         batch.commit().map_err(|cause| self.poisoned("writing", cause))?;
@@ -195,13 +195,15 @@ impl Engine for FjallEngine {
 
     fn persist(&self) -> Result<(), StorageError> {
         self.check_poison()?;
-        self.0.database.persist(PersistMode::SyncAll).map_err(|cause| self.poisoned("syncing", cause))
+        let synced = self.0.files.sync_ahead();
+        synced.map_err(|cause| self.poisoned("syncing", cause))?;
+        self.0.files.database.persist(PersistMode::SyncAll).map_err(|cause| self.poisoned("syncing", cause))
     }
 
     fn ingest(&self, rows: &mut dyn Iterator<Item = Result<Row, StorageError>>) -> Result<(), StorageError> {
         let failed = |cause| self.poisoned("loading rows", cause);
         let mut last = Bytes::new();
-        let mut ingestion = self.0.keyspace.start_ingestion().map_err(failed)?;
+        let mut ingestion = self.0.files.keyspace.start_ingestion().map_err(failed)?;
         for row in rows {
             let row = row?;
             writes::check_next(&row, &mut last)?;
@@ -213,7 +215,7 @@ impl Engine for FjallEngine {
     }
 
     fn disk_bytes(&self) -> u64 {
-        self.0.keyspace.disk_space() + self.0.database.write_buffer_size()
+        self.0.files.keyspace.disk_space() + self.0.files.database.write_buffer_size()
     }
 }
 
