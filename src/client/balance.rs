@@ -53,14 +53,25 @@ struct State {
 }
 
 impl Balancer {
-    /// Starts connecting to all `endpoints`.
+    /// Starts connecting to all `endpoints`. One that is no address is never up, as in etcd's client; that all are is
+    /// an error.
     pub(super) fn start(endpoints: Vec<Endpoint>, options: &Options) -> Result<Self, ClientError> {
-        let targets = endpoints.iter().map(|endpoint| target(endpoint, options)).collect::<Result<Vec<_>, _>>()?;
+        let mut targets = Vec::new();
+        let mut bad = None;
+        for (slot, endpoint) in endpoints.iter().enumerate() {
+            match target(endpoint, options) {
+                Ok(target) => targets.push((slot, target)),
+                Err(error) => bad = bad.or(Some(error)),
+            }
+        }
+        if let Some(error) = bad.filter(|_| targets.is_empty()) {
+            return Err(error);
+        }
         let state = State { channels: vec![None; endpoints.len()], next: 0, last_failure: None };
         let slots = endpoints.into_iter().map(|endpoint| Slot { endpoint, lost: Notify::new() }).collect();
         let shared = Arc::new(Shared { state: Mutex::new(state), up: Notify::new(), slots });
         let mut connectors = JoinSet::new();
-        for (slot, target) in targets.into_iter().enumerate() {
+        for (slot, target) in targets {
             connectors.spawn(keep_connected(Arc::clone(&shared), slot, target));
         }
         Ok(Self { shared, _connectors: connectors })

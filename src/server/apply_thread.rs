@@ -100,7 +100,7 @@ impl ApplyThread {
         let last = state.applied;
         let compacted = applied.iter().flat_map(|entry| &entry.effects).any(is_compaction);
         if !changes.is_empty() || compacted {
-            self.tell_watchers(changes, state.clone());
+            self.tell_watchers(changes, state.view.compact_revision());
         }
         // 4. Readers see the state.
         self.shared.publish(state);
@@ -113,8 +113,8 @@ impl ApplyThread {
     }
 
     /// An accepted compaction concerns watchers too: those whose past it takes are cancelled.
-    fn tell_watchers(&self, changes: Vec<Arc<Changes>>, state: super::State) {
-        if self.shared.watch.push(WatchOrder::Changes(changes, Box::new(state))).is_err() && !self.shared.is_stopping()
+    fn tell_watchers(&self, changes: Vec<Arc<Changes>>, compact_revision: i64) {
+        if self.shared.watch.push(WatchOrder::Changes(changes, compact_revision)).is_err() && !self.shared.is_stopping()
         {
             self.shared.fail(ServerFailure::Overrun { thread: "watch" });
         }

@@ -104,6 +104,7 @@ impl KeeperThread {
         self.shared.disk_bytes.store(bytes, Ordering::Relaxed);
         metrics::DB_TOTAL_BYTES.set_count(bytes);
         metrics::DB_IN_USE_BYTES.set_count(bytes);
+        metrics::DB_OPEN_READS.set_count(self.engine.open_snapshots() as u64);
     }
 
     fn snapshot(&self, mark: &Mark) -> Result<(), KeeperError> {

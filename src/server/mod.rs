@@ -202,3 +202,75 @@ fn first_input(options: &Options, sole_voter: bool) -> Option<Input> {
     let ticks = usize::try_from(ticks).unwrap_or(usize::MAX).saturating_sub(1);
     options.advance_first_election.then_some(Input::AdvanceElection(ticks))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, time::Duration};
+
+    use super::*;
+    use crate::{
+        membership::Version,
+        pb::etcdserverpb::{InternalRaftRequest, PutRequest},
+    };
+
+    fn options() -> Options {
+        Options {
+            name: "m".to_owned(),
+            client_urls: Vec::new(),
+            version: Version::minor(3, 7),
+            tick: Duration::from_millis(100),
+            election: Duration::from_secs(1),
+            advance_first_election: true,
+            pre_vote: true,
+            request_timeout: Duration::from_secs(7),
+            request_bytes_max: crate::types::REQUEST_BYTES_MAX_DEFAULT,
+            quota_bytes: None,
+            snapshot_entries: 10_000,
+            snapshot_bytes: SNAPSHOT_BYTES_DEFAULT,
+            catchup_entries: 5_000,
+            snapshots_max: Some(5),
+            compaction_batch_max: 1_000,
+            compaction_pause: Duration::from_millis(10),
+            auto_compaction: None,
+            warn_apply: Duration::from_secs(10),
+            progress_interval: Duration::from_mins(10),
+            learners_max: 1,
+            lease_checkpoints: false,
+            unsafe_no_fsync: true,
+            cache_bytes: 1 << 20,
+        }
+    }
+
+    fn start(dir: &std::path::Path) -> Server {
+        let members = BTreeMap::from([("m".to_owned(), vec!["http://localhost:2380".to_owned()])]);
+        let bootstrap = Bootstrap { initial_cluster: members, token: "t".to_owned() };
+        let opened = open(DataDir::open(dir, None).unwrap(), &options(), &bootstrap).unwrap();
+        Server::start(opened, options()).unwrap()
+    }
+
+    fn put() -> InternalRaftRequest {
+        let put = PutRequest { key: "k".into(), value: "v".into(), ..Default::default() };
+        InternalRaftRequest { put: Some(put), ..Default::default() }
+    }
+
+    /// The watch thread once held the state it was started with for as long as it ran. The engine then kept every row
+    /// ever replaced: memory grew by a kilobyte with each put, and merging never dropped anything.
+    #[tokio::test]
+    async fn nobody_holds_a_state_but_the_newest() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = start(dir.path());
+        let handle = server.handle();
+        let stream = handle.watch_open();
+        for _ in 0..20 {
+            handle.propose(put()).await.unwrap();
+        }
+        let newest_alone = async {
+            while handle.engine.open_snapshots() > 1 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), newest_alone).await.expect("older states are let go");
+        drop((stream, handle));
+        tokio::task::spawn_blocking(|| server.shut_down()).await.unwrap();
+    }
+}

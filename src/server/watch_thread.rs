@@ -25,7 +25,7 @@ use crate::{
     watch::{CatchUp, Delivery, Frame, Header, Hub, Past, ROOM_BYTES, ROOM_RESPONSES, StreamId},
 };
 
-use super::{ServerFailure, State, inbox::Taken, shared::Shared};
+use super::{ServerFailure, inbox::Taken, shared::Shared};
 
 /// Frames a client may leave untaken before its next request has to wait.
 const ANSWERS_MAX: usize = 1_024;
@@ -42,8 +42,8 @@ type Token = u64;
 /// What others want of the watch thread.
 #[derive(Debug)]
 pub(super) enum WatchOrder {
-    /// New revisions, and the state readers are about to get.
-    Changes(Vec<Arc<Changes>>, Box<State>),
+    /// New revisions, and the compact revision behind them.
+    Changes(Vec<Arc<Changes>>, i64),
     /// A new stream.
     Open(Token, Arc<Outbox>),
     /// A client's request.
@@ -71,8 +71,6 @@ pub(super) struct Outbox {
 #[derive(Debug, Default)]
 struct OutboxState {
     frames: Vec<Frame>,
-    /// Bytes of events in `frames`.
-    bytes: usize,
     /// Responses taken by the client and not yet returned to the hub as room.
     taken: usize,
     taken_bytes: usize,
@@ -161,7 +159,6 @@ impl WatchStream {
         let hungry = !frames.is_empty() && std::mem::take(&mut state.hungry);
         state.taken = state.unreturned;
         state.taken_bytes = state.unreturned_bytes;
-        state.bytes = 0;
         drop(state);
         self.outbox.emptied.notify_one();
         if hungry {
@@ -183,22 +180,19 @@ impl Drop for WatchStream {
 /// Runs until the inbox is closed.
 pub(super) fn run(shared: Arc<Shared>) {
     // One round of pieces of the past is read at a time, so the channel holds one.
-    let (rounds, to_read) = mpsc::sync_channel::<(Vec<CatchUp>, State)>(1);
+    let (rounds, to_read) = mpsc::sync_channel::<Vec<CatchUp>>(1);
     let for_reader = Arc::clone(&shared);
     let reader = super::spawn("watch-past", move || {
-        for (round, state) in to_read {
-            read_round(&for_reader, round, &state);
+        for round in to_read {
+            read_round(&for_reader, round);
         }
     });
     if let Err(cause) = reader {
         return shared.fail(ServerFailure::Thread(cause));
     }
-    let view = &shared.published().view;
-    let hub = Hub::new(view.revision(), view.compact_revision());
-    let state = State::clone(&shared.published());
+    let hub = first_hub(&shared);
     WatchThread {
         hub,
-        state,
         streams: HashMap::new(),
         tokens: HashMap::new(),
         rounds,
@@ -209,7 +203,16 @@ pub(super) fn run(shared: Arc<Shared>) {
     .run();
 }
 
-fn read_round(shared: &Shared, round: Vec<CatchUp>, state: &State) {
+/// No state is held beyond the call: a held one keeps every row the store replaces from then on.
+fn first_hub(shared: &Shared) -> Hub {
+    let state = shared.published();
+    Hub::new(state.view.revision(), state.view.compact_revision())
+}
+
+/// Reads from the newest state. If that is older than what the hub has, which it is for an instant around each group of
+/// entries, the hub asks again.
+fn read_round(shared: &Shared, round: Vec<CatchUp>) {
+    let state = shared.published();
     for item in round {
         let past = match item.read(&state.view) {
             Ok(past) => past,
@@ -223,10 +226,9 @@ fn read_round(shared: &Shared, round: Vec<CatchUp>, state: &State) {
 
 struct WatchThread {
     hub: Hub,
-    state: State,
     streams: HashMap<Token, (StreamId, Arc<Outbox>)>,
     tokens: HashMap<StreamId, Token>,
-    rounds: SyncSender<(Vec<CatchUp>, State)>,
+    rounds: SyncSender<Vec<CatchUp>>,
     /// A round is on its way.
     reading: bool,
     next_stats: Duration,
@@ -259,7 +261,7 @@ impl WatchThread {
 
     fn carry_out(&mut self, order: WatchOrder, out: &mut Vec<Delivery>) {
         match order {
-            WatchOrder::Changes(changes, state) => self.changes(changes, *state, out),
+            WatchOrder::Changes(changes, compact_revision) => self.changes(changes, compact_revision, out),
             WatchOrder::Open(token, outbox) => self.open(token, outbox),
             WatchOrder::Request(token, request) => {
                 if let Some(stream) = self.stream_of(token) {
@@ -278,12 +280,11 @@ impl WatchThread {
         }
     }
 
-    fn changes(&mut self, changes: Vec<Arc<Changes>>, state: State, out: &mut Vec<Delivery>) {
+    fn changes(&mut self, changes: Vec<Arc<Changes>>, compact_revision: i64, out: &mut Vec<Delivery>) {
         for change in changes {
             self.hub.changes(change, out);
         }
-        self.hub.compacted(state.view.compact_revision());
-        self.state = state;
+        self.hub.compacted(compact_revision);
     }
 
     fn open(&mut self, token: Token, outbox: Arc<Outbox>) {
@@ -312,8 +313,7 @@ impl WatchThread {
         }
         let round = self.hub.plan(out);
         if !round.is_empty() {
-            // The newest state there is: the past it reads up to is what the hub already has.
-            self.reading = self.rounds.try_send((round, self.state.clone())).is_ok();
+            self.reading = self.rounds.try_send(round).is_ok();
         }
     }
 
@@ -325,7 +325,7 @@ impl WatchThread {
         let header = Header {
             cluster_id: self.shared.identity.cluster.0,
             member_id: self.shared.identity.member.0,
-            raft_term: self.state.term.0,
+            raft_term: self.shared.published().term.0,
         };
         let split_at = self.shared.options.request_bytes_max + crate::types::GRPC_OVERHEAD_BYTES;
         let mut rest = deliveries.drain(..).peekable();

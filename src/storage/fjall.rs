@@ -127,6 +127,11 @@ impl FjallEngine {
         Ok(Self(Arc::new(Inner { rotator, merger, files, poison })))
     }
 
+    /// Snapshots that are held. Rows replaced after the oldest of them stay in memory and on disk.
+    pub fn open_snapshots(&self) -> usize {
+        self.0.files.database.supervisor.snapshot_tracker.open_snapshots()
+    }
+
     /// Reads every row once, which checks every block against its checksum, and returns the number of rows.
     ///
     /// # Errors
