@@ -258,6 +258,49 @@ async fn compacted_history_cancels() {
     assert_eq!(previous, [false, true], "what was before the compaction is gone");
 }
 
+/// A compaction-cancelled watcher has not got everything: a progress answer for the stream would tell its client otherwise.
+#[tokio::test]
+async fn no_progress_is_told_while_a_watcher_canceled_by_compaction_keeps_its_id() {
+    let (_daemon, mut client) = member(&[]).await;
+    for value in ["1", "2", "3"] {
+        write(&mut client, put("k", value)).await;
+    }
+    client.kv.compact(CompactionRequest { revision: 4, physical: true }).await.unwrap();
+    let mut watch = Watch::open(&mut client).await;
+    watch.create(WatchCreateRequest { start_revision: 2, ..key("k") }).await;
+    assert_eq!(watch.next().await.compact_revision, 4);
+    watch.ask_progress().await;
+    watch.expect_silence().await;
+    assert_eq!(watch.create(key("k")).await.watch_id, 1);
+    watch.ask_progress().await;
+    watch.expect_silence().await;
+    watch.cancel(0).await;
+    assert!(watch.next().await.canceled);
+    watch.ask_progress().await;
+    let progress = watch.next().await;
+    assert_eq!((progress.watch_id, revision(&progress)), (-1, 4));
+}
+
+/// Recent revisions are served from memory, a piece at a time. A watcher that needed more than one piece used to get the
+/// rest only when something else happened on the member.
+#[tokio::test]
+async fn an_idle_member_serves_the_past_to_its_end_from_every_distance() {
+    const WRITES: i64 = 2_100;
+    let (_daemon, mut client) = member(&["--unsafe-no-fsync"]).await;
+    for _ in 0..WRITES {
+        write(&mut client, put("k", "")).await;
+    }
+    let mut watch = Watch::open(&mut client).await;
+    let last = WRITES + 1;
+    for behind in (999..=1_026).chain([1, 500, 1_999, 2_000, 2_001, 2_048, 2_099]) {
+        let created = watch.create(WatchCreateRequest { start_revision: last - behind, ..key("k") }).await;
+        let responses = watch.events(usize::try_from(behind + 1).unwrap()).await;
+        assert_eq!(mod_revisions(&responses), (last - behind..=last).collect::<Vec<_>>(), "{behind} behind");
+        watch.cancel(created.watch_id).await;
+        assert!(watch.next().await.canceled);
+    }
+}
+
 #[tokio::test]
 async fn intervals_are_those_of_ranges() {
     let (_daemon, mut client) = member(&[]).await;

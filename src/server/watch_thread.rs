@@ -239,7 +239,7 @@ impl WatchThread {
     fn run(&mut self) {
         let (mut orders, mut deliveries) = (Vec::new(), Vec::new());
         loop {
-            let patience = self.hub.next_tick().map(|due| self.until(due));
+            let patience = self.patience();
             if self.shared.watch.take(&mut orders, patience) == Taken::Closed {
                 break;
             }
@@ -253,6 +253,19 @@ impl WatchThread {
             self.show_stats();
         }
         self.end_streams();
+    }
+
+    /// How long there is nothing to do. A watcher served from memory may need more than one round, and nobody reports
+    /// the end of such a round.
+    fn patience(&self) -> Option<Duration> {
+        if self.can_catch_up() {
+            return Some(Duration::ZERO);
+        }
+        self.hub.next_tick().map(|due| self.until(due))
+    }
+
+    fn can_catch_up(&self) -> bool {
+        !self.reading && self.hub.has_work()
     }
 
     fn until(&self, due: Ticks) -> Duration {
@@ -308,7 +321,7 @@ impl WatchThread {
 
     /// Serves watchers that are behind, one round at a time.
     fn catch_up(&mut self, out: &mut Vec<Delivery>) {
-        if self.reading || !self.hub.has_work() {
+        if !self.can_catch_up() {
             return;
         }
         let round = self.hub.plan(out);

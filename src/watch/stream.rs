@@ -86,12 +86,14 @@ impl Stream {
         self.bytes = self.bytes.saturating_sub(bytes);
     }
 
-    /// Whether every watcher has got, or will never get, everything up to `revision`.
+    /// Whether every watcher has got, or will never get, everything up to `revision`. One that compaction has cancelled
+    /// got less, and counts until its client gives up its id.
     pub(super) fn is_in_sync(&mut self, revision: i64) -> bool {
         while self.future.first().is_some_and(|(start, _)| *start <= revision) {
             self.future.pop_first();
         }
-        self.unsynced == 0 && self.future.is_empty() && self.ids.values().any(Option::is_some)
+        let complete = self.unsynced == 0 && self.future.is_empty();
+        complete && !self.ids.is_empty() && self.ids.values().all(Option::is_some)
     }
 }
 
