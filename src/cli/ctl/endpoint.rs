@@ -83,6 +83,20 @@ async fn connect_to(settings: &Settings, endpoint: &str) -> Result<Client, Failu
     session::connect(settings, vec![endpoint.to_owned()]).await
 }
 
+/// The answer of one endpoint. A text that is no address is an endpoint that does not answer: the others are asked all
+/// the same.
+async fn ask<R: Rpc>(
+    settings: &Settings,
+    endpoint: &str,
+    request: R,
+) -> Result<Result<R::Response, ClientError>, Failure> {
+    match session::try_connect(settings, vec![endpoint.to_owned()]).await {
+        Ok(client) => Ok(client.call(request, Some(settings.command_timeout)).await),
+        Err(error @ ClientError::BadEndpoint { .. }) => Ok(Err(error)),
+        Err(error) => Err(session::no_connection(error)),
+    }
+}
+
 fn health(mut call: Call) -> Running {
     Box::pin(async move {
         let settings = session::settings(&mut call)?;
@@ -136,8 +150,7 @@ async fn ask_each<R: Rpc>(
 ) -> Result<(Vec<(String, R::Response)>, Option<ClientError>), Failure> {
     let (mut answers, mut last_error) = (Vec::new(), None);
     for endpoint in endpoints {
-        let client = connect_to(settings, &endpoint).await?;
-        match client.call(request.clone(), Some(settings.command_timeout)).await {
+        match ask(settings, &endpoint, request.clone()).await? {
             Ok(answer) => answers.push((endpoint, answer)),
             Err(error) => {
                 complain(format_args!("Failed to get the {failed} of endpoint {endpoint} ({error})"));
@@ -175,9 +188,8 @@ fn defrag(mut call: Call) -> Running {
         let settings = session::settings(&mut call)?;
         let mut outcome = Ok(());
         for endpoint in endpoints(&call, &settings).await? {
-            let client = connect_to(&settings, &endpoint).await?;
             let begun = Instant::now();
-            let answer = client.call(DefragmentRequest {}, Some(settings.command_timeout)).await;
+            let answer = ask(&settings, &endpoint, DefragmentRequest {}).await?;
             let took = go_text::duration(begun.elapsed());
             match answer {
                 Ok(_) => say(format_args!("Finished defragmenting etcd member[{endpoint}]. took {took}\n"))?,

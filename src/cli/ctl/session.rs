@@ -98,8 +98,20 @@ fn tell(notices: &Notices) -> Result<(), Failure> {
 /// # Errors
 /// A [`Failure`] if no connection can even be tried, or whatever authentication answered.
 pub(super) async fn connect(settings: &Settings, endpoints: Vec<String>) -> Result<Client, Failure> {
-    let options = crate::client::Options { endpoints, ..settings.client.clone() };
-    Client::connect(options).await.map_err(|error| Failure::new(Exit::BadConnection, error))
+    try_connect(settings, endpoints).await.map_err(no_connection)
+}
+
+/// [`connect`] for a caller that can go on without the connection.
+///
+/// # Errors
+/// As [`connect`].
+pub(super) async fn try_connect(settings: &Settings, endpoints: Vec<String>) -> Result<Client, ClientError> {
+    Client::connect(crate::client::Options { endpoints, ..settings.client.clone() }).await
+}
+
+/// The end of a command that needs the connection.
+pub(super) fn no_connection(error: ClientError) -> Failure {
+    Failure::new(Exit::BadConnection, error)
 }
 
 /// Asks for a secret on standard output and reads it from standard input, unseen on a terminal.
