@@ -1,7 +1,7 @@
 //! The single table from this program's errors to gRPC codes, messages and HTTP statuses.
 //!
-//! A refusal's code and text come with it ([`Rejection::code`]); what is only this member's failure leaves as `Unknown`
-//! with its text, as etcd sends errors it has no table entry for.
+//! A refusal's code and text come with it ([`Rejection::code`]); unreadable data leaves as `DataLoss`; whatever else is only
+//! this member's failure leaves as `Unknown` with its text, as etcd sends errors it has no table entry for.
 
 use std::{borrow::Cow, fmt::Write as _};
 
@@ -10,6 +10,7 @@ use http::{HeaderValue, StatusCode};
 use crate::{
     mvcc::ReadError,
     server::ServerError,
+    storage::StorageError,
     types::{Code, Rejection},
 };
 
@@ -104,8 +105,16 @@ impl From<ServerError> for Status {
     fn from(error: ServerError) -> Self {
         match error {
             ServerError::Rejected(rejection) => rejection.into(),
-            ServerError::Storage(storage) => Self::unknown(storage.to_string()),
+            ServerError::Storage(storage) => storage.into(),
         }
+    }
+}
+
+impl From<StorageError> for Status {
+    /// Data that is there and cannot be read is lost on this member: clients must not take that for a passing trouble.
+    fn from(error: StorageError) -> Self {
+        let code = if matches!(error, StorageError::Corrupt { .. }) { Code::DataLoss } else { Code::Unknown };
+        Self::new(code, error.to_string())
     }
 }
 
@@ -113,7 +122,7 @@ impl From<ReadError> for Status {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Rejected(rejection) => rejection.into(),
-            ReadError::Storage(storage) => Self::unknown(storage.to_string()),
+            ReadError::Storage(storage) => storage.into(),
         }
     }
 }
@@ -121,6 +130,7 @@ impl From<ReadError> for Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::Table;
 
     #[test]
     fn every_code_has_the_gateways_http_status() {
@@ -151,6 +161,17 @@ mod tests {
         assert_eq!(status.code(), Code::OutOfRange);
         assert_eq!(status.message(), "etcdserver: mvcc: required revision has been compacted");
         assert_eq!(Status::from(ServerError::Rejected(Rejection::TooManyRequests)).code(), Code::Unknown);
+    }
+
+    #[test]
+    fn unreadable_data_is_lost_and_a_failing_disk_is_not() {
+        let corrupt = || StorageError::corrupt(Table::Meta, b"k", "it does not decode");
+        for status in [Status::from(ServerError::Storage(corrupt())), Status::from(ReadError::Storage(corrupt()))] {
+            assert_eq!(status.code(), Code::DataLoss);
+            assert_eq!(status.message(), "state store: table Meta holds a bad row at key k: it does not decode");
+        }
+        let poisoned = StorageError::Poisoned { first: "disk full".into() };
+        assert_eq!(Status::from(ReadError::Storage(poisoned)).code(), Code::Unknown);
     }
 
     #[test]
