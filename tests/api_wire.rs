@@ -148,3 +148,94 @@ async fn health_is_told_to_those_who_ask_for_the_whole_server() {
     let mut watch = health.watch(request("nope")).await.unwrap().into_inner();
     assert_eq!(watch.message().await.unwrap().unwrap().status, 3);
 }
+
+/// One gRPC call by hand: what was announced, whether the frame says it is compressed, its payload. Returns the answer's
+/// announced encoding, its body, code and message.
+async fn call(daemon: &Daemon, path: &str, encoding: &str, flag: u8, payload: &[u8]) -> Heard {
+    let stream = tokio::net::TcpStream::connect(daemon.client).await.unwrap();
+    let (mut sender, connection) = h2::client::handshake(stream).await.unwrap();
+    let request = http::Request::post(format!("http://{}{path}", daemon.client))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("grpc-encoding", encoding);
+    let (response, mut body) = sender.send_request(request.body(()).unwrap(), false).unwrap();
+    let mut frame = vec![flag];
+    frame.extend(u32::try_from(payload.len()).unwrap().to_be_bytes());
+    frame.extend(payload);
+    body.send_data(frame.into(), true).unwrap();
+    tokio::select! {
+        heard = hear(response) => heard,
+        ended = connection => panic!("the connection ends before the call does: {ended:?}"),
+    }
+}
+
+async fn hear(response: h2::client::ResponseFuture) -> Heard {
+    let (head, mut body) = response.await.unwrap().into_parts();
+    let mut bytes = Vec::new();
+    while let Some(data) = body.data().await {
+        bytes.extend(data.unwrap());
+    }
+    let trailers = body.trailers().await.unwrap().unwrap_or(head.headers.clone());
+    let text = |headers: &http::HeaderMap, name| headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+    Heard {
+        encoding: text(&head.headers, "grpc-encoding"),
+        body: bytes,
+        code: text(&trailers, "grpc-status").unwrap().parse().unwrap(),
+        message: text(&trailers, "grpc-message").unwrap_or_default(),
+    }
+}
+
+struct Heard {
+    encoding: Option<String>,
+    body: Vec<u8>,
+    code: i32,
+    message: String,
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut packed = Vec::new();
+    flate2::read::GzEncoder::new(bytes, flate2::Compression::fast()).read_to_end(&mut packed).unwrap();
+    packed
+}
+
+#[tokio::test]
+async fn requests_in_gzip_are_answered_in_gzip() {
+    use prost::Message as _;
+    use quorate::pb::etcdserverpb::{LeaseKeepAliveRequest, LeaseKeepAliveResponse, PutResponse};
+
+    fn answer<M: prost::Message + Default>(heard: &Heard) -> M {
+        assert_eq!((heard.code, heard.encoding.as_deref()), (0, Some("gzip")), "{}", heard.message);
+        assert_eq!(heard.body[0], 1, "the flag of a compressed message");
+        let mut message = Vec::new();
+        flate2::read::GzDecoder::new(&heard.body[5..]).read_to_end(&mut message).unwrap();
+        M::decode(&message[..]).unwrap()
+    }
+
+    let daemon = Daemon::start(&Program::subject(), &[]);
+    let put = support::grpc::put("k", "v".repeat(10_000)).encode_to_vec();
+    let path = "/etcdserverpb.KV/Put";
+    for (flag, payload) in [(1, gzip(&put)), (0, put.clone())] {
+        let revision =
+            answer::<PutResponse>(&call(&daemon, path, "gzip", flag, &payload).await).header.unwrap().revision;
+        assert_eq!(revision, 2 + i64::from(flag == 0));
+    }
+    let half = put.len() / 2;
+    let in_two = [gzip(&put[..half]), gzip(&put[half..])].concat();
+    assert_eq!(call(&daemon, path, "gzip", 1, &in_two).await.code, 0, "gzip streams may be joined");
+
+    let refusals = [
+        ("gzip", 1, gzip(&vec![0; 3_000_000]), 8, "grpc: received message after decompression larger than max 2097152"),
+        ("gzip", 1, put.clone(), 13, "grpc: failed to decompress the message: gzip: invalid header"),
+        ("deflate", 1, put.clone(), 12, "grpc: Decompressor is not installed for grpc-encoding \"deflate\""),
+        ("identity", 1, put.clone(), 13, "grpc: compressed flag set with identity or empty encoding"),
+        ("gzip", 2, put.clone(), 13, "grpc: received unexpected payload format 2"),
+    ];
+    for (encoding, flag, payload, code, message) in refusals {
+        let heard = call(&daemon, path, encoding, flag, &payload).await;
+        assert_eq!((heard.code, &heard.message[..]), (code, message));
+    }
+
+    let renewal = gzip(&LeaseKeepAliveRequest { id: 7 }.encode_to_vec());
+    let heard = call(&daemon, "/etcdserverpb.Lease/LeaseKeepAlive", "gzip", 1, &renewal).await;
+    assert_eq!(answer::<LeaseKeepAliveResponse>(&heard).id, 7, "streams too");
+}

@@ -24,7 +24,7 @@ use http_body_util::BodyExt as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
-use super::{Inbound, Outbound, PingGuard, Tally, outbound};
+use super::{Encoding, Inbound, Outbound, PingGuard, Tally, outbound};
 use crate::{
     api::{
         Service,
@@ -170,17 +170,17 @@ async fn serve_call(
     body: RecvStream,
     mut respond: SendResponse<Bytes>,
 ) {
-    let method = match v3::find(path) {
-        Ok(method) => method,
+    let (method, encoding) = match v3::find(path).and_then(|method| Ok((method, Encoding::of(&headers)?))) {
+        Ok(known) => known,
         Err(status) => return outbound::refuse(&mut respond, &status),
     };
-    let inbound = Inbound::http2(body, service.api.options().message_bytes_max(), method.counters);
+    let inbound = Inbound::http2(body, encoding, service.api.options().message_bytes_max(), method.counters);
     let call = Call::new(headers);
     match method.handler {
-        Handler::Unary(_) => serve_unary(service, method, call, inbound, respond).await,
+        Handler::Unary(_) => serve_unary(service, (method, encoding), call, inbound, respond).await,
         Handler::Stream(serve) => {
             let tally = Tally::start(method.counters);
-            let mut outbound = Outbound::http2(respond, method.counters);
+            let mut outbound = Outbound::http2(respond, encoding, method.counters);
             let outcome = call.within_deadline(serve(Arc::clone(&service.api), &call, inbound, &mut outbound)).await;
             tally.end(&outcome);
             outbound.finish(&outcome);
@@ -190,7 +190,7 @@ async fn serve_call(
 
 async fn serve_unary(
     service: &Service,
-    method: &'static Method,
+    (method, encoding): (&'static Method, Encoding),
     call: Call,
     mut inbound: Inbound,
     mut respond: SendResponse<Bytes>,
@@ -207,10 +207,10 @@ async fn serve_unary(
     match reply {
         Ok(Reply::Whole(frame)) => {
             tally.end(&Ok::<(), Status>(()));
-            outbound::answer(&mut respond, frame, method.counters);
+            outbound::answer(&mut respond, frame, encoding, method.counters);
         }
         Ok(Reply::Parts(parts)) => {
-            let mut outbound = Outbound::http2(respond, method.counters);
+            let mut outbound = Outbound::http2(respond, encoding, method.counters);
             let outcome = parts.send(&mut outbound).await;
             tally.end(&outcome);
             outbound.finish(&outcome);

@@ -4,7 +4,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use h2::RecvStream;
 use tokio::sync::mpsc;
 
-use super::PREFIX_BYTES;
+use super::{Encoding, PREFIX_BYTES};
 use crate::{
     api::status::Status,
     metrics::{self, GrpcMethod},
@@ -30,8 +30,13 @@ enum Source {
 
 impl Inbound {
     /// Messages of at most `message_bytes_max` from an HTTP/2 stream.
-    pub(crate) fn http2(body: RecvStream, message_bytes_max: usize, counters: &'static GrpcMethod) -> Self {
-        Self { source: Source::Http2 { body, frames: Frames::new(message_bytes_max) }, counters }
+    pub(crate) fn http2(
+        body: RecvStream,
+        encoding: Encoding,
+        message_bytes_max: usize,
+        counters: &'static GrpcMethod,
+    ) -> Self {
+        Self { source: Source::Http2 { body, frames: Frames::new(encoding, message_bytes_max) }, counters }
     }
 
     /// Messages from within.
@@ -42,8 +47,8 @@ impl Inbound {
     /// The next message, or nothing once the client has said that no more follow.
     ///
     /// # Errors
-    /// `Canceled` if the client went away, `ResourceExhausted` for a message above the limit, `Internal` for a broken
-    /// frame. Dropping the future loses nothing.
+    /// `Canceled` if the client went away, `ResourceExhausted` for a message above the limit, packed or not, `Internal`
+    /// for a broken frame. Dropping the future loses nothing.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Status> {
         let message = match &mut self.source {
             Source::Http2 { body, frames } => next_frame(body, frames).await?,
@@ -81,12 +86,13 @@ struct Frames {
     ready: Bytes,
     /// The begin of a frame whose rest has not arrived.
     partial: BytesMut,
+    encoding: Encoding,
     message_bytes_max: usize,
 }
 
 impl Frames {
-    fn new(message_bytes_max: usize) -> Self {
-        Self { ready: Bytes::new(), partial: BytesMut::new(), message_bytes_max }
+    fn new(encoding: Encoding, message_bytes_max: usize) -> Self {
+        Self { ready: Bytes::new(), partial: BytesMut::new(), encoding, message_bytes_max }
     }
 
     fn push(&mut self, chunk: Bytes) {
@@ -109,8 +115,9 @@ impl Frames {
         match self.frame_bytes(&self.ready)? {
             Some(bytes) if bytes <= self.ready.len() => {
                 let mut frame = self.ready.split_to(bytes);
-                frame.advance(PREFIX_BYTES);
-                Ok(Some(frame))
+                let flag = frame.get_u8();
+                frame.advance(PREFIX_BYTES - 1);
+                Encoding::open(flag, frame, self.message_bytes_max).map(Some)
             }
             _ => Ok(None),
         }
@@ -120,15 +127,13 @@ impl Frames {
     fn frame_bytes(&self, buffer: &[u8]) -> Result<Option<usize>, Status> {
         let Some(([flag, length @ ..], _)) = buffer.split_first_chunk::<PREFIX_BYTES>() else { return Ok(None) };
         let message_bytes = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
-        match flag {
-            0 if message_bytes <= self.message_bytes_max => Ok(Some(PREFIX_BYTES + message_bytes)),
-            0 => Err(Status::new(
-                Code::ResourceExhausted,
-                format!("grpc: received message larger than max ({message_bytes} vs. {})", self.message_bytes_max),
-            )),
-            1 => Err(Status::unimplemented("grpc: Decompressor is not installed for the request's encoding")),
-            _ => Err(Status::new(Code::Internal, format!("grpc: received unexpected payload format {flag}"))),
+        if message_bytes > self.message_bytes_max {
+            let text =
+                format!("grpc: received message larger than max ({message_bytes} vs. {})", self.message_bytes_max);
+            return Err(Status::new(Code::ResourceExhausted, text));
         }
+        self.encoding.check_flag(*flag)?;
+        Ok(Some(PREFIX_BYTES + message_bytes))
     }
 
     /// What the end of the stream means.
@@ -155,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_message_above_the_limit_is_refused_from_its_length() {
-        let mut frames = Frames::new(10);
+        let mut frames = Frames::new(Encoding::Identity, 10);
         frames.push(Bytes::copy_from_slice(&prefix(11)));
         let status = frames.take().unwrap_err();
         assert_eq!(status.code(), Code::ResourceExhausted);
@@ -163,15 +168,23 @@ mod tests {
     }
 
     #[test]
-    fn a_compressed_message_is_refused() {
-        let mut frames = Frames::new(10);
-        frames.push(Bytes::from_static(&[1, 0, 0, 0, 1, 0]));
-        assert_eq!(frames.take().unwrap_err().code(), Code::Unimplemented);
+    fn a_compressed_message_needs_a_call_that_announced_it() {
+        let mut frames = Frames::new(Encoding::Identity, 10);
+        frames.push(Bytes::from_static(&[1, 0, 0, 0, 1]));
+        assert_eq!(frames.take().unwrap_err().code(), Code::Internal);
+        let mut frames = Frames::new(Encoding::Gzip, 40);
+        for message in [&b"packed"[..], b"as well"] {
+            let frame = Bytes::from(frame(message));
+            frames.push(Encoding::Gzip.reframe(frame.clone()));
+            frames.push(frame);
+            assert_eq!(frames.take(), Ok(Some(Bytes::copy_from_slice(message))));
+            assert_eq!(frames.take(), Ok(Some(Bytes::copy_from_slice(message))));
+        }
     }
 
     #[test]
     fn an_end_inside_a_frame_is_an_error() {
-        let mut frames = Frames::new(10);
+        let mut frames = Frames::new(Encoding::Identity, 10);
         assert_eq!(frames.end(), Ok(None));
         frames.push(Bytes::from_static(&[0, 0]));
         assert_eq!(frames.take(), Ok(None));
@@ -185,7 +198,7 @@ mod tests {
             cut in 1_usize..20,
         ) {
             let stream: Vec<u8> = messages.iter().flat_map(|message| frame(message)).collect();
-            let mut frames = Frames::new(40);
+            let mut frames = Frames::new(Encoding::Identity, 40);
             let mut seen = Vec::new();
             for chunk in stream.chunks(cut) {
                 frames.push(Bytes::copy_from_slice(chunk));
@@ -199,7 +212,7 @@ mod tests {
 
         #[test]
         fn any_bytes_are_cut_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
-            let mut frames = Frames::new(20);
+            let mut frames = Frames::new(Encoding::Gzip, 20);
             frames.push(Bytes::from(bytes));
             while let Ok(Some(message)) = frames.take() {
                 prop_assert!(message.len() <= 20);

@@ -5,6 +5,7 @@
 //! longer than the limit is refused from its length alone; nothing is queued towards a client beyond one message and
 //! the send window; every call that was counted as started is counted as handled once, however it ends.
 
+mod encoding;
 mod frame;
 mod http2;
 mod inbound;
@@ -13,6 +14,7 @@ mod outbound;
 mod sniff;
 mod tally;
 
+pub(crate) use encoding::Encoding;
 pub(crate) use frame::{PREFIX_BYTES, framed, prefix};
 pub(crate) use http2::serve_http2;
 pub(crate) use inbound::Inbound;

@@ -10,7 +10,7 @@ use h2::{SendStream, server::SendResponse};
 use http::{HeaderMap, HeaderValue, Response, header::CONTENT_TYPE};
 use tokio::sync::mpsc;
 
-use super::{PREFIX_BYTES, prefix};
+use super::{Encoding, PREFIX_BYTES, encoding::GRPC_ENCODING, prefix};
 use crate::{
     api::status::Status,
     metrics::{self, GrpcMethod},
@@ -34,6 +34,7 @@ impl From<Gone> for Status {
 #[derive(Debug)]
 pub(crate) struct Outbound {
     sink: Sink,
+    encoding: Encoding,
     counters: &'static GrpcMethod,
 }
 
@@ -48,13 +49,13 @@ enum Sink {
 
 impl Outbound {
     /// Towards the client of an HTTP/2 stream.
-    pub(crate) fn http2(respond: SendResponse<Bytes>, counters: &'static GrpcMethod) -> Self {
-        Self { sink: Sink::Unopened(respond), counters }
+    pub(crate) fn http2(respond: SendResponse<Bytes>, encoding: Encoding, counters: &'static GrpcMethod) -> Self {
+        Self { sink: Sink::Unopened(respond), encoding, counters }
     }
 
     /// Towards a caller within.
     pub(crate) fn channel(sender: mpsc::Sender<Bytes>, counters: &'static GrpcMethod) -> Self {
-        Self { sink: Sink::Channel(sender), counters }
+        Self { sink: Sink::Channel(sender), encoding: Encoding::Identity, counters }
     }
 
     /// Sends one encoded message, waiting while the client's window is closed.
@@ -66,11 +67,10 @@ impl Outbound {
         if let Sink::Channel(sender) = &self.sink {
             return sender.send(message).await.map_err(|_| Gone);
         }
-        let stream = self.open()?;
-        let mut head = BytesMut::with_capacity(PREFIX_BYTES + message.len());
-        head.extend_from_slice(&prefix(u32::try_from(message.len()).map_err(|_| Gone)?));
-        head.extend_from_slice(&message);
-        write(stream, head.freeze()).await
+        let mut frame = BytesMut::new();
+        let copy = |out: &mut BytesMut| out.extend_from_slice(&message);
+        self.encoding.frame(message.len(), copy, &mut frame).map_err(|_| Gone)?;
+        write(self.open()?, frame.freeze()).await
     }
 
     /// Sends watch responses, as many at a time as make a batch.
@@ -88,9 +88,7 @@ impl Outbound {
                 sender.send(message.freeze()).await.map_err(|_| Gone)?;
                 continue;
             }
-            batch.reserve(PREFIX_BYTES + bytes);
-            batch.extend_from_slice(&prefix(u32::try_from(bytes).map_err(|_| Gone)?));
-            frame.encode(&mut batch);
+            self.encoding.frame(bytes, |out| frame.encode(out), &mut batch).map_err(|_| Gone)?;
             if batch.len() >= BATCH_BYTES {
                 write(self.open()?, batch.split().freeze()).await?;
             }
@@ -98,7 +96,7 @@ impl Outbound {
         if batch.is_empty() { Ok(()) } else { write(self.open()?, batch.freeze()).await }
     }
 
-    /// Begins a message whose parts follow through [`Outbound::send_part`].
+    /// Begins a message whose parts follow through [`Outbound::send_part`]. It is never compressed.
     ///
     /// # Errors
     /// If the client went away.
@@ -135,7 +133,7 @@ impl Outbound {
     /// The stream, its headers sent.
     fn open(&mut self) -> Result<&mut SendStream<Bytes>, Gone> {
         if let Sink::Unopened(respond) = &mut self.sink {
-            self.sink = Sink::Open(respond.send_response(headers(), false).map_err(|_| Gone)?);
+            self.sink = Sink::Open(respond.send_response(headers(self.encoding), false).map_err(|_| Gone)?);
         }
         match &mut self.sink {
             Sink::Open(stream) => Ok(stream),
@@ -148,7 +146,7 @@ impl Outbound {
         let sent = match self.sink {
             Sink::Unopened(mut respond) => match outcome {
                 Ok(()) => respond
-                    .send_response(headers(), false)
+                    .send_response(headers(self.encoding), false)
                     .and_then(|mut stream| stream.send_trailers(trailers(outcome))),
                 Err(status) => respond.send_response(refusal(status), true).map(drop),
             },
@@ -166,11 +164,16 @@ impl Outbound {
 }
 
 /// Answers a unary call whose message is at hand: headers, message and trailers in one go.
-pub(crate) fn answer(respond: &mut SendResponse<Bytes>, frame: Bytes, counters: &'static GrpcMethod) {
+pub(crate) fn answer(
+    respond: &mut SendResponse<Bytes>,
+    frame: Bytes,
+    encoding: Encoding,
+    counters: &'static GrpcMethod,
+) {
     counters.on_sent(1);
     metrics::CLIENT_SENT_BYTES.add((frame.len() - PREFIX_BYTES.min(frame.len())) as u64);
-    let sent = respond.send_response(headers(), false).and_then(|mut stream| {
-        stream.send_data(frame, false)?;
+    let sent = respond.send_response(headers(encoding), false).and_then(|mut stream| {
+        stream.send_data(encoding.reframe(frame), false)?;
         stream.send_trailers(trailers(&Ok(())))
     });
     // A client that is gone does not want its answer.
@@ -186,15 +189,18 @@ const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const GRPC_STATUS: &str = "grpc-status";
 const GRPC_MESSAGE: &str = "grpc-message";
 
-fn headers() -> Response<()> {
+fn headers(encoding: Encoding) -> Response<()> {
     let mut response = Response::new(());
     response.headers_mut().insert(CONTENT_TYPE, GRPC);
+    if let Some(encoding) = encoding.header() {
+        response.headers_mut().insert(GRPC_ENCODING, encoding);
+    }
     response
 }
 
 /// Headers and trailers in one, for a call without messages.
 fn refusal(status: &Status) -> Response<()> {
-    let mut response = headers();
+    let mut response = headers(Encoding::Identity);
     response.headers_mut().insert(GRPC_STATUS, status.header_code());
     response.headers_mut().insert(GRPC_MESSAGE, status.header_message());
     response
