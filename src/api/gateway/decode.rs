@@ -28,8 +28,20 @@ pub(super) fn decode(name: &str, json: &[u8]) -> Result<Vec<u8>, serde_json::Err
     let schema = Schema::get();
     let shape =
         schema.message(name).ok_or_else(|| serde_json::Error::custom(format!("no message is called {name}")))?;
-    Message { schema, shape, out: &mut out }.deserialize(&mut serde_json::Deserializer::from_slice(json))?;
-    Ok(out)
+    // Strings must be text even where they are passed over, as everywhere in the first value.
+    let (text, is_whole) = match std::str::from_utf8(json) {
+        Ok(text) => (text, true),
+        Err(error) => (valid_text(json, error.valid_up_to()), false),
+    };
+    let read = Message { schema, shape, out: &mut out }.deserialize(&mut serde_json::Deserializer::from_str(text));
+    match read {
+        Err(error) if error.is_eof() && !is_whole => Err(serde_json::Error::custom("invalid UTF-8 in string")),
+        read => read.map(|()| out),
+    }
+}
+
+fn valid_text(json: &[u8], bytes: usize) -> &str {
+    json.get(..bytes).and_then(|valid| std::str::from_utf8(valid).ok()).unwrap_or_default()
 }
 
 struct Message<'a> {
@@ -310,6 +322,15 @@ mod tests {
         );
         assert!(read::<MemberAddRequest>("MemberAddRequest", r#"{"peerURLs":[null]}"#).is_err());
         assert_eq!(read("MemberAddRequest", r#"{"peerURLs":null}"#), Ok(MemberAddRequest::default()));
+    }
+
+    #[test]
+    fn text_must_be_text_up_to_the_end_of_the_first_value() {
+        let put = |json: &[u8]| decode(".etcdserverpb.PutRequest", json).map_err(|error| error.to_string());
+        for json in [&b"{\"x\":\"\xff\"}"[..], b"{\"key\":\"\xff\"}", b"\xff"] {
+            assert_eq!(put(json), Err("invalid UTF-8 in string".into()), "{}", json.escape_ascii());
+        }
+        assert_eq!(put(b"{} \xff"), Ok(Vec::new()));
     }
 
     #[test]

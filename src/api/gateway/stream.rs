@@ -88,43 +88,75 @@ fn work(api: Arc<Api>, route: &'static Route, call: Call, body: Body, answers: m
 }
 
 /// Hands the objects of the body to the method, then closes its side; never returns, so that the call goes on.
-async fn feed(api: &Api, route: &Route, body: Body, requests: mpsc::Sender<Result<Bytes, Status>>) -> Infallible {
+async fn feed(
+    api: &Api,
+    route: &'static Route,
+    mut body: Body,
+    requests: mpsc::Sender<Result<Bytes, Status>>,
+) -> Infallible {
+    let mut feeder = Feeder { api, route, requests, splitter: Splitter::default(), asked: false };
     // A method that has ended takes no more; the call ends with it.
-    if let Err(status) = feed_all(api, route, body, &requests).await {
-        drop(requests.send(Err(status)).await);
+    if let Err(status) = feeder.feed(&mut body).await {
+        drop(feeder.requests.send(Err(status)).await);
     }
-    drop(requests);
+    drop(feeder);
+    // What follows unreadable text is passed over, and the end of a client is still noticed.
+    while let Some(Ok(_)) = body.frame().await {}
     std::future::pending().await
 }
 
-async fn feed_all(
-    api: &Api,
-    route: &Route,
-    mut body: Body,
-    requests: &mpsc::Sender<Result<Bytes, Status>>,
-) -> Result<(), Status> {
-    let invalid = |text: String| Status::new(Code::InvalidArgument, text);
-    let mut splitter = Splitter::default();
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(|_| Status::canceled())?.into_data() else { continue };
-        splitter.push(&data);
-        loop {
-            match splitter.next() {
-                Found::Object(object) => {
-                    let message = to_message(route, &object)?;
-                    if requests.send(Ok(message)).await.is_err() {
-                        return Ok(());
-                    }
+struct Feeder<'a> {
+    api: &'a Api,
+    route: &'static Route,
+    requests: mpsc::Sender<Result<Bytes, Status>>,
+    splitter: Splitter,
+    /// The method was asked something.
+    asked: bool,
+}
+
+impl Feeder<'_> {
+    async fn feed(&mut self, body: &mut Body) -> Result<(), Status> {
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(|_| Status::canceled())?.into_data() else { continue };
+            self.splitter.push(&data);
+            while let Some(request) = self.next() {
+                let message = match request {
+                    Ok(message) => message,
+                    Err(status) => return self.unreadable(status),
+                };
+                if self.requests.send(Ok(message)).await.is_err() {
+                    return Ok(());
                 }
-                Found::Incomplete if splitter.len() > json_bytes_max(api) => {
-                    return Err(super::too_large(splitter.len(), json_bytes_max(api)));
-                }
-                Found::Incomplete => break,
-                Found::Garbage => return Err(invalid("expected a JSON object".into())),
+                self.asked = true;
+            }
+            if self.splitter.len() > json_bytes_max(self.api) {
+                return Err(super::too_large(self.splitter.len(), json_bytes_max(self.api)));
             }
         }
+        if self.splitter.is_blank() {
+            return Ok(());
+        }
+        self.unreadable(Status::new(Code::InvalidArgument, "unexpected EOF"))
     }
-    if splitter.is_blank() { Ok(()) } else { Err(invalid("the last JSON object is not complete".into())) }
+
+    /// The next object of what has arrived.
+    fn next(&mut self) -> Option<Result<Bytes, Status>> {
+        match self.splitter.next() {
+            Found::Object(object) => Some(to_message(self.route, &object)),
+            Found::Incomplete => None,
+            Found::Garbage => Some(Err(Status::new(Code::InvalidArgument, "expected a JSON object"))),
+        }
+    }
+
+    /// As in etcd, unreadable text ends what the client asks and nothing else: what was asked before it is answered. With
+    /// nothing before it etcd's answer would be empty or never come; ours says what is wrong.
+    fn unreadable(&self, status: Status) -> Result<(), Status> {
+        if !self.asked {
+            return Err(status);
+        }
+        tracing::debug!(path = self.route.method().path, error = status.message(), "failed to decode request");
+        Ok(())
+    }
 }
 
 enum Line {

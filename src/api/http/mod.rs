@@ -18,7 +18,7 @@ use axum::{
 };
 
 use super::{Api, Serves, gateway};
-use plain::{get_only, not_found};
+use plain::{any_method, get_only, not_found};
 
 /// Everything one listener serves over HTTP.
 pub(super) fn router(api: &Arc<Api>, serves: Serves, secure: bool) -> Router {
@@ -27,7 +27,7 @@ pub(super) fn router(api: &Arc<Api>, serves: Serves, secure: bool) -> Router {
     }
     let mut router = Router::new()
         .route("/health", get_only(api, health::health))
-        .route("/metrics", get_only(api, debug::metrics))
+        .route("/metrics", any_method(api, debug::metrics))
         .route("/livez", get_only(api, probes::live))
         .route("/livez/{check}", get_only(api, probes::live_check))
         .route("/readyz", get_only(api, probes::ready))
@@ -36,10 +36,10 @@ pub(super) fn router(api: &Arc<Api>, serves: Serves, secure: bool) -> Router {
         router =
             router.route("/version", get_only(api, debug::version)).route("/debug/vars", get_only(api, debug::vars));
         if api.options().gateway {
-            let gateway = Arc::clone(api);
             router = router
                 .route("/v3", any(gateway::redirect))
-                .route("/v3/{*path}", any(move |request: Request| gateway::serve(Arc::clone(&gateway), request)));
+                .route("/v3/", any_method(api, gateway::serve))
+                .route("/v3/{*path}", any_method(api, gateway::serve));
         }
         router = router.merge(reflection());
     }

@@ -37,15 +37,23 @@ pub(super) async fn not_found() -> Response {
     text(StatusCode::NOT_FOUND, "404 page not found")
 }
 
+/// A route that answers whatever the method.
+pub(super) fn any_method<F, R>(api: &Arc<Api>, answer: F) -> MethodRouter
+where
+    F: Fn(Arc<Api>, Request) -> R + Clone + Send + Sync + 'static,
+    R: Future<Output = Response> + Send,
+{
+    let api = Arc::clone(api);
+    any(move |request: Request| answer.clone()(Arc::clone(&api), request))
+}
+
 /// A route that answers `GET` and nothing else.
 pub(super) fn get_only<F, R>(api: &Arc<Api>, answer: F) -> MethodRouter
 where
     F: Fn(Arc<Api>, Request) -> R + Clone + Send + Sync + 'static,
     R: Future<Output = Response> + Send,
 {
-    let api = Arc::clone(api);
-    any(move |request: Request| {
-        let api = Arc::clone(&api);
+    any_method(api, move |api, request| {
         let answer = answer.clone();
         async move { if request.method() == Method::GET { answer(api, request).await } else { method_not_allowed() } }
     })
