@@ -163,7 +163,8 @@ pub enum WalError {
     /// A record of a kind this version does not know.
     #[error(
         "{} holds a record of unknown type {kind} at offset {offset}; \
-         it was written by a newer version: start the version that wrote it",
+         if a newer version wrote it, start that version; otherwise it is damaged: check the disk, then remove this member \
+         from the cluster and add it again, or restore from a snapshot",
         path.display()
     )]
     UnknownRecord {

@@ -78,7 +78,7 @@ pub struct Survey<D: Directory> {
 /// If there is none, or it is damaged other than at its end.
 pub fn survey<D: Directory>(directory: &D) -> Result<Survey<D>, WalError> {
     let segments = segment::list(directory)?;
-    let scan = scan::scan(directory, &segments, 0)?;
+    let scan = scan::scan(directory, &segments, 0, 0)?;
     let (first, last) = (LogIndex(scan.map.start.0.saturating_add(1)), LogIndex(scan.map.last));
     let reader = Reader::new(directory.clone(), Arc::new(Mutex::new(scan.map)));
     let (metadata, hard_state, snapshots, torn) = (scan.metadata, scan.hard_state, scan.snapshots, scan.repair);

@@ -202,7 +202,11 @@ pub fn decode_frame(bytes: &[u8]) -> Frame<'_> {
     if length > RECORD_BYTES_MAX {
         return Frame::Broken(0, "its length is impossible");
     }
-    let padding = if field & PADDING_FLAG == 0 { 0 } else { usize::from(field.to_le_bytes()[7] & 7) };
+    let padding = padding(length);
+    let flag = if padding == 0 { 0 } else { PADDING_FLAG | ((padding as u64) << 56) };
+    if field != length as u64 | flag {
+        return Frame::Broken(0, "its length is impossible");
+    }
     let total = LENGTH_BYTES + length + padding;
     if bytes.len() < total {
         return Frame::Short(total);
@@ -227,19 +231,53 @@ fn decode_record(bytes: &[u8]) -> Option<(i64, u32, &[u8])> {
     Some((kind, crc, data))
 }
 
-/// Type, term and index of an encoded entry, without its data. `None` if it does not parse.
-pub(super) fn entry_head(bytes: &[u8]) -> Option<(u64, u64, u64)> {
-    let (mut kind, mut term, mut index) = (0, 0, 0);
+/// The greatest type an entry has: a conf change of the second kind.
+const ENTRY_TYPE_MAX: u64 = 2;
+
+/// Term and index of an encoded entry, without its data. `None` if it does not parse, or is no entry: the type of a record
+/// is under no checksum, and a hard state parses as an entry without data, of a type that such an entry never has.
+pub(super) fn entry_head(bytes: &[u8]) -> Option<(u64, u64)> {
+    let (mut kind, mut term, mut index, mut empty) = (0, 0, 0, true);
     for field in Fields(bytes) {
         match field? {
             (1, Value::Varint(value)) => kind = value,
             (2, Value::Varint(value)) => term = value,
             (3, Value::Varint(value)) => index = value,
-            (1..=3, _) | (4, Value::Varint(_)) => return None,
+            (4, Value::Bytes(data)) => empty = data.is_empty(),
+            (1..=4, _) => return None,
             _ => {}
         }
     }
-    Some((kind, term, index))
+    let is_entry = term > 0 && index > 0 && kind <= ENTRY_TYPE_MAX && (kind == 0 || !empty);
+    is_entry.then_some((term, index))
+}
+
+/// A hard state. `None` if it does not parse, or is none: what else parses as one has no term, or more fields.
+pub(super) fn hard_state(bytes: &[u8]) -> Option<raftpb::HardState> {
+    let mut state = raftpb::HardState::default();
+    for field in Fields(bytes) {
+        match field? {
+            (1, Value::Varint(value)) => state.term = value,
+            (2, Value::Varint(value)) => state.vote = value,
+            (3, Value::Varint(value)) => state.commit = value,
+            _ => return None,
+        }
+    }
+    (state.term > 0).then_some(state)
+}
+
+/// Whether `data`, after which the running CRC is `computed` and not `expected`, differs in one bit from what was written:
+/// the difference of two CRCs depends on the difference of the data alone, and is followed back from the end.
+pub(super) fn one_bit_differs(data: &[u8], computed: u32, expected: u32) -> bool {
+    /// Castagnoli's polynomial, reversed: also what a single bit leaves in an empty register.
+    const POLYNOMIAL: u32 = 0x82f6_3b78;
+    const LAST: u32 = 1 << 31;
+    let mut difference = computed ^ expected;
+    (0..data.len().saturating_mul(8)).any(|_| {
+        let here = difference == POLYNOMIAL;
+        difference = if difference & LAST == 0 { difference << 1 } else { (difference ^ POLYNOMIAL) << 1 | 1 };
+        here
+    })
 }
 
 /// Member and cluster of an encoded metadata record. `None` if it does not parse.
@@ -356,14 +394,15 @@ mod tests {
         let with_field = |field: u64| field.to_le_bytes();
         assert!(matches!(decode_frame(&with_field(u64::MAX)), Frame::Broken(0, _)));
         assert!(matches!(decode_frame(&with_field(RECORD_BYTES_MAX as u64 + 1)), Frame::Broken(0, _)));
-        assert_eq!(decode_frame(&with_field(100)), Frame::Short(108));
+        assert_eq!(decode_frame(&with_field(104)), Frame::Short(112));
+        assert!(matches!(decode_frame(&with_field(100)), Frame::Broken(0, _)), "records are padded");
         assert_eq!(decode_frame(&with_field(0)), Frame::End);
         assert_eq!(decode_frame(&[1, 2]), Frame::Short(8));
         assert_eq!(decode_frame(&[]), Frame::End);
     }
 
     fn entries() -> impl Strategy<Value = raftpb::Entry> {
-        (0..2, any::<u64>(), any::<u64>(), prop::collection::vec(any::<u8>(), 0..300))
+        (0..2, 1..=u64::MAX, 1..=u64::MAX, prop::collection::vec(any::<u8>(), 1..300))
             .prop_map(|(r#type, term, index, data)| raftpb::Entry { r#type, term, index, data: data.into() })
     }
 
@@ -378,7 +417,7 @@ mod tests {
                     prop_assert_eq!((kind, length), (i64::from(ENTRY), encoder.buffer.len()));
                     prop_assert_eq!(after, crc32c::crc32c_append(crc, data));
                     prop_assert_eq!(raftpb::Entry::decode(data).unwrap(), entry.clone());
-                    prop_assert_eq!(entry_head(data), Some((u64::from(entry.r#type.unsigned_abs()), entry.term, entry.index)));
+                    prop_assert_eq!(entry_head(data), Some((entry.term, entry.index)));
                 }
                 other => prop_assert!(false, "{:?}", other),
             }

@@ -117,6 +117,49 @@ impl<F: DiskFile> Frames<F> {
     }
 }
 
+/// Length, type, CRC and the head of the data: what a frame holds that its checksum does not protect.
+const HEAD_BYTES: usize = 24;
+
+impl<F: DiskFile> Frames<F> {
+    /// Whether the frame ahead is a record that was written whole, after which the running CRC was `crc`, but for one bit.
+    /// No interrupted write does that.
+    fn is_one_bit_off(&mut self, crc: u32) -> std::io::Result<bool> {
+        if let Frame::Record { crc: expected, data, .. } = record::decode_frame(self.rest())
+            && record::one_bit_differs(data, crc32c::crc32c_append(crc, data), expected)
+        {
+            return Ok(true);
+        }
+        for bit in 0..HEAD_BYTES * 8 {
+            self.flip(bit);
+            let is_whole = self.is_whole(crc);
+            self.flip(bit);
+            if is_whole? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn flip(&mut self, bit: usize) {
+        if let Some(byte) = self.buffer.get_mut(self.position + bit / 8) {
+            *byte ^= 1 << (bit % 8);
+        }
+    }
+
+    fn is_whole(&mut self, crc: u32) -> std::io::Result<bool> {
+        // Every record begins with its type.
+        if self.rest().get(LENGTH_BYTES) != Some(&TYPE_TAG) {
+            return Ok(false);
+        }
+        let step = self.peek()?;
+        let Step::Record { crc: expected, data, .. } = step else { return Ok(false) };
+        Ok(!data.is_empty() && crc32c::crc32c_append(crc, data) == expected)
+    }
+}
+
+/// The first byte of a record: the field with its type.
+const TYPE_TAG: u8 = 1 << 3;
+
 /// Everything a scan learns.
 #[derive(Debug)]
 pub(super) struct Scan {
@@ -144,6 +187,7 @@ struct Suspended {
 #[derive(Debug)]
 struct Builder<'a, D: Directory> {
     directory: &'a D,
+    reserved: u64,
     metadata: Option<Metadata>,
     hard_state: raftpb::HardState,
     snapshots: Vec<walpb::Snapshot>,
@@ -154,9 +198,17 @@ struct Builder<'a, D: Directory> {
 
 /// Reads `segments` in order. `applied` is what the state machine holds, durably; a snapshot mark beyond it and beyond
 /// every commit index is the beginning of a batch that was never finished.
-pub(super) fn scan<D: Directory>(directory: &D, segments: &[Segment], applied: u64) -> Result<Scan, WalError> {
+///
+/// The last segment was made `reserved` bytes long, and only what follows the last whole record there can be half written.
+pub(super) fn scan<D: Directory>(
+    directory: &D,
+    segments: &[Segment],
+    applied: u64,
+    reserved: u64,
+) -> Result<Scan, WalError> {
     let mut builder = Builder {
         directory,
+        reserved,
         metadata: None,
         hard_state: raftpb::HardState::default(),
         snapshots: Vec::new(),
@@ -180,32 +232,33 @@ impl<D: Directory> Builder<'_, D> {
         let file = self.directory.open(&name).map_err(io)?;
         let mut frames = Frames::new(file, 0).map_err(io)?;
         // A segment gets its name after its head is durable: only what follows the metadata can be half written.
-        let mut may_be_torn = false;
+        let mut headed = false;
         loop {
             let place = Place { segment, offset: frames.offset(), crc: self.crc };
             let io = |cause| WalError::io("read", self.directory.path(&name), cause);
-            let (frame_bytes, what) = match frames.peek().map_err(io)? {
-                Step::End if place.offset > 0 => return Ok((place, None)),
-                Step::End => return Err(self.corrupt(place, "it is empty")),
-                Step::Short if may_be_torn => {
-                    return Ok((place, Some(cut_at(place, "it ends within a record"))));
-                }
-                Step::Short => return Err(self.corrupt(place, "it ends within a record")),
-                Step::Broken(length, what) => (length, what),
+            let (torn, what) = match frames.peek().map_err(io)? {
+                Step::End if place.offset == 0 => return Err(self.corrupt(place, "it is empty")),
+                Step::End => (true, None),
+                Step::Short => (frames.size >= self.reserved, Some("it ends within a record")),
+                Step::Broken(length, what) => (frames.is_torn(length), Some(what)),
                 Step::Record { kind, crc, data, length } => {
                     if kind == i64::from(record::CRC) || crc32c::crc32c_append(self.crc, data) == crc {
-                        self.record(kind, crc, data, place)?;
-                        may_be_torn |= is_last && kind == i64::from(record::METADATA);
+                        self.record(kind, crc, data, place, headed)?;
+                        headed |= kind == i64::from(record::METADATA);
                         frames.pass(length);
                         continue;
                     }
-                    (length, "its checksum does not match")
+                    (frames.is_torn(length), Some("its checksum does not match"))
                 }
             };
-            if may_be_torn && frames.is_torn(frame_bytes) {
-                return Ok((place, Some(cut_at(place, what))));
-            }
-            return Err(self.corrupt(place, what));
+            return match what {
+                _ if is_last && frames.is_one_bit_off(self.crc).map_err(io)? => {
+                    Err(self.corrupt(place, "a bit of a record is not as it was written"))
+                }
+                None => Ok((place, None)),
+                Some(what) if is_last && headed && torn => Ok((place, Some(cut_at(place, what)))),
+                Some(what) => Err(self.corrupt(place, what)),
+            };
         }
     }
 
@@ -213,18 +266,22 @@ impl<D: Directory> Builder<'_, D> {
         WalError::Corrupt { path: self.directory.path(&place.segment.name()), offset: place.offset, what }
     }
 
-    /// Takes in one record whose checksum holds.
-    fn record(&mut self, kind: i64, crc: u32, data: &[u8], place: Place) -> Result<(), WalError> {
+    /// Takes in one record whose checksum holds. That is one of its data alone: a type that was changed must show in what
+    /// the data mean, and in the order of the records at the head of a segment.
+    fn record(&mut self, kind: i64, crc: u32, data: &[u8], place: Place, headed: bool) -> Result<(), WalError> {
         let known = u8::try_from(kind).unwrap_or(0);
         if place.offset == 0 && known != record::CRC {
             return Err(self.corrupt(place, "it does not begin with a checksum record: not a segment of a log"));
+        }
+        if !headed && matches!(known, record::STATE | record::ENTRY | record::SNAPSHOT) {
+            return Err(self.corrupt(place, "its head has no metadata"));
         }
         match known {
             record::CRC => return self.chain(crc, place),
             record::METADATA => self.metadata(data, place)?,
             record::STATE => {
                 let unparsable = || self.corrupt(place, "its hard state does not parse");
-                self.hard_state = raftpb::HardState::decode(data).map_err(|_| unparsable())?;
+                self.hard_state = record::hard_state(data).ok_or_else(unparsable)?;
                 self.commit_suspended();
             }
             record::ENTRY => self.entry(data, place)?,
@@ -258,8 +315,7 @@ impl<D: Directory> Builder<'_, D> {
     }
 
     fn entry(&mut self, data: &[u8], place: Place) -> Result<(), WalError> {
-        let head = record::entry_head(data).filter(|(_, term, index)| *term > 0 && *index > 0);
-        let (_, term, index) = head.ok_or_else(|| self.corrupt(place, "its entry does not parse"))?;
+        let (term, index) = record::entry_head(data).ok_or_else(|| self.corrupt(place, "its entry does not parse"))?;
         let map = self.map.get_or_insert_with(|| Map::after(index - 1, None));
         let replaces_unread = index <= map.start.0 && map.start.1.is_none();
         let follows_unread = map.last == map.start.0 && index > map.last + 1;

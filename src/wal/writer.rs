@@ -99,7 +99,9 @@ impl<D: Directory> Wal<D> {
         let segments = segment::list(&directory)?;
         let mut locked = lock_all(&directory, &segments)?;
         let from = segment::holding(&segments, applied.0.0).unwrap_or(0);
-        let scan = scan::scan(&directory, segments.get(from..).unwrap_or_default(), applied.0.0)?;
+        // A segment gets its name when its space is durably reserved: one that ends within a record before that lost its end.
+        let reserved = if options.unsafe_no_fsync { 0 } else { options.segment_bytes };
+        let scan = scan::scan(&directory, segments.get(from..).unwrap_or_default(), applied.0.0, reserved)?;
         let log = described(&scan, applied)?;
         check_end(&directory, &log, applied.0)?;
         let (_, file) = locked.pop_back().ok_or_else(|| WalError::Missing { path: directory.path("") })?;
