@@ -111,10 +111,13 @@ impl From<ServerError> for Status {
 }
 
 impl From<StorageError> for Status {
-    /// Data that is there and cannot be read is lost on this member: clients must not take that for a passing trouble.
+    /// Data that is there and cannot be read is lost on this member: clients must not take that for a passing trouble, and
+    /// an operator must act, whatever clients make of it.
     fn from(error: StorageError) -> Self {
-        let code = if matches!(error, StorageError::Corrupt { .. }) { Code::DataLoss } else { Code::Unknown };
-        Self::new(code, error.to_string())
+        let text = error.with_causes();
+        tracing::error!(error = text, "a request failed at the state of this member");
+        let code = if error.is_damage() { Code::DataLoss } else { Code::Unknown };
+        Self::new(code, text)
     }
 }
 

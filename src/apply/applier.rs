@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     Alarms, Applied, ApplyError, OpenError,
-    state::{State, lease_rows, write_cluster_id, write_rows},
+    state::{Proof, State, lease_rows, write_cluster_id, write_rows},
 };
 use crate::{
     lease::LeaseRow,
@@ -199,6 +199,8 @@ impl State {
             done.push(self.apply_entry(batch, entry)?);
             (self.applied, self.term) = (index, Term(entry.term));
         }
+        let telling = entries.iter().rev().find(|entry| entry.index > before && !entry.data.is_empty());
+        self.proof = telling.map_or(self.proof, Proof::of);
         if !done.is_empty() {
             self.write_position(batch);
         }

@@ -85,6 +85,20 @@ pub enum OpenError {
     /// A damaged row about the state itself.
     #[error("state row {0:?} is damaged")]
     Meta(&'static str),
+    /// Rows and position are not of one moment.
+    #[error(
+        "the state says that it was at revision {recorded} after entry {index}, but its rows are at revision {found}: its \
+         files are damaged; check the disk, then remove this member from the cluster and add it again with an empty data \
+         directory, or restore the data directory from a backup"
+    )]
+    Torn {
+        /// The last applied entry, by the row that says so.
+        index: LogIndex,
+        /// The revision in that row.
+        recorded: i64,
+        /// The revision of the newest change.
+        found: i64,
+    },
     /// The state belongs to another cluster.
     #[error(
         "the state belongs to cluster {stored}, but this member belongs to cluster {own}; check the data directory"

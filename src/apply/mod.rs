@@ -8,7 +8,7 @@
 //! contents of the key space (`mvcc`).
 //!
 //! Invariants:
-//! - every call commits one batch, with index and term of its last entry in it; grouping entries differently gives the
+//! - every call commits one batch, with the position of its last entry in it; grouping entries differently gives the
 //!   same rows;
 //! - an entry at or below the applied index has no effect and no answer; a gap in the indexes is an error;
 //! - a refusal leaves no row but the index;
@@ -31,7 +31,7 @@ pub use applier::{Applier, ApplyOptions, CompactionProgress, Published};
 pub use entry::EntryError;
 pub use error::{ApplyError, OpenError};
 pub use quota::{LEASE_COST_BYTES, PUT_OVERHEAD_BYTES, QUOTA_BYTES_DEFAULT, put_cost, quota_cost, txn_cost};
-pub use state::position;
+pub use state::{Position, Proof, position};
 
 use std::sync::Arc;
 

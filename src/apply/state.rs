@@ -2,24 +2,84 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use bytes::Bytes;
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 
 use super::{Alarms, ApplyOptions, OpenError};
 use crate::{
     lease::LeaseRow,
     membership::{Bucket, CONFIGURATION_KEY, Cluster, ClusterRows, DOWNGRADE_KEY, Row, VERSION_KEY, Version},
     mvcc::Store,
+    pb::raftpb::Entry,
     storage::{Batch, Read, StorageError, Table},
     types::{ClusterId, LeaseId, LogIndex, Term},
 };
 
-/// Index of the last applied entry, as etcd's `meta` bucket names it.
-const INDEX_KEY: &str = "consistent_index";
-/// Term of the last applied entry, as etcd's `meta` bucket names it.
-const TERM_KEY: &str = "term";
+/// Where the state stands ([`Position`]); a row of ours, for what etcd keeps under `consistent_index` and `term`.
+const POSITION_KEY: &str = "position";
 /// The cluster this state belongs to; a row of ours.
 const CLUSTER_ID_KEY: &str = "clusterId";
 const AUTH_ENABLED_KEY: &str = "authEnabled";
+
+/// Where a state stands: in one row, so that whatever becomes of a disk, it is known whether the others belong to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The last applied entry.
+    pub index: LogIndex,
+    /// Its term.
+    pub term: Term,
+    /// The revision of the key space there.
+    pub revision: i64,
+    /// The last entry that says anything, which tells two logs apart even if indexes and terms do not.
+    pub proof: Proof,
+}
+
+/// An entry and the CRC-32C of its data; zeros if there was none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Proof {
+    /// Its index.
+    pub index: LogIndex,
+    /// The checksum.
+    pub crc: u32,
+}
+
+impl Proof {
+    /// What `entry` proves.
+    pub fn of(entry: &Entry) -> Self {
+        Self { index: LogIndex(entry.index), crc: crc32c::crc32c(&entry.data) }
+    }
+}
+
+impl Default for Position {
+    fn default() -> Self {
+        Self { index: LogIndex(0), term: Term(0), revision: FIRST_REVISION, proof: Proof::default() }
+    }
+}
+
+/// The revision of an empty key space.
+const FIRST_REVISION: i64 = 1;
+
+impl Position {
+    fn encode(&self) -> Bytes {
+        let mut row = BytesMut::with_capacity(POSITION_BYTES);
+        row.put_u64(self.index.0);
+        row.put_u64(self.term.0);
+        row.put_i64(self.revision);
+        row.put_u64(self.proof.index.0);
+        row.put_u32(self.proof.crc);
+        row.freeze()
+    }
+
+    fn decode(mut row: Bytes) -> Option<Self> {
+        (row.len() == POSITION_BYTES).then(|| Self {
+            index: LogIndex(row.get_u64()),
+            term: Term(row.get_u64()),
+            revision: row.get_i64(),
+            proof: Proof { index: LogIndex(row.get_u64()), crc: row.get_u32() },
+        })
+    }
+}
+
+const POSITION_BYTES: usize = 36;
 
 /// Everything that entries change.
 #[derive(Debug)]
@@ -27,6 +87,7 @@ pub(super) struct State {
     pub(super) options: ApplyOptions,
     pub(super) applied: LogIndex,
     pub(super) term: Term,
+    pub(super) proof: Proof,
     pub(super) store: Store,
     pub(super) cluster: Arc<Cluster>,
     pub(super) alarms: Arc<Alarms>,
@@ -43,12 +104,21 @@ impl State {
         let cluster = read_cluster(rows)?;
         check_version(cluster.version(), options.server_version)?;
         let leases = lease_rows(rows)?.into_iter().map(|lease| lease.id).collect();
-        let (applied, term) = position(rows)?;
+        let position = position(rows)?;
+        let store = Store::open(rows)?;
+        if store.revision() != position.revision {
+            return Err(OpenError::Torn {
+                index: position.index,
+                recorded: position.revision,
+                found: store.revision(),
+            });
+        }
         Ok(Self {
             options,
-            applied,
-            term,
-            store: Store::open(rows)?,
+            applied: position.index,
+            term: position.term,
+            proof: position.proof,
+            store,
             cluster: Arc::new(cluster),
             alarms: Arc::new(read_alarms(rows)?),
             leases,
@@ -58,8 +128,9 @@ impl State {
 
     /// Writes where this state stands in the log.
     pub(super) fn write_position<R: Read>(&self, batch: &mut Batch<R>) {
-        batch.put_row(Table::Meta, INDEX_KEY.as_bytes(), number(self.applied.0));
-        batch.put_row(Table::Meta, TERM_KEY.as_bytes(), number(self.term.0));
+        let (index, term, revision, proof) = (self.applied, self.term, self.store.revision(), self.proof);
+        let position = Position { index, term, revision, proof };
+        batch.put_row(Table::Meta, POSITION_KEY.as_bytes(), position.encode());
     }
 }
 
@@ -79,13 +150,13 @@ pub(super) fn write_cluster_id<R: Read>(batch: &mut Batch<R>, id: ClusterId) {
     batch.put_row(Table::Meta, CLUSTER_ID_KEY.as_bytes(), number(id.0));
 }
 
-/// Index and term of the last entry the stored state includes; zeros for a fresh one.
+/// Where the stored state stands.
 ///
 /// # Errors
-/// [`OpenError`] if they are damaged or cannot be read.
-pub fn position(rows: &impl Read) -> Result<(LogIndex, Term), OpenError> {
-    let index = read_number(rows, INDEX_KEY)?.unwrap_or(0);
-    Ok((LogIndex(index), Term(read_number(rows, TERM_KEY)?.unwrap_or(0))))
+/// [`OpenError`] if its row is damaged or cannot be read.
+pub fn position(rows: &impl Read) -> Result<Position, OpenError> {
+    let row = rows.row(Table::Meta, POSITION_KEY.as_bytes())?;
+    row.map_or(Ok(Position::default()), |row| Position::decode(row).ok_or(OpenError::Meta(POSITION_KEY)))
 }
 
 /// Every stored lease, by identifier.

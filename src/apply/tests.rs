@@ -178,10 +178,9 @@ fn every_entry_moves_index_and_term_even_without_effect() {
     assert_eq!(world.request(&revoke(9)).outcome, Err(Rejection::LeaseNotFound));
     let published = world.applier.published();
     assert_eq!((published.applied, published.term), (LogIndex(2), Term(3)));
-    let meta = world.rows(Table::Meta);
-    let number = |key: &str| meta.iter().find(|(name, _)| name == key).map(|(_, value)| value.clone());
-    assert_eq!(number("consistent_index").unwrap(), [0, 0, 0, 0, 0, 0, 0, 2].as_slice());
-    assert_eq!(number("term").unwrap(), [0, 0, 0, 0, 0, 0, 0, 3].as_slice());
+    let proof = Proof::of(world.log.last().unwrap());
+    let position = Position { index: LogIndex(2), term: Term(3), revision: 1, proof };
+    assert_eq!(super::position(&world.applier.engine().snapshot()).unwrap(), position);
 }
 
 #[test]

@@ -289,6 +289,21 @@ impl Handle {
         self.persist().await
     }
 
+    /// Gives back the space of everything that is removed, once an accepted compaction has removed it.
+    ///
+    /// # Errors
+    /// If the engine fails; the member then stops.
+    pub async fn reclaim(&self) -> Result<(), ServerError> {
+        self.await_compaction().await?;
+        let (engine, shared) = (self.engine.clone(), Arc::clone(&self.shared));
+        let reclaim = move || {
+            engine.reclaim()?;
+            shared.disk_bytes.store(engine.disk_bytes(), Ordering::Relaxed);
+            Ok(())
+        };
+        self.blocking(reclaim).await
+    }
+
     /// Makes everything applied so far durable in the state itself.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use crate::{
     membership::FoundingError,
     raft::{self, Member, RecoveryError},
     storage::{Engine as _, FjallEngine, FjallOptions, StorageError},
-    types::{ClusterId, MemberId},
+    types::{ClusterId, LogIndex, MemberId},
     wal::{self, Wal, WalError},
 };
 
@@ -89,6 +89,18 @@ pub enum OpenError {
         /// The state's cluster.
         state: ClusterId,
     },
+    /// The log of one life of a member next to the state of another.
+    #[error(
+        "entry {index} of the log in {path} is not the one that the state in {state} has applied: they come from different members, or one of them from a backup; put the log and the state of one member together again, or remove this member from the cluster and add it again with an empty data directory"
+    )]
+    OtherLog {
+        /// The log's directory.
+        path: PathBuf,
+        /// The state's directory.
+        state: PathBuf,
+        /// The entry.
+        index: LogIndex,
+    },
 }
 
 /// Opens what `dir` holds, founding a member first if it holds none. `bootstrap` is not looked at once a log exists.
@@ -132,6 +144,7 @@ fn placed(cause: PartsError, dir: &DataDir, state: &Path) -> OpenError {
         PartsError::State(cause) => OpenError::State { path: state.to_owned(), cause },
         PartsError::Wal(cause) => OpenError::Wal { path, cause },
         PartsError::Recovery(cause) => OpenError::Recovery { path, cause },
+        PartsError::OtherLog { index } => OpenError::OtherLog { path, state: state.to_owned(), index },
         PartsError::Mixed { log, state } => OpenError::Mixed { path, log, state },
     }
 }
@@ -239,7 +252,7 @@ mod tests {
             let root = tempfile::tempdir().unwrap();
             let unfinished = DataDir::open(root.path(), None).unwrap().new_generation().unwrap();
             for name in leftovers {
-                fs::write(unfinished.join(name), if *name == "STATE-FORMAT" { "quorate state 1\n" } else { "" })
+                fs::write(unfinished.join(name), if *name == "STATE-FORMAT" { "quorate state 2\n" } else { "" })
                     .unwrap();
             }
             let first = opened(root.path()).unwrap();

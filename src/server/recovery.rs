@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use thiserror::Error;
 
 use crate::{
-    apply::{self, Applier, ApplyError, ApplyOptions},
+    apply::{self, Applier, ApplyError, ApplyOptions, Position, Proof},
     disk::Directory,
     lease::{LeaseRow, LeaseRowError},
     membership::{Founding, FoundingError},
@@ -92,6 +92,12 @@ pub enum PartsError {
         /// The state's cluster.
         state: ClusterId,
     },
+    /// The state was made from another log.
+    #[error("entry {index} of the log is not the one that the state has applied")]
+    OtherLog {
+        /// The entry.
+        index: LogIndex,
+    },
 }
 
 /// Why the state cannot be used.
@@ -168,7 +174,7 @@ pub fn restart<E: Engine + Clone, D: Directory>(
     bootstrap: &Bootstrap,
 ) -> Result<Parts<E, D>, PartsError> {
     let position = position_of(&engine)?;
-    let (mut wal, found) = Wal::open(log.clone(), position, &settings.wal)?;
+    let (mut wal, found) = Wal::open(log.clone(), (position.index, position.term), &settings.wal)?;
     if let Some(repair) = &found.repaired {
         tracing::warn!(file = repair.file, offset = repair.offset, "repaired the torn end of the write-ahead log");
     }
@@ -189,11 +195,12 @@ pub fn restart<E: Engine + Clone, D: Directory>(
     if cluster.id() != identity.cluster {
         return Err(PartsError::Mixed { log: identity.cluster, state: cluster.id() });
     }
-    let entries = wal.reader().entries(LogIndex(position.0.0 + 1), found.last, usize::MAX)?;
+    check_proof(&wal, position.proof)?;
+    let entries = wal.reader().entries(LogIndex(position.index.0 + 1), found.last, usize::MAX)?;
     let recovered = Recovered {
         hard_state: found.hard_state,
         conf_state: cluster.configuration().clone(),
-        applied: position.0,
+        applied: position.index,
         start: found.start,
         last: found.last,
         terms: found.terms,
@@ -239,8 +246,19 @@ impl<E: Engine> State<E> {
     }
 }
 
-fn position_of<E: Engine>(engine: &E) -> Result<(LogIndex, Term), StateError> {
+fn position_of<E: Engine>(engine: &E) -> Result<Position, StateError> {
     apply::position(&engine.snapshot()).map_err(|cause| StateError::Apply(cause.into()))
+}
+
+/// A log may have the state's index and term and still be another's: of a member of the same name that was founded anew.
+fn check_proof<D: Directory>(wal: &Wal<D>, proof: Proof) -> Result<(), PartsError> {
+    match wal.reader().entries(proof.index, proof.index, usize::MAX) {
+        Ok(entries) if entries.iter().any(|entry| Proof::of(entry) != proof) => {
+            Err(PartsError::OtherLog { index: proof.index })
+        }
+        Ok(_) | Err(WalError::Gone { .. }) => Ok(()),
+        Err(cause) => Err(cause.into()),
+    }
 }
 
 fn stored_leases<E: Engine>(engine: &E) -> Result<Vec<LeaseRow>, StateError> {

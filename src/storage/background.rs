@@ -49,7 +49,7 @@ impl Worker {
     pub(super) fn start(
         name: &str,
         mut work: impl FnMut(&Signal) -> Result<(), fjall::Error> + Send + 'static,
-        failed: impl FnOnce(StorageError) + Send + 'static,
+        failed: impl FnOnce(fjall::Error) + Send + 'static,
     ) -> Result<Self, StorageError> {
         let signal = Arc::new(Signal::default());
         signal.wake();
@@ -60,7 +60,7 @@ impl Worker {
                 outcome = work(&seen);
             }
             if let Err(cause) = outcome {
-                failed(StorageError::engine("keeping its files in order", cause));
+                failed(cause);
             }
         };
         let thread = thread::Builder::new().name(name.into()).spawn(run);
@@ -131,6 +131,11 @@ pub(super) struct Files {
 }
 
 impl Files {
+    /// A failure of fjall on these files.
+    pub(super) fn error(&self, action: &'static str, cause: fjall::Error) -> StorageError {
+        StorageError::of_fjall(&self.path, action, cause)
+    }
+
     /// Bytes in the memtable that is written to.
     pub(super) fn memtable_len(&self) -> u64 {
         self.keyspace.tree.active_memtable().size()
@@ -161,6 +166,20 @@ impl Files {
             self.keyspace.rotate_memtable()?;
             merger.wake();
         }
+        Ok(())
+    }
+
+    /// Writes everything that is only in memory to table files, and all table files anew without what is not needed. The
+    /// memtable must not be empty: it is when it is replaced that fjall looks which rows somebody may still read.
+    pub(super) fn reclaim(&self) -> Result<(), fjall::Error> {
+        self.sync_ahead()?;
+        self.keyspace.rotate_memtable()?;
+        while self.keyspace.tree.sealed_memtable_count() > 0 {
+            self.database.persist(PersistMode::Buffer)?;
+            thread::sleep(FLUSH_POLL);
+        }
+        let unneeded = self.database.supervisor.snapshot_tracker.get_seqno_safe_to_gc();
+        self.keyspace.tree.major_compact(TABLE_BYTES, unneeded)?;
         Ok(())
     }
 

@@ -1,6 +1,10 @@
 //! What can go wrong in an engine.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use thiserror::Error;
 
@@ -52,6 +56,17 @@ pub enum StorageError {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// Files of the engine are not what was written to them.
+    #[error(
+        "state store: {path} is damaged: {what}; check the disk, then remove this member from the cluster and add it \
+         again with an empty data directory, or restore the data directory from a backup"
+    )]
+    Damaged {
+        /// The file, or the directory if the engine does not say which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
     /// A directory that is not a state of ours, or one of a format this version does not know.
     #[error("state store: {path} {what}")]
     Format {
@@ -73,8 +88,39 @@ impl StorageError {
         Self::Engine { action, cause: Arc::new(cause) }
     }
 
+    /// A failure reported by fjall at `action` on the files in `path`, in words.
+    pub(super) fn of_fjall(path: &Path, action: &'static str, cause: fjall::Error) -> Self {
+        let what = match cause {
+            fjall::Error::Io(cause) | fjall::Error::Storage(fjall::LsmError::Io(cause)) => {
+                if !is_damage(&cause) {
+                    return Self::engine(action, cause);
+                }
+                format!("{action}, a file ends too early or does not parse")
+            }
+            fjall::Error::Poisoned => return Self::engine(action, io::Error::other("an earlier write or sync failed")),
+            fjall::Error::Locked => return Self::engine(action, io::Error::other("another process uses it")),
+            fjall::Error::Storage(fjall::LsmError::ChecksumMismatch { .. }) => {
+                format!("{action}, the checksum of a block does not match")
+            }
+            fjall::Error::JournalRecovery(_) => format!("{action}, a journal holds a broken batch"),
+            fjall::Error::InvalidVersion(_) | fjall::Error::Storage(fjall::LsmError::InvalidVersion(_)) => {
+                format!("{action}, a file is in an unknown format")
+            }
+            fjall::Error::Unrecoverable | fjall::Error::Storage(fjall::LsmError::Unrecoverable) => {
+                format!("{action}, files are missing or damaged")
+            }
+            _ => format!("{action}, a file does not parse"),
+        };
+        Self::Damaged { path: path.to_owned(), what }
+    }
+
+    /// Whether what was stored is not what is there, so that waiting and trying again does not help.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged { .. } | Self::Corrupt { .. })
+    }
+
     /// The error and its causes on one line.
-    pub(super) fn with_causes(&self) -> String {
+    pub fn with_causes(&self) -> String {
         let mut text = self.to_string();
         let mut cause = std::error::Error::source(self);
         while let Some(error) = cause {
@@ -84,4 +130,8 @@ impl StorageError {
         }
         text
     }
+}
+
+fn is_damage(cause: &io::Error) -> bool {
+    matches!(cause.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::NotFound)
 }

@@ -6,23 +6,29 @@
 //! log, and a killed process finds its newest commits there. fjall syncs the journal before it flushes a memtable, so a
 //! state after a crash is always a prefix of the commits.
 //!
+//! What fjall does not check of its own files is checked before it opens them (`journal`, `manifest`): a damaged state is
+//! refused, or it is an earlier one of its states, never another.
+//!
 //! Memtables are handed to the flush by a thread of ours, and not by fjall's own size check: that one queues a message for
 //! every commit above the limit, and a full queue stops the worker that would empty it. Merging has a thread of ours, too
 //! (`background`).
 
 use std::{
     ops::Bound,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use bytes::Bytes;
-use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
+use fjall::{AbstractTree as _, CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 
 use super::{
     Engine, KEY_BYTES_MAX, Read, Row, Scan, StorageError, Writes,
     background::{self, Files, Worker},
-    bounds, format, writes,
+    bounds, format,
+    journal::{Journals, NUMBER_KEY},
+    manifest, writes,
 };
 
 /// The one keyspace.
@@ -64,6 +70,8 @@ struct Inner {
     rotator: Worker,
     merger: Worker,
     files: Arc<Files>,
+    /// Number of the newest batch; held while one is committed, so that numbers follow the order of the journal.
+    newest: Mutex<u64>,
     poison: Poison,
 }
 
@@ -93,38 +101,30 @@ impl FjallEngine {
     /// Opens the state in `path`, or creates an empty one if `path` is missing or empty.
     ///
     /// # Errors
-    /// [`StorageError::Format`] if `path` holds something else or a newer format; [`StorageError::Engine`] if it cannot
-    /// be read.
+    /// [`StorageError::Format`] if `path` holds something else or a newer format; [`StorageError::Damaged`] if its files
+    /// are not what was written; [`StorageError::Engine`] if it cannot be read.
     pub fn open(path: &Path, options: &FjallOptions) -> Result<Self, StorageError> {
         format::claim(path)?;
-        let database = Database::builder(path)
-            .cache_size(options.cache_bytes)
-            .journal_compression(CompressionType::None)
-            .manual_journal_persist(true)
-            .max_cached_files(Some(FILES_MAX))
-            .max_journaling_size(JOURNAL_BYTES_MAX)
-            .worker_threads(FLUSHERS)
-            .open()
-            .map_err(|cause| StorageError::engine("opening it", cause))?;
-        let keyspace = database
-            .keyspace(KEYSPACE, keyspace_options)
-            .map_err(|cause| StorageError::engine("opening its keyspace", cause))?;
-        let memtable_bytes = options.memtable_bytes;
-        Self::start(Arc::new(Files { path: path.to_owned(), database, keyspace, memtable_bytes }))
+        manifest::check(path)?;
+        let journals = Journals::read(path)?;
+        let opened = catch_unwind(AssertUnwindSafe(|| open_files(path, options)));
+        let files = opened.unwrap_or_else(|panic| Err(not_understood(path, panic.as_ref())))?;
+        let newest = files.check(&journals)?;
+        Self::start(Arc::new(files), newest)
     }
 
     /// Starts the background threads.
-    fn start(files: Arc<Files>) -> Result<Self, StorageError> {
+    fn start(files: Arc<Files>, newest: u64) -> Result<Self, StorageError> {
         let poison = Poison::default();
         let failed = || {
-            let poison = Arc::clone(&poison);
-            move |error: StorageError| remember(&poison, &error)
+            let (poison, files) = (Arc::clone(&poison), Arc::clone(&files));
+            move |cause| remember(&poison, &files.error("keeping its files in order", cause))
         };
         let merging = Arc::clone(&files);
         let merger = Worker::start("state-merger", move |signal| merging.merge(signal), failed())?;
         let (rotating, signal) = (Arc::clone(&files), merger.signal());
         let rotator = Worker::start("state-rotator", move |_| rotating.rotate(&signal), failed())?;
-        Ok(Self(Arc::new(Inner { rotator, merger, files, poison })))
+        Ok(Self(Arc::new(Inner { rotator, merger, files, newest: Mutex::new(newest), poison })))
     }
 
     /// Snapshots that are held. Rows replaced after the oldest of them stay in memory and on disk.
@@ -144,7 +144,7 @@ impl FjallEngine {
 
     /// Remembers the first failure, and reports this one.
     fn poisoned(&self, action: &'static str, cause: fjall::Error) -> StorageError {
-        let error = StorageError::engine(action, cause);
+        let error = self.0.files.error(action, cause);
         remember(&self.0.poison, &error);
         error
     }
@@ -155,7 +155,7 @@ impl FjallEngine {
 
     /// Sees to it that a full memtable is replaced.
     fn rotate_when_full(&self) -> Result<(), StorageError> {
-        let Inner { rotator, merger, files, poison: _ } = self.0.as_ref();
+        let Inner { rotator, merger, files, newest: _, poison: _ } = self.0.as_ref();
         let bytes = files.memtable_len();
         if bytes > files.memtable_bytes.saturating_mul(OVERFULL) {
             files.rotate(&merger.signal()).map_err(|cause| self.poisoned("flushing", cause))?;
@@ -163,6 +163,46 @@ impl FjallEngine {
             rotator.wake();
         }
         Ok(())
+    }
+}
+
+fn open_files(path: &Path, options: &FjallOptions) -> Result<Files, StorageError> {
+    let database = Database::builder(path)
+        .cache_size(options.cache_bytes)
+        .journal_compression(CompressionType::None)
+        .manual_journal_persist(true)
+        .max_cached_files(Some(FILES_MAX))
+        .max_journaling_size(JOURNAL_BYTES_MAX)
+        .worker_threads(FLUSHERS)
+        .open()
+        .map_err(|cause| StorageError::of_fjall(path, "opening it", cause))?;
+    let keyspace = database
+        .keyspace(KEYSPACE, keyspace_options)
+        .map_err(|cause| StorageError::of_fjall(path, "opening its keyspace", cause))?;
+    Ok(Files { path: path.to_owned(), database, keyspace, memtable_bytes: options.memtable_bytes })
+}
+
+/// fjall panics at some of what it does not expect in its files.
+fn not_understood(path: &Path, panic: &(dyn std::any::Any + Send)) -> StorageError {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    let what = format!("its files do not make sense ({})", text.unwrap_or("no reason given"));
+    StorageError::Damaged { path: path.to_owned(), what }
+}
+
+impl Files {
+    /// Whether the opened files hold every batch they should; returns the number of the newest.
+    fn check(&self, journals: &Journals) -> Result<u64, StorageError> {
+        let number = |seqno| {
+            let row = self.keyspace.tree.get(NUMBER_KEY, seqno);
+            let row = row.map_err(|cause| self.error("reading the number of a batch", cause.into()))?;
+            Ok(row.and_then(|row| row.as_ref().try_into().ok()).map_or(0, u64::from_be_bytes))
+        };
+        let flushed = self.keyspace.tree.get_highest_persisted_seqno();
+        let newest = number(u64::MAX)?;
+        let in_tables = flushed.map_or(Ok(0), |flushed| number(flushed + 1))?;
+        let checked = journals.check(flushed, in_tables, newest);
+        checked.map_err(|what| StorageError::Damaged { path: self.path.clone(), what: what.to_owned() })?;
+        Ok(newest)
     }
 }
 
@@ -187,14 +227,19 @@ impl Engine for FjallEngine {
     fn commit(&self, writes: Writes) -> Result<(), StorageError> {
         self.check_poison()?;
         writes.check_sizes().inspect_err(|error| remember(&self.0.poison, error))?;
-        let mut batch = fjall::OwnedWriteBatch::with_capacity(self.0.files.database.clone(), writes.len());
+        let mut batch = fjall::OwnedWriteBatch::with_capacity(self.0.files.database.clone(), writes.len() + 1);
         for (key, value) in writes.into_rows() {
             match value {
                 Some(value) => batch.insert(&self.0.files.keyspace, key, value),
                 None => batch.remove(&self.0.files.keyspace, key),
             }
         }
-        batch.commit().map_err(|cause| self.poisoned("writing", cause))?;
+        {
+            let mut newest = self.0.newest.lock().unwrap_or_else(PoisonError::into_inner);
+            *newest += 1;
+            batch.insert(&self.0.files.keyspace, NUMBER_KEY, newest.to_be_bytes());
+            batch.commit().map_err(|cause| self.poisoned("writing", cause))?;
+        }
         self.rotate_when_full()
     }
 
@@ -219,6 +264,13 @@ impl Engine for FjallEngine {
         self.persist()
     }
 
+    fn reclaim(&self) -> Result<(), StorageError> {
+        self.commit(Writes::default())?;
+        let reclaimed = self.0.files.reclaim();
+        reclaimed.map_err(|cause| self.poisoned("giving space back", cause))?;
+        self.persist()
+    }
+
     fn disk_bytes(&self) -> u64 {
         self.0.files.keyspace.disk_space() + self.0.files.database.write_buffer_size()
     }
@@ -226,14 +278,19 @@ impl Engine for FjallEngine {
 
 impl FjallSnapshot {
     fn range(&self, lower: Bound<&[u8]>, upper: Bound<&[u8]>) -> Option<fjall::Iter> {
+        let lower = if matches!(lower, Bound::Unbounded) { Bound::Excluded(&NUMBER_KEY[..]) } else { lower };
         let bounds = bounds::clamp(lower, upper)?;
         Some(self.snapshot.range::<&[u8], _>(&self.keyspace, bounds))
     }
-}
 
-fn row(guard: fjall::Guard) -> Result<Row, StorageError> {
-    let (key, value) = guard.into_inner().map_err(|cause| StorageError::engine("reading rows", cause))?;
-    Ok((key.into(), value.into()))
+    fn row(&self, guard: fjall::Guard) -> Result<Row, StorageError> {
+        let (key, value) = guard.into_inner().map_err(|cause| self.error("reading rows", cause))?;
+        Ok((key.into(), value.into()))
+    }
+
+    fn error(&self, action: &'static str, cause: fjall::Error) -> StorageError {
+        StorageError::of_fjall(self.keyspace.path(), action, cause)
+    }
 }
 
 impl Read for FjallSnapshot {
@@ -242,14 +299,14 @@ impl Read for FjallSnapshot {
             return Ok(None);
         }
         let value = self.snapshot.get(&self.keyspace, key);
-        Ok(value.map_err(|cause| StorageError::engine("reading a row", cause))?.map(Bytes::from))
+        Ok(value.map_err(|cause| self.error("reading a row", cause))?.map(Bytes::from))
     }
 
     fn scan(&self, lower: Bound<&[u8]>, upper: Bound<&[u8]>) -> Scan<'_> {
-        Box::new(self.range(lower, upper).into_iter().flatten().map(row))
+        Box::new(self.range(lower, upper).into_iter().flatten().map(|guard| self.row(guard)))
     }
 
     fn scan_back(&self, lower: Bound<&[u8]>, upper: Bound<&[u8]>) -> Scan<'_> {
-        Box::new(self.range(lower, upper).into_iter().flat_map(Iterator::rev).map(row))
+        Box::new(self.range(lower, upper).into_iter().flat_map(Iterator::rev).map(|guard| self.row(guard)))
     }
 }

@@ -13,7 +13,7 @@ pub const FORMAT_FILE: &str = "STATE-FORMAT";
 /// What it holds up to the version number.
 const MAGIC: &str = "quorate state ";
 /// The version this code writes and reads.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Makes sure that `path` is a state directory of a known format; marks it as one if it is missing or empty.
 ///
@@ -95,9 +95,9 @@ mod tests {
     #[test]
     fn newer_format_is_refused_with_the_way_out() {
         let directory = tempfile::tempdir().unwrap();
-        fs::write(directory.path().join(FORMAT_FILE), "quorate state 2\n").unwrap();
+        fs::write(directory.path().join(FORMAT_FILE), "quorate state 3\n").unwrap();
         let text = refusal(directory.path());
-        assert!(text.contains("says format 2") && text.contains("snapshot"), "{text}");
+        assert!(text.contains("says format 3") && text.contains("snapshot"), "{text}");
         fs::write(directory.path().join(FORMAT_FILE), [0xff, 0]).unwrap();
         assert!(refusal(directory.path()).contains("does not begin with"));
     }

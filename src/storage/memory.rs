@@ -228,6 +228,10 @@ impl Engine for MemoryEngine {
         self.persist()
     }
 
+    fn reclaim(&self) -> Result<(), StorageError> {
+        self.persist()
+    }
+
     fn disk_bytes(&self) -> u64 {
         self.state().bytes
     }

@@ -16,9 +16,13 @@ mod batch;
 mod bounds;
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+mod damage;
 mod error;
 pub mod fjall;
 mod format;
+mod journal;
+mod manifest;
 pub mod memory;
 mod tables;
 mod writes;
@@ -103,6 +107,13 @@ pub trait Engine: Send + Sync + 'static {
     /// Those of `rows`, [`StorageError::OutOfOrder`], and failures of the engine. The state is useless then and must be
     /// removed.
     fn ingest(&self, rows: &mut dyn Iterator<Item = Result<Row, StorageError>>) -> Result<(), StorageError>;
+
+    /// Gives back the space of removed and replaced rows that no snapshot holds; reads and writes go on meanwhile. Takes
+    /// as long as reading and writing everything once.
+    ///
+    /// # Errors
+    /// Any failure poisons the engine.
+    fn reclaim(&self) -> Result<(), StorageError>;
 
     /// Bytes the engine occupies on disk, in the sense of etcd's `dbSize`.
     fn disk_bytes(&self) -> u64;

@@ -291,7 +291,7 @@ impl World {
             return Ok(());
         }
         let survey = wal::survey(&self.wal).map_err(|error| format!("the log cannot be surveyed: {error}"))?;
-        let (applied, _) = apply::position(&self.engine.snapshot()).map_err(|error| error.to_string())?;
+        let applied = apply::position(&self.engine.snapshot()).map_err(|error| error.to_string())?.index;
         let newest = survey.snapshots.iter().max_by_key(|mark| mark.index).cloned().unwrap_or_default();
         self.note(format!("disk: log from {}, mark {}, state {applied}", survey.first, newest.index));
         if survey.torn.is_some() {
@@ -741,6 +741,10 @@ impl Engine for Lazy {
 
     fn ingest(&self, rows: &mut dyn Iterator<Item = Result<Row, StorageError>>) -> Result<(), StorageError> {
         self.0.ingest(rows)
+    }
+
+    fn reclaim(&self) -> Result<(), StorageError> {
+        self.0.reclaim()
     }
 
     fn disk_bytes(&self) -> u64 {

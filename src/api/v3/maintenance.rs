@@ -84,13 +84,13 @@ fn storage_version(state: &State) -> String {
     state.cluster.version().map(|version| format!("{}.{}.0", version.major, version.minor)).unwrap_or_default()
 }
 
-/// Space falls free by itself; what remains to do is to make the state durable.
+/// Space falls free by itself, but in its own time: this gives it back at once.
 pub(super) async fn defragment(
     api: Arc<Api>,
     _: Call,
     DefragmentRequest {}: DefragmentRequest,
 ) -> Result<DefragmentResponse, Status> {
-    api.server().persist().await?;
+    api.server().reclaim().await?;
     Ok(DefragmentResponse::default())
 }
 
