@@ -22,6 +22,7 @@ use crate::{
     types::{ClusterId, LogIndex, MemberId, Term},
 };
 
+mod ahead;
 mod map;
 mod reader;
 mod record;
@@ -29,6 +30,7 @@ mod scan;
 mod segment;
 mod writer;
 
+pub use ahead::Filler;
 pub use reader::{Reader, Survey, survey};
 pub use record::{Frame, RECORD_BYTES_MAX, decode_frame};
 pub use writer::Wal;

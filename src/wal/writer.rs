@@ -13,7 +13,8 @@ use crate::{
 };
 
 use super::{
-    Log, Metadata, Options, RECORD_BYTES_MAX, Repair, TermRun, WalError,
+    Filler, Log, Metadata, Options, RECORD_BYTES_MAX, Repair, TermRun, WalError,
+    ahead::Ahead,
     map::{Map, Place},
     reader::Reader,
     record::Encoder,
@@ -44,6 +45,8 @@ pub struct Wal<D: Directory> {
     /// Older segments, locked, oldest first.
     older: VecDeque<(Segment, D::File)>,
     encoder: Encoder,
+    /// Shared with the filler, if there is one.
+    ahead: Arc<Ahead>,
     /// Whether something was written since the last sync.
     dirty: bool,
     poisoned: bool,
@@ -74,6 +77,8 @@ impl<D: Directory> Wal<D> {
         let file = create_segment(&directory, segment, &encoder.buffer, options)?;
         let tail = Place { segment, offset: encoder.buffer.len() as u64, crc: encoder.crc };
         encoder.buffer.clear();
+        let ahead = Arc::new(Ahead::default());
+        ahead.begin(segment, tail.offset, fill_limit(options));
         Ok(Self {
             directory,
             options: options.clone(),
@@ -84,6 +89,7 @@ impl<D: Directory> Wal<D> {
             file,
             older: VecDeque::new(),
             encoder,
+            ahead,
             dirty: false,
             poisoned: false,
         })
@@ -110,6 +116,8 @@ impl<D: Directory> Wal<D> {
         }
         clear_tail(&directory, &file, scan.end, options)?;
         let encoder = Encoder { crc: scan.end.crc, ..Encoder::default() };
+        let ahead = Arc::new(Ahead::default());
+        ahead.begin(scan.end.segment, scan.end.offset, fill_limit(options));
         let wal = Self {
             directory,
             options: options.clone(),
@@ -120,6 +128,7 @@ impl<D: Directory> Wal<D> {
             file,
             older: locked,
             encoder,
+            ahead,
             dirty: false,
             poisoned: false,
         };
@@ -186,6 +195,7 @@ impl<D: Directory> Wal<D> {
             return Ok(());
         }
         self.dirty = true;
+        self.ahead.reach(self.next_place().offset);
         let written = self.file.write_at(&self.encoder.buffer, self.tail.offset);
         self.poisoning("write", written)?;
         self.tail = self.next_place();
@@ -220,6 +230,7 @@ impl<D: Directory> Wal<D> {
 
     /// Closes the last segment, whose contents are durable, and goes on in a new one.
     fn cut(&mut self) -> Result<(), WalError> {
+        self.ahead.retire();
         let sealed = self.file.set_size(self.tail.offset);
         self.poisoning("truncate", sealed)?;
         self.sync_file()?;
@@ -236,6 +247,7 @@ impl<D: Directory> Wal<D> {
         self.older.push_back(older);
         self.tail = Place { segment, offset: self.encoder.buffer.len() as u64, crc: self.encoder.crc };
         self.encoder.buffer.clear();
+        self.ahead.begin(segment, self.tail.offset, fill_limit(&self.options));
         Ok(())
     }
 
@@ -274,6 +286,11 @@ impl<D: Directory> Wal<D> {
         Reader::new(self.directory.clone(), Arc::clone(&self.map))
     }
 
+    /// What writes zeros ahead of this log, for a thread of its own.
+    pub fn filler(&self) -> Filler<D> {
+        Filler::new(self.directory.clone(), Arc::clone(&self.ahead))
+    }
+
     /// Whose log it is.
     pub fn metadata(&self) -> Metadata {
         self.metadata
@@ -307,6 +324,17 @@ impl<D: Directory> Wal<D> {
             WalError::io(action, self.directory.path(&self.tail.segment.name()), cause)
         })
     }
+}
+
+impl<D: Directory> Drop for Wal<D> {
+    fn drop(&mut self) {
+        self.ahead.close();
+    }
+}
+
+/// How far a segment gets zeros. They make syncs quicker, so who does not sync needs none.
+fn fill_limit(options: &Options) -> u64 {
+    if options.unsafe_no_fsync { 0 } else { options.segment_bytes }
 }
 
 /// Writes a segment's head under a temporary name, then gives it its own: it is there wholly or not at all.

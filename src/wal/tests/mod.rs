@@ -227,6 +227,25 @@ fn a_failure_at_any_step_of_a_new_segment_loses_nothing() {
 }
 
 #[test]
+fn zeros_written_ahead_change_no_byte_and_survive_the_change_of_segments() {
+    let options = Options { segment_bytes: 16 << 10, ..small() };
+    let ((plain, mut alone), (other, mut wal)) = (create(&options), create(&options));
+    let mut filler = wal.filler();
+    let mut chunks = 0;
+    for index in 1..=600 {
+        save(&mut alone, &[entry(index, 1)], state(1, index));
+        save(&mut wal, &[entry(index, 1)], state(1, index));
+        while filler.step().unwrap() {
+            chunks += 1;
+        }
+    }
+    assert!(wal.segments() > 1 && chunks >= wal.segments());
+    for name in plain.names().unwrap() {
+        assert!(plain.contents(&name) == other.contents(&name), "{name}");
+    }
+}
+
+#[test]
 fn released_segments_go_oldest_first_and_some_stay() {
     let (directory, mut wal) = create(&small());
     for index in 1..=300 {
