@@ -1,4 +1,4 @@
-//! The thread that owns the replicated state. It applies what is committed, publishes the result, answers those who
+//! The replicated state at its desk, and the thread that owns it. It applies what is committed, publishes the result, answers those who
 //! wait, and removes compacted history between groups of entries.
 
 use std::{sync::Arc, time::Duration};
@@ -16,6 +16,7 @@ use crate::{
 
 use super::{
     ServerFailure,
+    desk::Work,
     inbox::Taken,
     keeper::Keeper,
     op_counts,
@@ -37,13 +38,34 @@ pub(super) enum ApplyOrder {
     Entries(Vec<Entry>),
 }
 
-/// Runs until the inbox is closed and empty, or applying fails: from then on this member would diverge.
-pub(super) fn run(applier: Applier<FjallEngine>, keeper: Keeper, shared: Arc<Shared>) {
-    let compaction_begun = shared.clock.monotonic();
-    ApplyThread { applier, keeper, shared, compaction_due: Some(Duration::ZERO), compaction_begun }.run();
+/// Runs until the desk is closed and empty, or applying fails: from then on this member would diverge. Compacted history
+/// is removed by this thread alone: passers-by, who apply what they have brought about, have no time for it.
+pub(super) fn run(shared: &Shared) {
+    let mut compaction_due = Some(Duration::ZERO);
+    loop {
+        let patience = compaction_due.map(|due| due.saturating_sub(shared.clock.monotonic()));
+        if shared.apply.wait(patience) == Taken::Closed {
+            break;
+        }
+        let busy = shared.pulse(Thread::Apply);
+        let next = shared
+            .apply
+            .work(|work, outcome| outcome.and_then(|()| work.compact_if_due()).map(|()| work.compaction_due));
+        drop(busy);
+        match next {
+            Some(Ok(due)) => compaction_due = due,
+            Some(Err(failure)) => {
+                shared.fail(failure);
+                break;
+            }
+            None => break,
+        }
+    }
+    shared.apply.give_up();
 }
 
-struct ApplyThread {
+/// The replicated state and what happens to it.
+pub(super) struct ApplyWork {
     applier: Applier<FjallEngine>,
     keeper: Keeper,
     shared: Arc<Shared>,
@@ -52,25 +74,32 @@ struct ApplyThread {
     compaction_due: Option<Duration>,
     /// When the compaction at work was accepted, or resumed.
     compaction_begun: Duration,
+    failed: bool,
 }
 
-impl ApplyThread {
-    fn run(&mut self) {
-        let mut orders = Vec::new();
-        loop {
-            let patience = self.compaction_due.map(|due| due.saturating_sub(self.shared.clock.monotonic()));
-            let taken = self.shared.apply.take(&mut orders, patience);
-            if taken == Taken::Closed {
-                return;
-            }
-            let shared = Arc::clone(&self.shared);
-            let busy = shared.pulse(Thread::Apply);
-            let entries: Vec<Entry> = orders.drain(..).flat_map(|ApplyOrder::Entries(entries)| entries).collect();
-            if let Err(failure) = self.apply_all(&entries).and_then(|()| self.compact_if_due()) {
-                return shared.fail(failure);
-            }
-            drop(busy);
+impl Work for ApplyWork {
+    type Order = ApplyOrder;
+    type Outcome = Result<(), ServerFailure>;
+
+    fn work(&mut self, orders: &mut Vec<ApplyOrder>) -> Self::Outcome {
+        let entries: Vec<Entry> = orders.drain(..).flat_map(|ApplyOrder::Entries(entries)| entries).collect();
+        // Nothing may be applied on top of half an entry.
+        if self.failed {
+            return Ok(());
         }
+        let outcome = self.apply_all(&entries);
+        if outcome.is_err() {
+            (self.failed, self.compaction_due) = (true, None);
+        }
+        outcome
+    }
+}
+
+impl ApplyWork {
+    pub(super) fn new(applier: Applier<FjallEngine>, keeper: Keeper, shared: Arc<Shared>) -> Self {
+        let compaction_begun = shared.clock.monotonic();
+        let compaction_due = Some(Duration::ZERO);
+        Self { applier, keeper, shared, compaction_due, compaction_begun, failed: false }
     }
 
     fn apply_all(&mut self, entries: &[Entry]) -> Result<(), ServerFailure> {
@@ -161,6 +190,7 @@ impl ApplyThread {
                 let now = self.shared.clock.monotonic();
                 if self.compaction_due.replace(now).is_none() {
                     self.compaction_begun = now;
+                    self.shared.apply.nudge();
                 }
             }
             Effect::QuotaExceeded => self.shared.quota_exceeded.notify_one(),

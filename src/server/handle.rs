@@ -138,7 +138,7 @@ impl Handle {
         let share = Arc::clone(&shared.shares).acquire_many_owned(u32::try_from(share).unwrap_or(u32::MAX));
         let share = share.await.map_err(|_| Rejection::Stopped)?;
         let answer = shared.waiters.register(proposal.id, share);
-        match shared.raft.push(RaftOrder::Propose(proposal)) {
+        match shared.propose(proposal) {
             Ok(()) => {}
             Err(Refused::Full(_)) => return Err(Rejection::TooManyRequests.into()),
             Err(Refused::Closed(_)) => return Err(Rejection::Stopped.into()),

@@ -36,19 +36,36 @@ pub(super) struct Inbox<T> {
     capacity: usize,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is true or false whatever the others are")]
 #[derive(Debug)]
 struct Queue<T> {
     items: VecDeque<T>,
     closed: bool,
     /// Whether the receiver sleeps: a wake-up is a system call, and a busy receiver needs none.
     asleep: bool,
+    /// Whether the receiver is to come round although nothing is queued.
+    nudged: bool,
+    /// Whether somebody is on the way who will take what is queued.
+    visitor: bool,
+}
+
+impl<T> Queue<T> {
+    fn is_idle(&self) -> bool {
+        self.items.is_empty() && !self.closed && !self.nudged
+    }
 }
 
 impl<T> Inbox<T> {
     /// A queue of at most `capacity` items.
     pub(super) fn new(capacity: usize) -> Self {
         Self {
-            queue: Mutex::new(Queue { items: VecDeque::new(), closed: false, asleep: false }),
+            queue: Mutex::new(Queue {
+                items: VecDeque::new(),
+                closed: false,
+                asleep: false,
+                nudged: false,
+                visitor: false,
+            }),
             arrived: Condvar::new(),
             capacity,
         }
@@ -59,12 +76,8 @@ impl<T> Inbox<T> {
     /// # Errors
     /// Hands the item back when the queue is full or closed.
     pub(super) fn push(&self, item: T) -> Result<(), Refused<T>> {
-        let mut queue = self.enqueue(item)?;
-        let wake = std::mem::take(&mut queue.asleep);
-        drop(queue);
-        if wake {
-            self.arrived.notify_one();
-        }
+        let queue = self.enqueue(item)?;
+        self.wake(queue);
         Ok(())
     }
 
@@ -74,6 +87,51 @@ impl<T> Inbox<T> {
     /// As [`Inbox::push`].
     pub(super) fn push_quietly(&self, item: T) -> Result<(), Refused<T>> {
         self.enqueue(item).map(drop)
+    }
+
+    /// As [`Inbox::push_quietly`]; true if a visitor is announced who will take the item.
+    ///
+    /// # Errors
+    /// As [`Inbox::push`].
+    pub(super) fn push_for_visitor(&self, item: T) -> Result<bool, Refused<T>> {
+        self.enqueue(item).map(|queue| queue.visitor)
+    }
+
+    /// Somebody will come and take what is queued.
+    pub(super) fn announce(&self) {
+        self.lock().visitor = true;
+    }
+
+    /// The visitor is here: what is queued from now on is not left to it.
+    pub(super) fn arrive(&self) {
+        self.lock().visitor = false;
+    }
+
+    /// Wakes the receiver if something is queued.
+    pub(super) fn wake_for_items(&self) {
+        let queue = self.lock();
+        if !queue.items.is_empty() {
+            self.wake(queue);
+        }
+    }
+
+    /// Lets the receiver come round once although nothing is queued.
+    pub(super) fn nudge(&self) {
+        let mut queue = self.lock();
+        queue.nudged = true;
+        self.wake(queue);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().items.is_empty()
+    }
+
+    fn wake(&self, mut queue: MutexGuard<'_, Queue<T>>) {
+        let asleep = std::mem::take(&mut queue.asleep);
+        drop(queue);
+        if asleep {
+            self.arrived.notify_one();
+        }
     }
 
     fn enqueue(&self, item: T) -> Result<MutexGuard<'_, Queue<T>>, Refused<T>> {
@@ -90,17 +148,31 @@ impl<T> Inbox<T> {
 
     /// Moves everything queued into `into`, waiting up to `patience` for the first item (`None`: for ever).
     pub(super) fn take(&self, into: &mut Vec<T>, patience: Option<Duration>) -> Taken {
+        let mut queue = self.await_item(patience);
+        let taken = outcome(&queue);
+        into.extend(queue.items.drain(..));
+        taken
+    }
+
+    /// Waits as [`Inbox::take`] does, and leaves what arrived where it is.
+    pub(super) fn wait(&self, patience: Option<Duration>) -> Taken {
+        outcome(&self.await_item(patience))
+    }
+
+    /// Moves everything queued into `into`.
+    pub(super) fn drain(&self, into: &mut Vec<T>) {
+        into.extend(self.lock().items.drain(..));
+    }
+
+    fn await_item(&self, patience: Option<Duration>) -> MutexGuard<'_, Queue<T>> {
         let mut queue = self.lock();
-        if queue.items.is_empty() && !queue.closed {
+        if queue.is_idle() {
             queue.asleep = true;
             queue = self.sleep(queue, patience);
             queue.asleep = false;
         }
-        if !queue.items.is_empty() {
-            into.extend(queue.items.drain(..));
-            return Taken::Items;
-        }
-        if queue.closed { Taken::Closed } else { Taken::TimedOut }
+        queue.nudged = false;
+        queue
     }
 
     /// Refuses what comes from now on; what is queued is still taken.
@@ -110,7 +182,7 @@ impl<T> Inbox<T> {
     }
 
     fn sleep<'a>(&self, queue: MutexGuard<'a, Queue<T>>, patience: Option<Duration>) -> MutexGuard<'a, Queue<T>> {
-        let idle = |queue: &mut Queue<T>| queue.items.is_empty() && !queue.closed;
+        let idle = |queue: &mut Queue<T>| queue.is_idle();
         match patience {
             None => self.arrived.wait_while(queue, idle).unwrap_or_else(PoisonError::into_inner),
             Some(patience) => {
@@ -122,6 +194,14 @@ impl<T> Inbox<T> {
     /// The queue is whole after every statement, so a sender's panic elsewhere does not spoil it.
     fn lock(&self) -> MutexGuard<'_, Queue<T>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn outcome<T>(queue: &Queue<T>) -> Taken {
+    match (queue.items.is_empty(), queue.closed) {
+        (false, _) => Taken::Items,
+        (true, true) => Taken::Closed,
+        (true, false) => Taken::TimedOut,
     }
 }
 

@@ -15,6 +15,7 @@
 mod apply_thread;
 mod auto_compact;
 mod datadir;
+mod desk;
 pub mod durability;
 mod duties;
 mod handle;
@@ -47,6 +48,9 @@ use crate::{
     types::{LogIndex, MemberId},
     wal::WalError,
 };
+
+use apply_thread::ApplyWork;
+use raft_thread::{RaftOrder, RaftWork};
 
 pub use apply_thread::raft_change;
 pub use auto_compact::Policy;
@@ -134,16 +138,20 @@ impl Server {
         let (keeper, keeper_thread) = keeper::Keeper::new(&shared, engine.clone(), snap);
         let handle = Handle { shared: Arc::clone(&shared), engine };
         let (for_raft, for_wal, for_apply, for_watch) =
-            (Arc::clone(&shared), Arc::clone(&shared), Arc::clone(&shared), shared);
+            (Arc::clone(&shared), Arc::clone(&shared), Arc::clone(&shared), Arc::clone(&shared));
+        shared.raft.take_up(RaftWork::new(member, Arc::clone(&shared)));
+        shared.apply.take_up(ApplyWork::new(applier, keeper, Arc::clone(&shared)));
         if let Some(input) = first {
-            for_raft.order_raft(raft_thread::RaftOrder::Input(Box::new(input)));
+            shared.order_raft(RaftOrder::Input(Box::new(input)));
         }
+        let filler = wal.filler();
         let threads = vec![
+            spawn("filler", move || wal_thread::fill(filler))?,
             spawn("wal", move || wal_thread::run(wal, &for_wal))?,
             spawn("keeper", move || keeper_thread.run())?,
             spawn("watch", move || watch_thread::run(for_watch))?,
-            spawn("apply", move || apply_thread::run(applier, keeper, for_apply))?,
-            spawn("raft", move || raft_thread::run(member, for_raft))?,
+            spawn("apply", move || apply_thread::run(&for_apply))?,
+            spawn("raft", move || raft_thread::run(&for_raft))?,
         ];
         Ok(Self { handle, threads, _dir: dir })
     }

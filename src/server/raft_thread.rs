@@ -1,5 +1,5 @@
-//! The thread that owns the raft member. It ticks, steps and hands out work; it never waits for a disk, for the state
-//! machine or for a client.
+//! The raft member at its desk, and the thread that owns it. It ticks, steps and hands out work; nobody at this desk
+//! ever waits for a disk, for the state machine or for a client.
 
 use std::{mem, sync::Arc, time::Duration};
 
@@ -13,6 +13,7 @@ use crate::{
 use super::{
     ServerFailure,
     apply_thread::ApplyOrder,
+    desk::Work,
     durability::WalOrder,
     inbox::Taken,
     shared::{Shared, Thread},
@@ -33,43 +34,63 @@ pub(super) enum RaftOrder {
     Input(Box<Input>),
 }
 
-/// Runs until the inbox is closed.
-pub(super) fn run(member: Member, shared: Arc<Shared>) {
-    let mut thread = RaftThread { member, shared, effects: Vec::new(), proposals: Vec::new() };
-    thread.take_standing(Standing::default(), thread.member.standing());
-    thread.run();
+/// Runs until the desk is closed. Ticks are this thread's: passers-by, who bring an order and carry it out themselves,
+/// neither tick nor count as a sign of life.
+pub(super) fn run(shared: &Shared) {
+    let tick = shared.options.tick;
+    let mut next_tick = shared.clock.monotonic() + tick;
+    loop {
+        let now = shared.clock.monotonic();
+        if shared.raft.wait(Some(next_tick.saturating_sub(now))) == Taken::Closed {
+            break;
+        }
+        let busy = shared.pulse(Thread::Raft);
+        shared.raft.work(|raft, _| {
+            if raft.tick(tick, &mut next_tick) {
+                raft.settle();
+            }
+        });
+        shared.apply.wake();
+        drop(busy);
+    }
+    shared.raft.give_up();
 }
 
-struct RaftThread {
+/// The member and what happens to it.
+pub(super) struct RaftWork {
     member: Member,
     shared: Arc<Shared>,
     effects: Vec<Effect>,
     proposals: Vec<Proposal>,
+    /// Entries ordered to be applied, and not told of yet.
+    committed: usize,
 }
 
-impl RaftThread {
-    fn run(&mut self) {
-        let shared = Arc::clone(&self.shared);
-        let tick = shared.options.tick;
-        let mut next_tick = shared.clock.monotonic() + tick;
-        let mut orders = Vec::new();
-        loop {
-            let now = shared.clock.monotonic();
-            let taken = shared.raft.take(&mut orders, Some(next_tick.saturating_sub(now)));
-            if taken == Taken::Closed {
-                return;
-            }
-            let busy = shared.pulse(Thread::Raft);
-            orders.drain(..).for_each(|order| self.accept(order));
-            self.flush_proposals();
-            self.tick(tick, &mut next_tick);
-            self.settle();
-            drop(busy);
-        }
+impl Work for RaftWork {
+    type Order = RaftOrder;
+    /// How many committed entries wait for the apply desk: whoever carried out the orders sees to them, without the
+    /// lock of this desk.
+    type Outcome = usize;
+
+    fn work(&mut self, orders: &mut Vec<RaftOrder>) -> usize {
+        orders.drain(..).for_each(|order| self.accept(order));
+        self.flush_proposals();
+        self.settle();
+        mem::take(&mut self.committed)
+    }
+}
+
+impl RaftWork {
+    pub(super) fn new(member: Member, shared: Arc<Shared>) -> Self {
+        let work = Self { member, shared, effects: Vec::new(), proposals: Vec::new(), committed: 0 };
+        work.take_standing(Standing::default(), work.member.standing());
+        work
     }
 
-    fn tick(&mut self, tick: Duration, next: &mut Duration) {
+    /// Whether it was time.
+    fn tick(&mut self, tick: Duration, next: &mut Duration) -> bool {
         let now = self.shared.clock.monotonic();
+        let due = now >= *next;
         if now > *next + tick * TICKS_CAUGHT_UP_MAX {
             metrics::HEARTBEAT_SEND_FAILURES.inc();
             *next = now;
@@ -78,6 +99,7 @@ impl RaftThread {
             self.member.accept(Input::Tick, &mut self.effects);
             *next += tick;
         }
+        due
     }
 
     fn accept(&mut self, order: RaftOrder) {
@@ -120,7 +142,10 @@ impl RaftThread {
     fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::Persist(batch) => self.persist(batch),
-            Effect::Apply(entries) => self.shared.order_apply(ApplyOrder::Entries(entries)),
+            Effect::Apply(entries) => {
+                self.committed += entries.len();
+                self.shared.order_apply_quietly(ApplyOrder::Entries(entries));
+            }
             Effect::ReadReady { context, index } => {
                 self.shared.reads.confirm(context, index, || self.shared.applied());
             }
@@ -149,6 +174,8 @@ impl RaftThread {
             self.shared.fail(ServerFailure::UnexpectedSnapshot);
             return;
         }
+        // The log's thread comes by when it has synced. Until then a lone voter gains nothing from appending more.
+        self.shared.raft.announce();
         self.shared.order_wal(WalOrder::Batch(batch));
     }
 

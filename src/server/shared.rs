@@ -19,16 +19,17 @@ use crate::{
     clock::{Clock, SystemClock},
     lease::Lessor,
     metrics,
-    raft::{Role, Standing},
+    raft::{Proposal, Role, Standing},
     types::{ClusterId, LogIndex, MemberId, Rejection, RequestIds, Term, Ticks},
 };
 
 use super::{
     Options, ServerFailure, State,
-    apply_thread::ApplyOrder,
+    apply_thread::{ApplyOrder, ApplyWork},
+    desk::Desk,
     durability::WalOrder,
     inbox::{Inbox, Refused},
-    raft_thread::RaftOrder,
+    raft_thread::{RaftOrder, RaftWork},
     reads::Reads,
     waiters::Waiters,
     watch_thread::WatchOrder,
@@ -124,9 +125,9 @@ pub(super) struct Shared {
     pub(super) shares: Arc<Semaphore>,
     pub(super) reads: Reads,
     lessor: Mutex<Lessor>,
-    pub(super) raft: Inbox<RaftOrder>,
+    pub(super) raft: Desk<RaftWork>,
     pub(super) wal: Inbox<WalOrder>,
-    pub(super) apply: Inbox<ApplyOrder>,
+    pub(super) apply: Desk<ApplyWork>,
     pub(super) watch: Inbox<WatchOrder>,
     /// The watch streams opened so far.
     pub(super) next_stream: AtomicU64,
@@ -159,9 +160,9 @@ impl Shared {
             shares: Arc::new(Semaphore::new(PROPOSAL_BYTES_IN_FLIGHT_MAX)),
             reads: Reads::default(),
             lessor: Mutex::new(lessor),
-            raft: Inbox::new(inbox_capacity),
+            raft: Desk::new(inbox_capacity),
             wal: Inbox::new(inbox_capacity),
-            apply: Inbox::new(inbox_capacity),
+            apply: Desk::new(inbox_capacity),
             watch: Inbox::new(inbox_capacity),
             next_stream: AtomicU64::new(0),
             quota_exceeded: Notify::new(),
@@ -265,27 +266,49 @@ impl Shared {
     }
 
     pub(super) fn order_raft(&self, order: RaftOrder) {
-        self.order(&self.raft, order, "raft");
+        self.check_room(&self.raft.push(order), "raft");
     }
 
     /// Does not wake the thread: it comes round with its next tick at the latest.
     pub(super) fn order_raft_quietly(&self, order: RaftOrder) {
-        if let Err(Refused::Full(_)) = self.raft.push_quietly(order) {
-            self.fail(ServerFailure::Overrun { thread: "raft" });
+        self.check_room(&self.raft.push_quietly(order), "raft");
+    }
+
+    /// Proposes, here and now if raft is idle. The only voter has nothing to tell others while its disk works, so the
+    /// proposal then waits for the log's thread, which comes by with the news of its sync.
+    ///
+    /// # Errors
+    /// Hands the order back when raft lags or has ended.
+    pub(super) fn propose(&self, proposal: Proposal) -> Result<(), Refused<RaftOrder>> {
+        let order = RaftOrder::Propose(proposal);
+        let sole = self.sole_voter.load(Ordering::Acquire);
+        let carried_out = if sole { self.raft.bring_or_leave(order) } else { self.raft.bring(order) }?;
+        if carried_out.is_some() {
+            self.apply.wake();
         }
+        Ok(())
     }
 
     pub(super) fn order_wal(&self, order: WalOrder) {
-        self.order(&self.wal, order, "wal");
+        self.check_room(&self.wal.push(order), "wal");
     }
 
-    pub(super) fn order_apply(&self, order: ApplyOrder) {
-        self.order(&self.apply, order, "apply");
+    /// Does not wake the thread: whoever carried out raft's orders sees to what came of them.
+    pub(super) fn order_apply_quietly(&self, order: ApplyOrder) {
+        self.check_room(&self.apply.push_quietly(order), "apply");
     }
 
-    fn order<T>(&self, inbox: &Inbox<T>, order: T, thread: &'static str) {
-        if let Err(Refused::Full(_)) = inbox.push(order) {
+    /// A closed queue belongs to a member that stops.
+    fn check_room<T>(&self, pushed: &Result<(), Refused<T>>, thread: &'static str) {
+        if let Err(Refused::Full(_)) = pushed {
             self.fail(ServerFailure::Overrun { thread });
+        }
+    }
+
+    /// Applies what waits, if it is little and nobody applies already.
+    pub(super) fn apply_here(&self) {
+        if let Some(Err(failure)) = self.apply.carry_out_if_any() {
+            self.fail(failure);
         }
     }
 

@@ -7,7 +7,7 @@ use crate::{
     disk::FileDirectory,
     metrics,
     raft::Input,
-    wal::{Wal, WalError},
+    wal::{Filler, Wal, WalError},
 };
 
 use super::{
@@ -20,6 +20,9 @@ use super::{
 
 /// A sync slower than this is worth an operator's attention (etcd's threshold).
 const SLOW_SYNC: Duration = Duration::from_secs(1);
+
+/// So few committed entries are applied by this thread, if the log has nothing else to do.
+const LONELY_ENTRIES_MAX: usize = 8;
 
 /// Runs until the inbox is closed and empty, or the disk fails. A failed write or sync is final: what the page cache
 /// holds afterwards is unknown, so the member stops without acknowledging anything more.
@@ -37,9 +40,32 @@ pub(super) fn run(mut wal: Wal<FileDirectory>, shared: &Arc<Shared>) {
     }
 }
 
+/// Keeps zeros ahead of the log, until that is dropped. Without them a sync takes longer, and nothing else.
+pub(super) fn fill(filler: Filler<FileDirectory>) {
+    if let Err(cause) = filler.run() {
+        tracing::warn!(%cause, "cannot write zeros ahead of the write-ahead log; its syncs may take longer");
+    }
+}
+
+/// One round. The order of the steps is what makes small loads quick and large ones batches.
 fn serve(wal: &mut Wal<FileDirectory>, orders: &mut Vec<WalOrder>, shared: &Shared) -> Result<(), WalError> {
-    if let Some(number) = carry_out(wal, orders, |wal| timed_sync(wal, shared))? {
-        shared.order_raft(RaftOrder::Input(Box::new(Input::Synced(number))));
+    // 1. What is proposed while the disk works waits for this thread, and wakes nobody.
+    shared.raft.announce();
+    // 2. What was proposed since the batch was made joins it.
+    if shared.raft.carry_out_if_any().is_some_and(|committed| committed > 0) {
+        shared.apply.wake();
+    }
+    shared.wal.drain(orders);
+    // 3. Everything becomes durable.
+    let synced = carry_out(wal, orders, |wal| timed_sync(wal, shared))?;
+    // 4. Raft hears it, and makes the next batch of what was proposed meanwhile.
+    let committed = shared.raft.visit(synced.map(|number| RaftOrder::Input(Box::new(Input::Synced(number)))));
+    // 5. A lonely entry is applied here and now. Beside a next batch, or if it takes longer, its own thread applies.
+    let lonely = committed.is_some_and(|committed| committed <= LONELY_ENTRIES_MAX) && shared.wal.is_empty();
+    if lonely {
+        shared.apply_here();
+    } else {
+        shared.apply.wake();
     }
     Ok(())
 }
