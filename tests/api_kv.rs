@@ -409,6 +409,24 @@ async fn transactions_are_checked_before_they_run() {
     }
 }
 
+/// What is accepted must be readable as an entry of the log. etcd follows 127 levels; this file's one difference to it.
+#[tokio::test]
+async fn the_deepest_transaction_survives_a_restart_and_a_deeper_one_is_refused() {
+    let (mut daemon, mut client) = member(&[]).await;
+    let nest = |levels| (0..levels).fold(then(vec![put_op("deep", "1")]), |inner, _| then(vec![txn_op(inner)]));
+    let answer = client.kv.txn(nest(48)).await.unwrap().into_inner();
+    assert_eq!(answer.header.unwrap().revision, 2);
+    assert_eq!(refusal(client.kv.txn(nest(49)).await), invalid(TOO_MANY_OPS));
+    let unreadable = "grpc: error unmarshalling request: proto: exceeded maximum recursion depth";
+    for levels in [50, 60, 127, 128, 1_000] {
+        assert_eq!(refusal(client.kv.txn(nest(levels)).await), (Code::Internal, unreadable.to_owned()), "{levels}");
+    }
+    daemon.kill();
+    daemon.restart();
+    let mut client = Client::connect(&daemon.endpoint()).await.unwrap();
+    assert_eq!(client.read(get("deep")).await.kvs.first().map(|kv| kv.mod_revision), Some(2));
+}
+
 #[tokio::test]
 async fn transactions_take_one_revision_and_see_their_own_writes() {
     let (_daemon, mut client) = member(&[]).await;

@@ -87,9 +87,11 @@ fn both_branches(request: &TxnRequest) -> impl Iterator<Item = &RequestOp> {
     request.success.iter().chain(&request.failure)
 }
 
-/// Transactions inside one another. The decoder follows messages to a depth of 100; each level takes two of them, the
-/// entry around it a few. A bare request may be deeper by those few, so it must be refused before it is proposed.
-pub const TXN_DEPTH_MAX: usize = 40;
+/// Transactions inside one another. The decoder follows messages to a depth of 100: each level takes two of them, the
+/// outermost transaction in its entry one, the operation and its request inside the innermost two. etcd's decoder goes
+/// deeper, where the allowance of operations ends at 127. A bare request may be deeper by one message than one in an
+/// entry, so it must be refused before it is proposed.
+pub const TXN_DEPTH_MAX: usize = 48;
 
 /// A nested transaction may have as many operations as its parent left of the allowance.
 fn check_operations(request: &TxnRequest, ops_max: usize) -> Result<(), Rejection> {
@@ -205,10 +207,8 @@ mod tests {
     #[test]
     fn transaction_too_deep_for_an_entry_is_refused() {
         let nest = |levels: usize| {
-            (0..levels).fold(TxnRequest::default(), |inner, _| TxnRequest {
-                success: vec![RequestOp { request: Some(Request::RequestTxn(inner)) }],
-                ..TxnRequest::default()
-            })
+            let operations = (0..levels).fold(vec![put("k")], |inner, _| vec![nested(inner, Vec::new())]);
+            txn(operations, Vec::new())
         };
         assert_eq!(check_txn(&nest(TXN_DEPTH_MAX), 128), Ok(()));
         assert_eq!(check_txn(&nest(TXN_DEPTH_MAX + 1), 128), Err(Rejection::TooManyOps));
