@@ -3,7 +3,7 @@
 use axum::{
     extract::Request,
     http::{
-        HeaderMap, HeaderValue, Method, StatusCode, Uri,
+        HeaderMap, HeaderValue, Method, StatusCode, Uri, Version,
         header::{
             ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, HOST, ORIGIN,
         },
@@ -20,6 +20,9 @@ const HEADERS: HeaderValue = HeaderValue::from_static("accept, content-type, aut
 
 /// Lets a request through, or answers it.
 pub(super) async fn check(api: &Api, secure: bool, mut request: Request, next: Next) -> Response {
+    if let Some(complaint) = bad_host(request.version(), request.headers()) {
+        return plain::text(StatusCode::BAD_REQUEST, &format!("400 Bad Request: {complaint}"));
+    }
     rewrite(request.uri_mut());
     let options = api.options();
     if !secure && !options.host_whitelist.allows(host(&request)) {
@@ -38,6 +41,16 @@ fn rewrite(uri: &mut Uri) {
     parts.path_and_query = format!("/v3/{rest}").parse().ok();
     if let Ok(rewritten) = Uri::from_parts(parts) {
         *uri = rewritten;
+    }
+}
+
+/// What is wrong with the host header (RFC 9112, §3.2): whom a proxy takes such a request for meant for is anybody's
+/// guess.
+fn bad_host(version: Version, headers: &HeaderMap) -> Option<&'static str> {
+    match headers.get_all(HOST).iter().count() {
+        0 if version == Version::HTTP_11 => Some("missing required Host header"),
+        0 | 1 => None,
+        _ => Some("too many Host headers"),
     }
 }
 
@@ -92,6 +105,19 @@ mod tests {
         assert_eq!(rewritten("http://h:1/v3beta/v3beta/"), "http://h:1/v3/v3beta/");
         assert_eq!(rewritten("/v3betakv"), "/v3betakv");
         assert_eq!(rewritten("/x/v3beta/"), "/x/v3beta/");
+    }
+
+    #[test]
+    fn requests_name_one_host() {
+        let named = |hosts: &[&'static str]| -> HeaderMap {
+            hosts.iter().map(|host| (HOST, HeaderValue::from_static(host))).collect()
+        };
+        assert_eq!(bad_host(Version::HTTP_11, &named(&["a"])), None);
+        assert_eq!(bad_host(Version::HTTP_10, &named(&[])), None);
+        assert_eq!(bad_host(Version::HTTP_11, &named(&[])), Some("missing required Host header"));
+        let mut two = named(&["a"]);
+        two.append(HOST, HeaderValue::from_static("b"));
+        assert_eq!(bad_host(Version::HTTP_11, &two), Some("too many Host headers"));
     }
 
     #[test]

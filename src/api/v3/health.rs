@@ -6,7 +6,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus};
 
-use super::{Call, Reply, call, decode};
+use super::{Call, Reply, call, decode, only_request};
 use crate::{
     api::{
         Api,
@@ -55,8 +55,7 @@ pub(super) async fn watch(
     mut inbound: Inbound,
     outbound: &mut Outbound,
 ) -> Result<(), Status> {
-    let Some(request) = inbound.next().await? else { return Err(Status::unknown("EOF")) };
-    let request: HealthCheckRequest = decode(request)?;
+    let request: HealthCheckRequest = only_request(&mut inbound).await?;
     api.admit_stream(call)?;
     let known = request.service == WHOLE_SERVER;
     let status = if known { ServingStatus::Serving } else { ServingStatus::ServiceUnknown };

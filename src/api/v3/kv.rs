@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::{Call, Reply, call, decode, parts};
+use super::{Call, Reply, call, decode, only_request, parts};
 use crate::{
     api::{
         Api,
@@ -61,8 +61,7 @@ pub(super) async fn range_stream(
     mut inbound: Inbound,
     outbound: &mut Outbound,
 ) -> Result<(), Status> {
-    let Some(request) = inbound.next().await? else { return Err(Status::unknown("EOF")) };
-    let request: RangeRequest = decode(request)?;
+    let request: RangeRequest = only_request(&mut inbound).await?;
     api.admit_stream(call)?;
     check_streamable(&request)?;
     if !request.serializable {

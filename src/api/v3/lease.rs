@@ -5,7 +5,7 @@ use std::sync::Arc;
 use prost::Message as _;
 
 use super::{
-    Call, decode,
+    Call, decode_streamed,
     kv::{propose, unexpected},
 };
 use crate::{
@@ -81,7 +81,7 @@ async fn renew_all(api: &Api, mut inbound: Inbound, outbound: &mut Outbound) -> 
             () = outbound.closed() => return Err(Status::canceled()),
         };
         let Some(request) = request else { return Ok(()) };
-        let answer = renew(api, decode(request)?).await?;
+        let answer = renew(api, decode_streamed(request)?).await?;
         if outbound.send(answer.encode_to_vec().into()).await.is_err() {
             metrics::STREAM_FAILURES.with(["lease-keepalive", "send"]).inc();
             return Err(Status::canceled());

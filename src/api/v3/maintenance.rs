@@ -49,7 +49,7 @@ fn status_of(api: &Api) -> StatusResponse {
     let no_leader = status.leader.is_none().then(|| Rejection::NoLeader.to_string());
     let alarms = published.alarms.list(None).into_iter().map(|alarm| {
         let kind = AlarmType::try_from(alarm.alarm).unwrap_or(AlarmType::None);
-        format!("memberID:{} alarm:{} ", alarm.member_id, kind.as_str_name())
+        format!("memberID:{} alarm:{}", alarm.member_id, kind.as_str_name())
     });
     let downgrade = published.cluster.downgrade().target;
     StatusResponse {

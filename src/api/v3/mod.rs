@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use prost::Message;
+use prost::{DecodeError, Message};
 
 pub(crate) use call::Call;
 #[cfg(test)]
@@ -98,13 +98,49 @@ pub(crate) async fn unary(api: Arc<Api>, method: &Method, call: Call, request: B
     }
 }
 
-/// Reads a request.
+/// Reads the request of a unary call.
 ///
 /// # Errors
 /// `Internal`, as gRPC libraries answer bytes that are not the message.
 pub(crate) fn decode<M: Message + Default>(request: Bytes) -> Result<M, Status> {
-    M::decode(request)
-        .map_err(|error| Status::new(Code::Internal, format!("grpc: error unmarshalling request: {error}")))
+    decode_or(request, "grpc: error unmarshalling request")
+}
+
+/// Reads a message of a stream.
+///
+/// # Errors
+/// As [`decode`].
+fn decode_streamed<M: Message + Default>(message: Bytes) -> Result<M, Status> {
+    decode_or(message, "grpc: failed to unmarshal the received message")
+}
+
+/// The request of a call that answers with a stream.
+///
+/// # Errors
+/// As [`decode`], `Internal` for a client that sends none; what receiving failed with.
+async fn only_request<M: Message + Default>(inbound: &mut Inbound) -> Result<M, Status> {
+    const MISSING: &str = "cardinality violation: received no request message from non-client-streaming RPC";
+    let request = inbound.next().await?.ok_or_else(|| Status::new(Code::Internal, MISSING))?;
+    decode_streamed(request)
+}
+
+fn decode_or<M: Message + Default>(message: Bytes, complaint: &str) -> Result<M, Status> {
+    M::decode(message).map_err(|error| {
+        tracing::debug!(%error, "a message that cannot be decoded");
+        Status::new(Code::Internal, format!("{complaint}: {}", in_etcds_words(&error)))
+    })
+}
+
+/// What etcd's decoder says in such a case. It tells three of them apart.
+fn in_etcds_words(error: &DecodeError) -> &'static str {
+    let text = error.to_string();
+    if text.ends_with("recursion limit reached") {
+        "proto: exceeded maximum recursion depth"
+    } else if text.ends_with("data is not UTF-8 encoded") {
+        "string field contains invalid UTF-8"
+    } else {
+        "proto: cannot parse invalid wire-format data"
+    }
 }
 
 /// A unary method that no learner serves: decode, admit, serve, encode.
@@ -122,4 +158,28 @@ where
     let request = decode(request)?;
     api.admit(&call, call::UNARY, false)?;
     serve(api, call, request).await.map(|answer| Reply::of(&answer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pb::etcdserverpb::{MemberAddRequest, RangeRequest};
+
+    fn refusal<M: Message + Default>(request: &'static [u8]) -> String {
+        let status = decode::<M>(Bytes::from_static(request)).map(drop).unwrap_err();
+        assert_eq!(status.code(), Code::Internal);
+        status.message().to_owned()
+    }
+
+    #[test]
+    fn what_cannot_be_decoded_is_refused_in_etcds_words() {
+        for broken in [&b"\xff"[..], b"\x0a", b"\x0a\x05ab", b"\x00"] {
+            let text = "grpc: error unmarshalling request: proto: cannot parse invalid wire-format data";
+            assert_eq!(refusal::<RangeRequest>(broken), text);
+        }
+        let text = "grpc: error unmarshalling request: string field contains invalid UTF-8";
+        assert_eq!(refusal::<MemberAddRequest>(b"\x0a\x02\xff\xfe"), text);
+        let text = "grpc: error unmarshalling request: proto: exceeded maximum recursion depth";
+        assert_eq!(refusal::<RangeRequest>(&[0x9b, 6].repeat(200).leak()[..]), text);
+    }
 }

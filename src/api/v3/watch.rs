@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{Call, decode};
+use super::{Call, decode_streamed};
 use crate::{
     api::{
         Api,
@@ -33,7 +33,7 @@ async fn pump(stream: WatchStream, mut inbound: Inbound, outbound: &mut Outbound
     loop {
         tokio::select! {
             request = inbound.next(), if asking => match request.map_err(gone)? {
-                Some(request) => stream.send(decode(request)?).await?,
+                Some(request) => stream.send(decode_streamed(request)?).await?,
                 // The client may stop asking and go on listening.
                 None => asking = false,
             },

@@ -25,14 +25,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use super::{Encoding, Inbound, Outbound, PingGuard, Tally, outbound};
-use crate::{
-    api::{
-        Service,
-        options::Serves,
-        status::Status,
-        v3::{self, Call, Handler, Method, Reply},
-    },
-    types::Code,
+use crate::api::{
+    Service,
+    options::Serves,
+    status::Status,
+    v3::{self, Call, Handler, Method, Reply},
 };
 
 /// Bytes of one stream a client may send before the call takes them: a put of common size travels without a pause.
@@ -198,7 +195,7 @@ async fn serve_unary(
     let tally = Tally::start(method.counters);
     let work = async {
         let Some(request) = inbound.next().await? else {
-            return Err(Status::new(Code::Internal, "EOF"));
+            return Err(Status::unknown("EOF"));
         };
         v3::unary(Arc::clone(&service.api), method, call, request).await
     };
