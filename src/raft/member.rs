@@ -56,6 +56,8 @@ pub struct Member {
     handing_over_since: Option<u64>,
     /// The entry that removed this member, while the others may not know that it is committed.
     leaving: Option<u64>,
+    /// An election was asked for before everything committed was applied.
+    campaign_due: bool,
     /// The highest commit index a leader has told this member.
     leader_commit: u64,
 }
@@ -119,6 +121,7 @@ impl Member {
             early_reads: Vec::new(),
             handing_over_since: None,
             leaving: None,
+            campaign_due: false,
             leader_commit: 0,
             node,
         })
@@ -386,8 +389,11 @@ impl Member {
         self.unsynced.is_empty() && log.persisted == log.last_index() && log.applied + 1 >= log.first_index()
     }
 
+    /// Among what is committed but not applied may be the change that makes this member a voter: the raft crate refuses
+    /// an election before it is applied, and the next one would come an election timeout later.
     fn campaign(&mut self) {
-        if self.node.raft.promotable() && self.may_campaign() {
+        self.campaign_due = self.node.raft.raft_log.applied < self.node.raft.raft_log.committed;
+        if !self.campaign_due && self.node.raft.promotable() && self.may_campaign() {
             // It cannot fail: a member that may not campaign ignores the request.
             drop(self.node.campaign());
         }
@@ -550,6 +556,9 @@ impl Member {
     fn applied(&mut self, index: LogIndex) {
         self.applied = self.applied.max(index.0.min(self.handed_out));
         self.advance_applied();
+        if self.campaign_due {
+            self.campaign();
+        }
     }
 
     /// Lets the raft crate follow the state machine, as far as it can: a snapshot may be applied before its batch is

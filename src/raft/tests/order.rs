@@ -24,17 +24,27 @@ impl Alone {
     }
 
     fn with(voters: u64, options: &Options) -> Self {
+        let mut alone = Self::founding(voters, options);
+        alone.apply_founding(voters);
+        alone
+    }
+
+    /// Before its founding entries are applied.
+    fn founding(voters: u64, options: &Options) -> Self {
         let members: Vec<_> = (1..=voters).map(|id| (MemberId(id), Bytes::from_static(b"{}"))).collect();
         let founding = founding(&members);
         let options = Options { election_jitter: Some(10..11), ..options.clone() };
         let member = Member::new(&options, Recovered::unapplied(founding.hard_state, founding.entries)).unwrap();
         let mut alone = Self { member, effects: Vec::new() };
         alone.member.settle(&mut alone.effects);
-        for id in 1..=voters {
-            alone.take(Input::ApplyConfChange { index: LogIndex(id), change: Change::AddVoter(MemberId(id)) });
-        }
-        alone.take(Input::Applied(LogIndex(voters)));
         alone
+    }
+
+    fn apply_founding(&mut self, voters: u64) -> Vec<Effect> {
+        for id in 1..=voters {
+            self.take(Input::ApplyConfChange { index: LogIndex(id), change: Change::AddVoter(MemberId(id)) });
+        }
+        self.take(Input::Applied(LogIndex(voters)))
     }
 
     /// Takes an input and returns what it leads to.
@@ -172,6 +182,15 @@ fn a_vote_leaves_after_it_is_durable() {
     assert!(batch.must_sync);
     assert_eq!(sent(&effects), []);
     assert_eq!(sent(&voter.take(Input::Synced(batch.number))), [(Kind::MsgVoteResp, 3)]);
+}
+
+/// Asked at once, as at every first start, it was refused, and the member stood idle until its election timeout.
+#[test]
+fn a_founder_asked_to_stand_does_so_once_its_founding_entries_are_applied() {
+    let mut founder = Alone::founding(1, &Options::new(MemberId(1)));
+    assert_eq!(founder.take(Input::Campaign), []);
+    only_batch(&founder.apply_founding(1));
+    assert_eq!(founder.member.standing().role, Role::Leader);
 }
 
 #[test]
