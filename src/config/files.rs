@@ -154,9 +154,9 @@ fn flawed(path: &Path, (line, what): Flaw, written: &str, into: &mut Gathered) {
     into.problems.push(Problem::in_file(Origin::File(path.to_owned(), line), written, what));
 }
 
-/// Keeps what a node says, or the mistake. A null says nothing, as in etcd.
+/// Keeps what a node says, or the mistake.
 fn assign(spec: &'static OptionSpec, node: &Node, origin: Origin, form: Form, into: &mut Gathered) {
-    if matches!(node.content, Content::Scalar(_, Type::Null)) {
+    if says_nothing(spec, node, form) {
         return;
     }
     match value_of(spec, node, form) {
@@ -166,6 +166,15 @@ fn assign(spec: &'static OptionSpec, node: &Node, origin: Origin, form: Form, in
             let what = format!("{} wants {wanted}, found {}", spec.name, node.type_name());
             into.problems.push(Problem::of(spec, &node.shown(), origin, form, what));
         }
+    }
+}
+
+/// As in etcd: a null, and an empty state of the cluster in its own file.
+fn says_nothing(spec: &OptionSpec, node: &Node, form: Form) -> bool {
+    match &node.content {
+        Content::Scalar(_, Type::Null) => true,
+        Content::Scalar(text, _) => text.is_empty() && form == Form::Yaml && spec.name == "initial-cluster-state",
+        _ => false,
     }
 }
 

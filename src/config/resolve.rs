@@ -27,8 +27,11 @@ const QUOTA_BYTES_SUGGESTED_MAX: u64 = 8 << 30;
 /// From this size on etcd warns of the request limit.
 const REQUEST_BYTES_SUGGESTED_MAX: usize = 10 << 20;
 const BCRYPT_COST_DEFAULT: u32 = 10;
-/// TLS 1.2 suites by the names that etcd takes.
-const CIPHER_SUITES: [&str; 24] = [
+/// Suites by the names that etcd takes, those of TLS 1.3 among them.
+const CIPHER_SUITES: [&str; 27] = [
+    "TLS_AES_128_GCM_SHA256",
+    "TLS_AES_256_GCM_SHA384",
+    "TLS_CHACHA20_POLY1305_SHA256",
     "TLS_RSA_WITH_RC4_128_SHA",
     "TLS_RSA_WITH_3DES_EDE_CBC_SHA",
     "TLS_RSA_WITH_AES_128_CBC_SHA",
@@ -73,6 +76,7 @@ struct Resolver<'l> {
 impl Resolver<'_> {
     /// The order of the fields is the order of etcd's checks, so that the first mistake is the one etcd names.
     fn config(&mut self, threads: Option<&str>) -> Config {
+        self.refuse_proxy_fallback();
         let log = self.log();
         let listen = self.listen();
         let advertise = self.advertise();
@@ -134,6 +138,15 @@ impl Resolver<'_> {
         Some(self.duration(option, nanos)).filter(|duration| !duration.is_zero()).unwrap_or(default)
     }
 
+    /// etcd knows the word and does not do it since 3.6; its own file has no such key any more.
+    fn refuse_proxy_fallback(&mut self) {
+        let is_old = self.layers.compat < Compat::V3_6 || self.layers.is_exclusive;
+        if self.raw.discovery_fallback == "proxy" && !is_old {
+            let what = "v2 proxy is deprecated, and --discovery-fallback can't be configured as \"proxy\"";
+            self.refuse("discovery-fallback", what);
+        }
+    }
+
     fn log(&mut self) -> Log {
         match self.raw.logger.as_str() {
             "zap" => {}
@@ -171,19 +184,15 @@ impl Resolver<'_> {
         let words = &self.raw.log_outputs;
         let has = |word: &str| words.iter().any(|other| other == word);
         if words.len() > 1 && has("default") {
+            self.refuse("log-outputs", "multi logoutput for \"default\" is not supported yet");
+        } else if words.len() > 1 && has("systemd/journal") {
             let quoted: Vec<String> = words.iter().map(|word| go::quote(word)).collect();
-            self.refuse(
-                "log-outputs",
-                if has("systemd/journal") {
-                    format!(
-                        "running with systemd/journal but other '--log-outputs' values ([{}]) are configured with 'default'; \
-                         override 'default' value with something else",
-                        quoted.join(" ")
-                    )
-                } else {
-                    "multi logoutput for \"default\" is not supported yet".to_owned()
-                },
+            let what = format!(
+                "running with systemd/journal but other '--log-outputs' values ([{}]) are configured with 'default'; \
+                 override 'default' value with something else",
+                quoted.join(" ")
             );
+            self.refuse("log-outputs", what);
         }
         let outputs: Vec<LogOutput> = words
             .iter()
@@ -291,7 +300,7 @@ impl Resolver<'_> {
         } else if v3 {
             self.discovery_v3()
         } else if raw.discovery_srv.is_empty() {
-            BootstrapMethod::Static(self.initial_cluster(has_cluster, advertise))
+            BootstrapMethod::Static(self.initial_cluster(advertise))
         } else {
             let service = raw.discovery_srv_name.clone();
             BootstrapMethod::DnsSrv { domain: raw.discovery_srv.clone(), service }
@@ -347,11 +356,12 @@ impl Resolver<'_> {
         }))
     }
 
-    /// Not given, or left at its default: this member alone.
-    fn initial_cluster(&mut self, is_given: bool, advertise: &Advertise) -> InitialCluster {
+    /// Not given, or left at its default: this member alone. Given as nothing, it names nobody, this member neither: what
+    /// filled it in has failed, and a cluster of one is not what was meant.
+    fn initial_cluster(&mut self, advertise: &Advertise) -> InitialCluster {
         let text = &self.raw.initial_cluster;
         let default = table::find("initial-cluster").map_or("", |spec| spec.default);
-        if !is_given || text == default {
+        if !self.layers.is_set("initial-cluster") || text == default {
             return InitialCluster(BTreeMap::from([(self.raw.name.clone(), advertise.peer.clone())]));
         }
         let cluster = InitialCluster::parse(text).unwrap_or_else(|why| {
@@ -490,28 +500,37 @@ impl Resolver<'_> {
             Ok(revisions) if mode == "revision" => i64::try_from(revisions).ok().map(AutoCompaction::Revision),
             Ok(hours) => hours.checked_mul(3600).map(|s| AutoCompaction::Periodic(Duration::from_secs(s))),
             Err(_) if retention.is_empty() => return AutoCompaction::Off,
-            Err(_) if mode == "revision" => None,
+            Err(_) if mode == "revision" => return self.retention_in_nanos(retention),
             Err(_) => return self.retention_period(retention),
         };
-        chosen.unwrap_or_else(|| {
-            let why = match go::parse_duration(retention) {
-                Some(_) => format!("{} is no number of revisions", go::quote(retention)),
-                None => go::duration_error(retention),
-            };
-            self.refuse("auto-compaction-retention", format!("error parsing CompactionRetention: {why}"));
-            AutoCompaction::Off
-        })
+        chosen.unwrap_or_else(|| self.refuse_retention(retention))
+    }
+
+    /// etcd reads a duration and counts its nanoseconds as revisions.
+    fn retention_in_nanos(&mut self, text: &str) -> AutoCompaction {
+        match go::parse_duration(text).filter(|nanos| *nanos >= 0) {
+            Some(0) => AutoCompaction::Off,
+            Some(revisions) => {
+                let message =
+                    format!("--auto-compaction-retention={text} means {revisions} revisions in mode revision");
+                self.warn(&message, vec![]);
+                AutoCompaction::Revision(revisions)
+            }
+            None => self.refuse_retention(text),
+        }
+    }
+
+    fn refuse_retention(&mut self, text: &str) -> AutoCompaction {
+        let why = go::duration_error(text);
+        self.refuse("auto-compaction-retention", format!("error parsing CompactionRetention: {why}"));
+        AutoCompaction::Off
     }
 
     fn retention_period(&mut self, text: &str) -> AutoCompaction {
         match go::parse_duration(text).and_then(|nanos| u64::try_from(nanos).ok()) {
             Some(0) => AutoCompaction::Off,
             Some(nanos) => AutoCompaction::Periodic(Duration::from_nanos(nanos)),
-            None => {
-                let why = go::duration_error(text);
-                self.refuse("auto-compaction-retention", format!("error parsing CompactionRetention: {why}"));
-                AutoCompaction::Off
-            }
+            None => self.refuse_retention(text),
         }
     }
 

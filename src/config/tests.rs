@@ -309,7 +309,7 @@ fn every_mistake_is_told_at_once() {
 
 #[test]
 fn relations_between_options_are_told_in_etcds_words() {
-    let cases: [(&[&str], &str); 17] = [
+    let cases: [(&[&str], &str); 21] = [
         (&["--election-timeout=0"], "--election-timeout must be >0 (set to 0ms)"),
         (
             &["--election-timeout=499"],
@@ -333,6 +333,16 @@ fn relations_between_options_are_told_in_etcds_words() {
         ),
         (&["--logger=capnslog"], "--logger=capnslog is removed in v3.5"),
         (&["--log-outputs=default,stderr"], "multi logoutput for \"default\" is not supported yet"),
+        (&["--log-outputs=default,systemd/journal"], "multi logoutput for \"default\" is not supported yet"),
+        (
+            &["--log-outputs=systemd/journal,stderr"],
+            "running with systemd/journal but other '--log-outputs' values ([\"stderr\" \"systemd/journal\"]) are \
+             configured with 'default'; override 'default' value with something else",
+        ),
+        (
+            &["--discovery-fallback=proxy"],
+            "v2 proxy is deprecated, and --discovery-fallback can't be configured as \"proxy\"",
+        ),
         (&["--log-format=xml"], "unknown log format: xml, supported values json, console"),
         (
             &["--enable-log-rotation"],
@@ -347,6 +357,7 @@ fn relations_between_options_are_told_in_etcds_words() {
             &["--name=a", "--initial-cluster=b=http://127.0.0.1:1"],
             "couldn't find local name \"a\" in the initial cluster configuration",
         ),
+        (&["--initial-cluster="], "couldn't find local name \"default\" in the initial cluster configuration"),
         (
             &["--initial-cluster=default=http://127.0.0.1:1"],
             "--initial-cluster has default=http://127.0.0.1:1 but missing from \
@@ -372,6 +383,21 @@ fn an_initialised_member_needs_no_entry_of_its_own() {
     let words = ["--discovery=http://x/y", "--initial-cluster-state=existing", &dir];
     let ignored: Vec<_> = flags(&words).notices().into_iter().filter(|n| n.contains("has data already")).collect();
     assert_eq!(ignored.len(), 2, "{ignored:?}");
+}
+
+#[test]
+fn what_etcd_takes_however_odd_is_taken() {
+    let old = flags(&["--compat-version=3.5", "--discovery-fallback=proxy"]).config();
+    assert_eq!(old.compat, Compat::V3_5);
+    let suites = flags(&["--cipher-suites=TLS_AES_128_GCM_SHA256,TLS_CHACHA20_POLY1305_SHA256"]).config();
+    assert_eq!(suites.tls.cipher_suites.len(), 2);
+    let file =
+        Start::default().file("config-file", "a.yml", "initial-cluster-state: ''\nself-signed-cert-validity: 0\n");
+    assert_eq!(file.config().bootstrap.state, ClusterState::New);
+    assert_eq!(file.config().tls.self_signed_years, 1);
+    let words = ["--auto-compaction-mode=revision", "--auto-compaction-retention=1us"];
+    assert_eq!(flags(&words).config().storage.auto_compaction, AutoCompaction::Revision(1000));
+    assert!(flags(&words).notices().iter().any(|notice| notice.contains("1000 revisions")));
 }
 
 #[test]
