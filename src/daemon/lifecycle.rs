@@ -13,16 +13,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::{self, Api, Serves},
-    config::{self, Config, ListenUrl},
+    config::{self, Config, ListenUrl, TokenProvider},
     metrics,
     server::{self, DataDir, Handle, Server, ServerFailure},
 };
 
 use super::{
+    logging::FATAL,
     settings,
     sockets::{self, Inherited, Socket},
     systemd::{self, State},
-    tasks::Tasks,
+    tasks::{Ended, Tasks},
 };
 
 /// How long open calls and background duties may take to end: callers expect an exit within 1.5 s of SIGTERM.
@@ -35,6 +36,11 @@ const EXTENSION: Duration = Duration::from_secs(30);
 const REMINDER: Duration = Duration::from_secs(3);
 /// A thread at one piece of work for this long is stuck, whatever the watchdog's period is.
 const PROGRESS_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The name of every part that accepts connections.
+const LISTENER: &str = "listener";
+/// The exit code of SIGQUIT, as of every Go program.
+const QUIT_CODE: i32 = 2;
 
 /// How a run ended that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,14 +64,34 @@ impl Ending {
     }
 }
 
-/// A member that served, or was about to, stopped by itself; with all causes in one line.
+/// A member that had started ended by itself; with all causes in one line.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct Stopped(String);
+#[error("{cause}")]
+pub(super) struct Stopped {
+    /// What the last log record says.
+    pub(super) message: &'static str,
+    cause: String,
+}
+
+impl Stopped {
+    fn member(cause: String) -> Self {
+        Self { message: "the member stopped", cause }
+    }
+
+    /// A part that ended although nobody had asked it to; for a listener in etcd's words.
+    fn part(ended: &Ended) -> Self {
+        let message = if ended.name == LISTENER { "listener failed" } else { "the member stopped" };
+        Self { message, cause: ended.to_string() }
+    }
+}
 
 /// Runs a member until a signal or a failure.
 pub(super) fn run(config: &Config) -> Result<Ending> {
     let runtime = start_runtime(config)?;
+    let hangup = {
+        let _guard = runtime.enter();
+        signal(SignalKind::hangup()).context("watching signals")?
+    };
     export_settings(config);
     check_own_entry(config)?;
     let options = settings::server_options(config)?;
@@ -79,7 +105,7 @@ pub(super) fn run(config: &Config) -> Result<Ending> {
         "{}", if opened.restarted { "restarting local member" } else { "starting local member" }
     );
     let server = Server::start(opened, options).context("starting the member's threads")?;
-    let ending = runtime.block_on(serve(&runtime, config, &server, listeners));
+    let ending = runtime.block_on(serve(&runtime, config, &server, listeners, hangup));
     tracing::info!(name = config.member.name, "closing etcd server");
     let failed = server.failure().map(describe);
     server.shut_down();
@@ -87,7 +113,7 @@ pub(super) fn run(config: &Config) -> Result<Ending> {
     tracing::info!(name = config.member.name, "closed etcd server");
     match failed {
         Some(Removal::Removed) => Ok(Ending::Removed),
-        Some(Removal::Failed(text)) => Err(Stopped(text).into()),
+        Some(Removal::Failed(text)) => Err(Stopped::member(text).into()),
         None => ending,
     }
 }
@@ -176,10 +202,16 @@ fn joined(urls: &[ListenUrl]) -> String {
     urls.iter().map(|url| url.url.as_str()).collect::<Vec<_>>().join(",")
 }
 
-async fn serve(runtime: &Runtime, config: &Config, server: &Server, listeners: Listeners) -> Result<Ending> {
+async fn serve(
+    runtime: &Runtime,
+    config: &Config,
+    server: &Server,
+    listeners: Listeners,
+    hangup: Signal,
+) -> Result<Ending> {
     let _guard = runtime.enter();
-    let mut signals = Signals::new()?;
     let handle = server.handle();
+    let mut signals = Signals::new(hangup, handle.clone())?;
     let mut tasks = Tasks::default();
     let api = Api::new(handle.clone(), settings::serve_options(config), tasks.stop());
     for (url, socket) in listeners.peer {
@@ -193,13 +225,14 @@ async fn serve(runtime: &Runtime, config: &Config, server: &Server, listeners: L
     start_duties(&mut tasks, &handle);
     let joined = select! {
         joined = join(&handle) => joined.map(|()| None),
-        ended = tasks.first_end() => Err(anyhow!("{} ended: {:?}", ended.name, ended.cause)),
+        ended = tasks.first_end() => Err(anyhow!("{ended}")),
         signal = signals.next() => Ok(Some(signal)),
         () = handle.stopped() => Ok(None),
     }?;
     if let Some(signal) = joined {
         return Ok(stop(&handle, tasks, signal).await);
     }
+    warn_of_simple_tokens(config);
     let everything = if listeners.client_http.is_empty() { Serves::Everything } else { Serves::Grpc };
     for (url, socket) in listeners.client {
         announce(&url, "grpc+http");
@@ -213,7 +246,7 @@ async fn serve(runtime: &Runtime, config: &Config, server: &Server, listeners: L
     let signal = select! {
         signal = signals.next() => Some(signal),
         () = handle.stopped() => None,
-        ended = tasks.first_end() => return Err(anyhow!("{} ended: {:?}", ended.name, ended.cause)),
+        ended = tasks.first_end() => return Err(Stopped::part(&ended).into()),
     };
     Ok(stop(&handle, tasks, signal.unwrap_or_default()).await)
 }
@@ -267,6 +300,13 @@ fn start_duty(tasks: &mut Tasks, name: &'static str, duty: impl Future<Output = 
     });
 }
 
+/// Callers that start etcd with `--log-level=warn` see none of the records below and take this one for readiness.
+fn warn_of_simple_tokens(config: &Config) {
+    if config.auth.token == TokenProvider::Simple {
+        tracing::warn!("simple token is not cryptographically signed");
+    }
+}
+
 fn announce(url: &ListenUrl, traffic: &str) {
     tracing::info!("ready to serve client requests");
     tracing::info!(
@@ -282,7 +322,7 @@ fn serve_socket(tasks: &mut Tasks, api: &Arc<Api>, url: &ListenUrl, socket: Sock
         Socket::Tcp(listener) => {
             let listener =
                 tokio::net::TcpListener::from_std(listener).with_context(|| format!("serving {}", url.url))?;
-            tasks.start("listener", async move {
+            tasks.start(LISTENER, async move {
                 api::serve(listener, api, serves, false, stop).await;
                 Ok(())
             });
@@ -290,7 +330,7 @@ fn serve_socket(tasks: &mut Tasks, api: &Arc<Api>, url: &ListenUrl, socket: Sock
         Socket::Unix(listener) => {
             let listener =
                 tokio::net::UnixListener::from_std(listener).with_context(|| format!("serving {}", url.url))?;
-            tasks.start("listener", async move {
+            tasks.start(LISTENER, async move {
                 api::serve(listener, api, serves, false, stop).await;
                 Ok(())
             });
@@ -365,22 +405,46 @@ async fn stop(handle: &Handle, tasks: Tasks, signal: i32) -> Ending {
     Ending::Signal(signal)
 }
 
-/// The signals a supervisor sends.
+/// The signals a supervisor or an operator sends.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    quit: Signal,
+    hangup: Signal,
+    handle: Handle,
 }
 
 impl Signals {
-    fn new() -> Result<Self> {
+    /// `hangup` has been watched since the start: it must not end a member that is still recovering.
+    fn new(hangup: Signal, handle: Handle) -> Result<Self> {
         let open = |kind| signal(kind).context("watching signals");
-        Ok(Self { terminate: open(SignalKind::terminate())?, interrupt: open(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: open(SignalKind::terminate())?,
+            interrupt: open(SignalKind::interrupt())?,
+            quit: open(SignalKind::quit())?,
+            hangup,
+            handle,
+        })
     }
 
+    /// The next signal that asks for an orderly end.
     async fn next(&mut self) -> i32 {
-        select! {
-            _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
-            _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
+        loop {
+            select! {
+                _ = self.terminate.recv() => return SignalKind::terminate().as_raw_value(),
+                _ = self.interrupt.recv() => return SignalKind::interrupt().as_raw_value(),
+                _ = self.quit.recv() => quit(&self.handle),
+                _ = self.hangup.recv() => {
+                    tracing::warn!(signal = "hangup", "options take effect at the next start; nothing was read again");
+                }
+            }
         }
     }
+}
+
+/// Ends at once, as a crash would, and says what the member was at.
+fn quit(handle: &Handle) -> ! {
+    let stuck = handle.stuck(Duration::ZERO).unwrap_or("none");
+    tracing::error!(target: FATAL, signal = "quit", status = status_line(handle), busy = stuck, "received signal; quitting");
+    std::process::exit(QUIT_CODE)
 }

@@ -28,6 +28,9 @@ use tracing_subscriber::{
 /// Longest text of one field; what a client sends must not become a gigabyte of log.
 const FIELD_BYTES_MAX: usize = 16 * 1024;
 
+/// The target of the last record of a process that fails: its level reads `fatal`, as zap's does.
+pub(super) const FATAL: &str = "fatal";
+
 /// The two shapes of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
@@ -163,8 +166,9 @@ impl<S: Subscriber> Layer<S> for Records {
     }
 }
 
-fn level_name(level: Level) -> &'static str {
-    match level {
+fn level_name(metadata: &Metadata<'_>) -> &'static str {
+    match *metadata.level() {
+        Level::ERROR if metadata.target() == FATAL => FATAL,
         Level::ERROR => "error",
         Level::WARN => "warn",
         Level::INFO => "info",
@@ -197,7 +201,7 @@ fn caller(metadata: &Metadata<'_>) -> String {
 fn json_line(metadata: &Metadata<'_>, fields: &Fields) -> String {
     let mut line = String::with_capacity(256);
     line.push_str("{\"level\":\"");
-    line.push_str(level_name(*metadata.level()));
+    line.push_str(level_name(metadata));
     put(&mut line, format_args!("\",\"ts\":\"{}\",\"caller\":", timestamp()));
     put_json(&mut line, &caller(metadata));
     line.push_str(",\"msg\":");
@@ -210,7 +214,7 @@ fn json_line(metadata: &Metadata<'_>, fields: &Fields) -> String {
 fn console_line(metadata: &Metadata<'_>, fields: &Fields) -> String {
     let mut line = String::with_capacity(256);
     let message = fields.message.replace(['\n', '\r'], " ");
-    put(&mut line, format_args!("{}\t{}\t{}\t{message}", timestamp(), level_name(*metadata.level()), caller(metadata)));
+    put(&mut line, format_args!("{}\t{}\t{}\t{message}", timestamp(), level_name(metadata), caller(metadata)));
     if let Some(rest) = fields.rest.strip_prefix(',') {
         put(&mut line, format_args!("\t{{{rest}}}"));
     }

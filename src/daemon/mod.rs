@@ -21,6 +21,8 @@ use std::{
 };
 
 pub use lifecycle::Ending;
+use lifecycle::Stopped;
+use logging::FATAL;
 pub use tasks::{Ended, Tasks};
 
 use crate::config::{self, Command, ConfigErrors, Loaded, Loudness, Notice, Sources};
@@ -53,8 +55,8 @@ fn serve(sources: &Sources) -> ExitCode {
         Ok(ending) => ending.finish(),
         Err(error) => {
             // etcd's text for every failed start, whatever failed; callers wait for it.
-            let message = if error.is::<lifecycle::Stopped>() { "the member stopped" } else { "discovery failed" };
-            tracing::error!(error = %format!("{error:#}"), "{message}");
+            let message = error.downcast_ref::<Stopped>().map_or("discovery failed", |stopped| stopped.message);
+            tracing::error!(target: FATAL, error = %format!("{error:#}"), "{message}");
             ExitCode::FAILURE
         }
     }

@@ -23,6 +23,15 @@ pub struct Ended {
     pub cause: Option<Error>,
 }
 
+impl std::fmt::Display for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.cause {
+            Some(cause) => write!(f, "{} ended: {cause:#}", self.name),
+            None => write!(f, "{} ended", self.name),
+        }
+    }
+}
+
 impl Tasks {
     /// Asked of every part once shutdown begins.
     pub fn stop(&self) -> CancellationToken {
