@@ -7,7 +7,7 @@ TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 export ORACLE_DIR ?= $(TARGET)/oracle
 CARGO_FLAGS ?= --locked
 .DEFAULT_GOAL := build
-.PHONY: run build test lint doc unit deny advisories oracle clients interop differential crash bench fuzz-short systemd-test
+.PHONY: run build test lint doc unit deny advisories oracle clients interop differential crash bench fuzz-short systemd-test fresh-test
 .NOTPARALLEL:
 
 deps-%:
@@ -59,6 +59,10 @@ fuzz-short: deps-fuzz
 
 systemd-test: deps-systemd build
 	tests/support/systemd.sh $(TARGET)
+
+# `make run` and `make test` of the last commit in a fresh Debian 12 of its own, where port 2379 must be free.
+fresh-test: deps-systemd
+	tests/support/fresh.sh $(TARGET)/fresh $(FRESH)
 
 # Licences, bans and sources need no network; the advisory database does.
 deny:
