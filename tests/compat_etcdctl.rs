@@ -3,6 +3,10 @@
 
 mod support;
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -257,7 +261,8 @@ impl<'a> Session<'a> {
         let seen = || std::fs::read_to_string(&path).unwrap_or_default();
         wait_for(WATCH_LIMIT, || (seen().lines().count() >= lines).then_some(()));
         // `timeout` passes the signal on; a watch that ended by itself shows in its output.
-        drop(Command::new("kill").arg(child.id().to_string()).status());
+        let pid = i32::try_from(child.id()).expect("a process id");
+        kill(Pid::from_raw(pid), Signal::SIGTERM).expect("it runs");
         drop(child.wait());
         seen()
     }

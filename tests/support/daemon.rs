@@ -2,6 +2,8 @@
 
 use super::program::Program;
 use super::{http, now, wait_for};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::fs::{self, File};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -180,8 +182,9 @@ impl Daemon {
     /// # Panics
     /// If the daemon is not running.
     pub fn signal(&self, signal: &str) {
-        let sent = Command::new("kill").args(["-s", signal, &self.pid().to_string()]).status();
-        assert!(sent.is_ok_and(|status| status.success()), "kill -s {signal} {}", self.pid());
+        let number: Signal = format!("SIG{signal}").parse().expect("a signal");
+        let pid = i32::try_from(self.pid()).expect("a process id");
+        kill(Pid::from_raw(pid), number).unwrap_or_else(|error| panic!("{signal} to {pid}: {error}"));
     }
 
     /// Kills the process as a power cut would, as far as processes can.
