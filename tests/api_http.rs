@@ -343,7 +343,16 @@ fn metrics_are_counted_under_etcds_names() {
     }
     post_ok(&daemon, "/v3/kv/range", r#"{"key":"Zm9v"}"#);
     post_ok(&daemon, "/v3/kv/deleterange", r#"{"key":"Zm9v"}"#);
+    let (corrupt, disarm) = (r#"{"action":"ACTIVATE","memberID":"5","alarm":"CORRUPT"}"#, r#""DEACTIVATE""#);
+    post_ok(&daemon, "/v3/maintenance/alarm", corrupt);
+    let refused = ask(daemon.client, "POST", "/v3/kv/put", &[], r#"{"key":"Zm9v"}"#);
+    assert_eq!(refused.status, 500, "{}", refused.body);
+    let raised = r#"etcd_debugging_server_alarms{alarm_type="CORRUPT",server_id="5"} "#;
+    assert!(get(&daemon, "/metrics").body.contains(&format!("{raised}1")));
+    post_ok(&daemon, "/v3/maintenance/alarm", &corrupt.replace(r#""ACTIVATE""#, disarm));
     let answer = get(&daemon, "/metrics");
+    assert!(answer.body.contains(&format!("{raised}0")));
+    assert!(answer.body.lines().any(|line| line.starts_with("etcd_network_known_peers{") && line.ends_with(" 1")));
     assert!(answer.header("content-type").unwrap().starts_with("text/plain; version=0.0.4; charset=utf-8"));
     let value = |series: &str| {
         let line = answer.body.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
@@ -352,6 +361,8 @@ fn metrics_are_counted_under_etcds_names() {
     assert_eq!((value("etcd_server_has_leader"), value("etcd_server_is_leader")), ("1", "1"));
     assert_eq!((value("etcd_mvcc_put_total"), value("etcd_mvcc_delete_total")), ("2", "1"));
     assert_eq!(value("etcd_debugging_mvcc_current_revision"), "4");
+    let put_latency = r#"etcd_server_request_duration_seconds_count{success="true",type="Put"}"#;
+    assert_eq!(value(put_latency), "3", "a put that its entry refuses was carried out");
     assert_eq!(value("etcd_debugging_mvcc_total_put_size_in_bytes"), "6");
     let call = |method: &str, code: &str| {
         let service = r#"grpc_service="etcdserverpb.KV",grpc_type="unary""#;

@@ -63,7 +63,7 @@ impl<I, const L: usize> Family<I, L> {
     }
 
     /// Shows every series with its label values, in their order.
-    pub(super) fn each(&self, mut show: impl FnMut([&str; L], &I)) {
+    pub fn each(&self, mut show: impl FnMut([&str; L], &I)) {
         let series = self.series.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         for one in series.iter() {
             show(one.values.each_ref().map(|value| &**value), &one.instrument);

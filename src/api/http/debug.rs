@@ -11,7 +11,9 @@ use crate::{
     api::Api,
     clock::{self, Clock as _},
     metrics,
-    pb::etcdserverpb::RangeRequest,
+    pb::etcdserverpb::{AlarmType, RangeRequest},
+    server::State,
+    types::MemberId,
 };
 
 /// What stands where etcd names its Go version.
@@ -38,6 +40,15 @@ pub(super) async fn metrics(api: Arc<Api>, _: Request) -> Response {
     plain::body(metrics::CONTENT_TYPE, metrics::exposition())
 }
 
+/// Alarms that were raised and no longer are show as zero.
+fn refresh_alarms(state: &State) {
+    metrics::ALARMS.each(|_, alarm| alarm.set(0));
+    for alarm in state.alarms.list(None) {
+        let kind = AlarmType::try_from(alarm.alarm).unwrap_or(AlarmType::None);
+        metrics::ALARMS.with([kind.as_str_name(), &MemberId(alarm.member_id).to_string()]).set(1);
+    }
+}
+
 fn refresh(api: &Api) {
     let status = api.server().status();
     let published = api.server().published();
@@ -51,7 +62,12 @@ fn refresh(api: &Api) {
     metrics::QUOTA_BYTES.set_count(status.quota.unwrap_or_default());
     metrics::MVCC_REVISION.set(published.view.revision());
     metrics::MVCC_COMPACT_REVISION.set(published.view.compact_revision());
-    metrics::SERVER_ID.with([&api.identity().member.to_string()]).set(1);
+    let own = api.identity().member.to_string();
+    metrics::SERVER_ID.with([&own]).set(1);
+    for member in published.cluster.members() {
+        metrics::KNOWN_PEERS.with([&own, &member.id.to_string()]).set(1);
+    }
+    refresh_alarms(&published);
     metrics::SERVER_RUNTIME.with([COMPILER]).set(1);
     metrics::SERVER_VERSION.with([&status.version.to_string()]).set(1);
     if let Some(version) = published.cluster.version() {

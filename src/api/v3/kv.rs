@@ -22,6 +22,8 @@ use crate::{
         range_request::{SortOrder, SortTarget},
         request_op::Request,
     },
+    server::ServerError,
+    types::{Code, Rejection},
 };
 
 /// Most operations and compares of a read-only transaction that is answered without leaving the worker thread.
@@ -217,7 +219,7 @@ fn reads_points(request: &TxnRequest) -> bool {
 pub(super) async fn compact(api: Arc<Api>, _: Call, request: CompactionRequest) -> Result<CompactionResponse, Status> {
     let watch = Stopwatch::start();
     let outcome = api.server().compact(request).await;
-    observe("Compaction", outcome.is_ok(), watch);
+    observe("Compaction", was_applied(&outcome), watch);
     let mut answer = outcome?;
     api.complete(&mut answer.header);
     Ok(answer)
@@ -227,8 +229,19 @@ pub(super) async fn compact(api: Arc<Api>, _: Call, request: CompactionRequest) 
 pub(super) async fn propose(api: &Api, name: &'static str, request: InternalRaftRequest) -> Result<Response, Status> {
     let watch = Stopwatch::start();
     let outcome = api.server().propose(request).await;
-    observe(name, outcome.is_ok(), watch);
+    observe(name, was_applied(&outcome), watch);
     Ok(outcome?)
+}
+
+/// Whether a proposal was carried out. One that its entry refuses was, too: so etcd counts success.
+fn was_applied<T>(outcome: &Result<T, ServerError>) -> bool {
+    match outcome {
+        Ok(_) => true,
+        Err(ServerError::Storage(_) | ServerError::Rejected(Rejection::RequestTooLarge)) => false,
+        Err(ServerError::Rejected(rejection)) => {
+            !matches!(rejection.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Canceled | Code::Unknown)
+        }
+    }
 }
 
 fn observe(name: &'static str, success: bool, watch: Stopwatch) {
