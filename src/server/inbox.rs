@@ -167,7 +167,6 @@ impl<T> Inbox<T> {
     fn await_item(&self, patience: Option<Duration>) -> MutexGuard<'_, Queue<T>> {
         let mut queue = self.lock();
         if queue.is_idle() {
-            queue.asleep = true;
             queue = self.sleep(queue, patience);
             queue.asleep = false;
         }
@@ -182,7 +181,11 @@ impl<T> Inbox<T> {
     }
 
     fn sleep<'a>(&self, queue: MutexGuard<'a, Queue<T>>, patience: Option<Duration>) -> MutexGuard<'a, Queue<T>> {
-        let idle = |queue: &mut Queue<T>| queue.is_idle();
+        // Who was woken for an item that somebody else took sleeps on, and has to be woken again.
+        let idle = |queue: &mut Queue<T>| {
+            queue.asleep = queue.is_idle();
+            queue.asleep
+        };
         match patience {
             None => self.arrived.wait_while(queue, idle).unwrap_or_else(PoisonError::into_inner),
             Some(patience) => {
@@ -237,6 +240,26 @@ mod tests {
         let mut taken = Vec::new();
         assert_eq!(inbox.take(&mut taken, None), Taken::Items);
         assert_eq!(inbox.take(&mut taken, None), Taken::Closed);
+    }
+
+    /// A receiver woken for an item that a passer-by had taken slept on as one that nobody has to wake: the next item
+    /// waited for ever.
+    #[test]
+    fn receiver_woken_for_nothing_sleeps_as_one_to_be_woken() {
+        let inbox = Arc::new(Inbox::new(8));
+        let receiver = Arc::clone(&inbox);
+        let receiver = std::thread::spawn(move || receiver.wait(None));
+        let await_sleep = || {
+            (0..5_000).any(|_| {
+                std::thread::sleep(Duration::from_millis(1));
+                inbox.lock().asleep
+            })
+        };
+        assert!(await_sleep());
+        inbox.wake(inbox.lock());
+        assert!(await_sleep());
+        inbox.push(7).unwrap();
+        assert_eq!(receiver.join().unwrap(), Taken::Items);
     }
 
     #[test]
