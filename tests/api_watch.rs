@@ -10,9 +10,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate::pb::{
     etcdserverpb::{
-        CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest, RequestOp,
-        TxnRequest, WatchCancelRequest, WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
-        request_op::Request, watch_request::RequestUnion,
+        CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest, RangeRequest,
+        RequestOp, TxnRequest, WatchCancelRequest, WatchCreateRequest, WatchProgressRequest, WatchRequest,
+        WatchResponse, request_op::Request, watch_request::RequestUnion,
     },
     mvccpb::{Event, KeyValue},
 };
@@ -298,6 +298,26 @@ async fn an_idle_member_serves_the_past_to_its_end_from_every_distance() {
         assert_eq!(mod_revisions(&responses), (last - behind..=last).collect::<Vec<_>>(), "{behind} behind");
         watch.cancel(created.watch_id).await;
         assert!(watch.next().await.canceled);
+    }
+}
+
+/// Events used to leave an instant before readers saw their revision: a client that read at once after an event could
+/// miss what the event had told it.
+#[tokio::test]
+async fn what_a_watcher_was_told_every_later_read_finds() {
+    let (daemon, mut client) = member(&["--unsafe-no-fsync"]).await;
+    let mut watch = Watch::open(&mut client).await;
+    watch.create(key("k")).await;
+    let mut writer = Client::connect(&daemon.endpoint()).await.unwrap();
+    for round in 0..500 {
+        let told_and_read = async {
+            let told = revision(&watch.next().await);
+            let read = RangeRequest { key: "k".into(), serializable: round % 2 == 0, ..Default::default() };
+            (told, client.kv.range(read).await.unwrap().into_inner())
+        };
+        let (_, (told, read)) = tokio::join!(write(&mut writer, put("k", "")), told_and_read);
+        assert_eq!(read.kvs.first().map(|kv| kv.mod_revision), Some(told), "round {round}");
+        assert!(read.header.unwrap().revision >= told);
     }
 }
 

@@ -124,6 +124,7 @@ impl ApplyWork {
             op_counts::count(entry);
         }
         // 3. The watch hub has the events before any reader can see the revision, so that no created watcher misses one.
+        //    It tells nobody of them before step 4.
         let changes: Vec<Arc<Changes>> = applied.iter_mut().filter_map(|entry| entry.changes.take()).collect();
         let state = self.applier.published();
         let last = state.applied;

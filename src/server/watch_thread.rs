@@ -247,12 +247,21 @@ impl WatchThread {
                 self.carry_out(order, &mut deliveries);
             }
             self.hub.tick(self.shared.now(), &mut deliveries);
+            self.await_published();
             self.perform(&mut deliveries);
             self.catch_up(&mut deliveries);
             self.perform(&mut deliveries);
             self.show_stats();
         }
         self.end_streams();
+    }
+
+    /// Waits until readers see what the hub knows, so that whoever is told of a revision finds it in every later read. The
+    /// apply thread publishes a state right after it told the hub of it; most often it has done so by now.
+    fn await_published(&self) {
+        while self.shared.published().view.revision() < self.hub.revision() && !self.shared.is_stopping() {
+            std::thread::yield_now();
+        }
     }
 
     /// How long there is nothing to do. A watcher served from memory may need more than one round, and nobody reports
