@@ -68,7 +68,7 @@ fn an_oversized_file_is_refused_by_its_named_limit() {
 }
 
 #[test]
-fn a_missing_file_and_a_directory_are_refused() {
+fn what_is_no_file_is_refused() {
     let place = tempfile::tempdir().expect("a directory");
     for name in ["missing.env", "missing.toml", "missing.yml"] {
         let path = place.path().join(name);
@@ -77,6 +77,13 @@ fn a_missing_file_and_a_directory_are_refused() {
         assert_eq!(check(&path), (1, expected + "the configuration is invalid: 1 mistake\n"));
     }
     assert_eq!(check(place.path()).0, 1);
+    for name in ["pipe.env", "pipe.toml", "pipe.yml"] {
+        let path = place.path().join(name);
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("made");
+        let shown = path.display();
+        let expected = format!("error: {shown}: read {shown}: is a named pipe\n");
+        assert_eq!(check(&path), (1, expected + "the configuration is invalid: 1 mistake\n"));
+    }
 }
 
 #[test]

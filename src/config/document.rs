@@ -3,7 +3,7 @@
 //! - Every key and value carries its line.
 //! - Size, depth and the number of nodes are bounded, so that no file can exhaust memory or stack.
 
-use std::{collections::HashMap, fs::File, io::Read, path::Path};
+use std::{collections::HashMap, fs::File, io::Read, os::unix::fs::FileTypeExt as _, path::Path};
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Tag};
 use toml::de::{DeTable, DeValue};
@@ -88,9 +88,14 @@ impl Node {
     }
 }
 
-/// Reads a whole file, up to [`FILE_BYTES_MAX`].
+/// Reads a whole file, up to [`FILE_BYTES_MAX`]. A named pipe is refused: without a writer it would be waited for for ever.
+/// What a shell substitutes for a command stands below `/dev` or `/proc` and has a writer.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, Flaw> {
     let io = |error: std::io::Error| (0, format!("open {}: {}", path.display(), reason(&error)));
+    let is_inherited = path.starts_with("/dev") || path.starts_with("/proc");
+    if !is_inherited && path.metadata().map_err(io)?.file_type().is_fifo() {
+        return Err((0, format!("read {}: is a named pipe", path.display())));
+    }
     let mut file = File::open(path).map_err(io)?;
     if file.metadata().map_err(io)?.is_dir() {
         return Err((0, format!("read {}: is a directory", path.display())));

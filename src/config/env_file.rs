@@ -19,6 +19,8 @@ pub struct EnvFile {
     pub assignments: Vec<Assignment>,
     /// Lines whose key is no name or whose value no text, with the key: dropped, as systemd drops them.
     pub dropped: Vec<(usize, String)>,
+    /// The line of a key whose quoted value never ends: systemd takes all that follows for the value.
+    pub unclosed: Option<usize>,
 }
 
 /// Why a whole file is refused.
@@ -224,6 +226,8 @@ impl Machine {
     }
 
     fn finish(&mut self) {
+        let in_quotes = matches!(self.state, State::SingleQuote | State::DoubleQuote | State::DoubleQuoteEscape);
+        self.file.unclosed = in_quotes.then_some(self.key_at + 1);
         match self.state {
             State::PreKey | State::Key | State::Comment | State::CommentEscape => {}
             State::Value => {
@@ -321,6 +325,8 @@ mod tests {
         assert_eq!(value("A=\"ab"), "ab");
         assert_eq!(value("A='ab\n"), "ab\n");
         assert_eq!(value("A=ab\\"), "ab");
+        let unclosed = |text: &str| parse(text.as_bytes()).expect("text").unclosed;
+        assert_eq!([unclosed("A=1\nB=\"ab\nC=1"), unclosed("A='"), unclosed("A=\"a\"\n")], [Some(2), Some(1), None]);
     }
 
     #[test]

@@ -150,6 +150,10 @@ impl Gathered {
             let fields = vec![("origin", at(*line).to_string()), ("key", key.clone())];
             self.notices.push(Notice::warn("ignored: not a valid assignment of a variable", fields));
         }
+        if let Some(line) = file.unclosed {
+            let what = "the quote that opens here is never closed: the rest of the file became part of the value";
+            self.problems.push(Problem::in_file(at(line), "", what.to_owned()));
+        }
         self.warn_of_missing_prefixes(path, &file.assignments);
         let etcd =
             file.assignments.into_iter().filter(|(_, name, value)| name.starts_with("ETCD_") && !value.is_empty());
