@@ -97,4 +97,6 @@ pub enum Support {
     NoEffect(&'static str),
     /// It works once a feature exists.
     Needs(Feature),
+    /// It says how a feature works that other options ask for: without the feature there is nothing to say.
+    Tunes(Feature),
 }

@@ -70,6 +70,11 @@ impl Verdict<'_> {
         match spec.support {
             Support::Works => {}
             Support::NoEffect(why) => self.warn_of_no_effect(spec, why),
+            Support::Tunes(feature) => {
+                if feature.absence().is_some() {
+                    self.warn_of_no_effect(spec, &format!("this version does not have {} yet", feature.name()));
+                }
+            }
             Support::Needs(feature) => match feature.absence() {
                 None => {}
                 Some(_) if feature.is_for_bootstrap() && self.is_initialized => {

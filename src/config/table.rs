@@ -306,6 +306,11 @@ impl OptionSpec {
         self
     }
 
+    const fn tunes(mut self, feature: Feature) -> Self {
+        self.support = Support::Tunes(feature);
+        self
+    }
+
     const fn no_effect(mut self, why: &'static str) -> Self {
         self.support = Support::NoEffect(why);
         self
@@ -575,18 +580,23 @@ pub const OPTIONS: &[OptionSpec] = &[
         .needs(Feature::DiscoveryV3)
         .example("http://10.0.0.9:2379"),
     opt(Group::Clustering, "discovery-dial-timeout", Kind::Duration, "2s", "v3 discovery: time to connect.")
+        .tunes(Feature::DiscoveryV3)
         .since(6)
         .yaml("discovery-config.client.dial-timeout"),
     opt(Group::Clustering, "discovery-request-timeout", Kind::Duration, "5s", "v3 discovery: time for one request.")
+        .tunes(Feature::DiscoveryV3)
         .since(6)
         .yaml("discovery-config.client.request-timeout"),
     opt(Group::Clustering, "discovery-keepalive-time", Kind::Duration, "2s", "v3 discovery: time between pings.")
+        .tunes(Feature::DiscoveryV3)
         .since(6)
         .yaml("discovery-config.client.keepalive-time"),
     opt(Group::Clustering, "discovery-keepalive-timeout", Kind::Duration, "6s", "v3 discovery: time for an answer to a ping.")
+        .tunes(Feature::DiscoveryV3)
         .since(6)
         .yaml("discovery-config.client.keepalive-timeout"),
     opt(Group::Clustering, "discovery-insecure-transport", Kind::Switch, "true", "v3 discovery: connect without TLS.")
+        .tunes(Feature::DiscoveryV3)
         .since(6)
         .yaml("discovery-config.client.secure.insecure-transport"),
     opt(
@@ -596,6 +606,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         "false",
         "v3 discovery: do not verify the server's certificate.",
     )
+        .tunes(Feature::DiscoveryV3)
     .since(6)
     .yaml("discovery-config.client.secure.insecure-skip-tls-verify"),
     opt(Group::Clustering, "discovery-cert", Kind::Path, "", "v3 discovery: client certificate.")
@@ -632,6 +643,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         "exit",
         "What to do when discovery finds the cluster full.",
     )
+        .tunes(Feature::DiscoveryV2)
     .before(Compat::V3_6, "proxy"),
     opt(Group::Clustering, "discovery-proxy", Kind::Text, "", "HTTP proxy on the way to the v2 discovery service.")
         .until(6)
@@ -640,7 +652,8 @@ pub const OPTIONS: &[OptionSpec] = &[
     opt(Group::Clustering, "discovery-srv", Kind::Text, "", "Domain whose SRV records list the members.")
         .needs(Feature::DiscoverySrv)
         .example("example.com"),
-    opt(Group::Clustering, "discovery-srv-name", Kind::Text, "", "Suffix of the SRV service name.").since(4).example("prod"),
+    opt(Group::Clustering, "discovery-srv-name", Kind::Text, "", "Suffix of the SRV service name.")
+        .tunes(Feature::DiscoverySrv).since(4).example("prod"),
     opt(Group::Clustering, "strict-reconfig-check", Kind::Switch, "true", "Refuse membership changes that would lose quorum."),
     opt(Group::Clustering, "pre-vote", Kind::Switch, "true", "Ask before standing for election.").since(4),
     opt(
@@ -768,16 +781,21 @@ pub const OPTIONS: &[OptionSpec] = &[
         "false",
         "Do not compare names in a member's certificate with its address.",
     )
+        .tunes(Feature::Tls)
     .since(6)
     .yaml("peer-transport-security.skip-client-san-verification"),
     opt(Group::Security, "self-signed-cert-validity", Kind::Uint, "1", "Lifetime of certificates made by auto-tls.")
+        .tunes(Feature::Tls)
         .since(5)
         .unit(Unit::Years),
     opt(Group::Security, "cipher-suites", Kind::Words, "", "TLS 1.2 cipher suites; empty for the library's choice.")
+        .tunes(Feature::Tls)
         .example("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"),
     opt(Group::Security, "tls-min-version", Kind::Text, "TLS1.2", "Lowest TLS version: TLS1.2, TLS1.3.")
+        .tunes(Feature::Tls)
         .since(4),
     opt(Group::Security, "tls-max-version", Kind::Text, "", "Highest TLS version: TLS1.2, TLS1.3; empty for the newest.")
+        .tunes(Feature::Tls)
         .since(4)
         .example("TLS1.3"),
     opt(Group::Security, "cors", Kind::Origins, "*", "Origins that browsers may come from; * for all.").live(),
@@ -818,6 +836,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         "{\"maxsize\": 100, \"maxage\": 0, \"maxbackups\": 0, \"localtime\": false, \"compress\": false}",
         "When to rotate: MB, days, files.",
     )
+    .no_effect("log files are not rotated; leave that to logrotate or to the journal")
     .since(5),
     opt(Group::Logging, "warning-unary-request-duration", Kind::Duration, "300ms", "Log unary requests slower than this.")
 .no_effect("slow requests are not logged yet")
@@ -828,12 +847,16 @@ pub const OPTIONS: &[OptionSpec] = &[
         .since(6)
         .needs(Feature::Tracing)
         .example("true"),
-    opt(Group::Tracing, "distributed-tracing-address", Kind::Text, "localhost:4317", "The collector.").since(6),
-    opt(Group::Tracing, "distributed-tracing-service-name", Kind::Text, "etcd", "Service name, one per cluster.").since(6),
+    opt(Group::Tracing, "distributed-tracing-address", Kind::Text, "localhost:4317", "The collector.")
+        .tunes(Feature::Tracing).since(6),
+    opt(Group::Tracing, "distributed-tracing-service-name", Kind::Text, "etcd", "Service name, one per cluster.")
+        .tunes(Feature::Tracing).since(6),
     opt(Group::Tracing, "distributed-tracing-instance-id", Kind::Text, "", "Instance ID, one per member.")
+        .tunes(Feature::Tracing)
         .since(6)
         .example("etcd1"),
     opt(Group::Tracing, "distributed-tracing-sampling-rate", Kind::Int, "0", "Sampled spans, 0 to 1000000.")
+        .tunes(Feature::Tracing)
         .since(6)
         .unit(Unit::PerMillion),
     // Features.
@@ -977,22 +1000,27 @@ pub const OPTIONS: &[OptionSpec] = &[
         .deprecated(Compat::V3_5, V35)
         .needs(Feature::V2Proxy),
     opt(Group::Old, "proxy-failure-wait", Kind::Uint, "5000", "v2 proxy: how long a failed member is left alone.")
+        .tunes(Feature::V2Proxy)
         .until(5)
         .unit(Unit::Milliseconds)
         .deprecated(Compat::V3_5, V35),
     opt(Group::Old, "proxy-refresh-interval", Kind::Uint, "30000", "v2 proxy: time between two looks at the membership.")
+        .tunes(Feature::V2Proxy)
         .until(5)
         .unit(Unit::Milliseconds)
         .deprecated(Compat::V3_5, V35),
     opt(Group::Old, "proxy-dial-timeout", Kind::Uint, "1000", "v2 proxy: time to connect to a member.")
+        .tunes(Feature::V2Proxy)
         .until(5)
         .unit(Unit::Milliseconds)
         .deprecated(Compat::V3_5, V35),
     opt(Group::Old, "proxy-write-timeout", Kind::Uint, "5000", "v2 proxy: time for a write to a member.")
+        .tunes(Feature::V2Proxy)
         .until(5)
         .unit(Unit::Milliseconds)
         .deprecated(Compat::V3_5, V35),
     opt(Group::Old, "proxy-read-timeout", Kind::Uint, "0", "v2 proxy: time for a read from a member, 0 for no limit.")
+        .tunes(Feature::V2Proxy)
         .until(5)
         .unit(Unit::Milliseconds)
         .deprecated(Compat::V3_5, V35),

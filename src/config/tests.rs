@@ -401,6 +401,16 @@ fn what_etcd_takes_however_odd_is_taken() {
 }
 
 #[test]
+fn what_tunes_a_missing_feature_says_so() {
+    let words = ["--tls-min-version=TLS1.3", "--discovery-dial-timeout=1s"];
+    let notices = flags(&words).notices();
+    for option in ["tls-min-version", "discovery-dial-timeout"] {
+        let told = format!("--{option} has no effect: this version ");
+        assert!(notices.iter().any(|notice| notice.starts_with(&told)), "{option}: {notices:?}");
+    }
+}
+
+#[test]
 fn a_name_alone_founds_a_cluster_of_one() {
     let config = flags(&["--name=a", "--initial-advertise-peer-urls=http://127.0.0.1:1"]).config();
     let BootstrapMethod::Static(cluster) = config.bootstrap.method else { panic!("static") };
