@@ -33,7 +33,8 @@ impl Disk {
         let directory = MemoryDirectory::default();
         let metadata = Metadata { member: MemberId(member), cluster: ClusterId(1) };
         let mut wal = Wal::create(directory.clone(), metadata, &OPTIONS).unwrap();
-        wal.append(entries, Some(&hard_state)).unwrap();
+        // A joiner has none yet, and the log knows none without a term.
+        wal.append(entries, Some(&hard_state).filter(|state| state.term > 0)).unwrap();
         wal.sync().unwrap();
         let machine = Machine::default();
         Self { directory, wal: None, machine, prepared: None, durable: entries.to_vec() }
