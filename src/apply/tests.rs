@@ -183,6 +183,24 @@ fn every_entry_moves_index_and_term_even_without_effect() {
     assert_eq!(super::position(&world.applier.engine().snapshot()).unwrap(), position);
 }
 
+/// Rows of one moment beside a position of another, as damage once left them, led the log to be applied twice.
+#[test]
+fn rows_that_are_not_of_the_positions_moment_are_refused() {
+    let mut world = World::new();
+    world.request(&put("a", "1"));
+    let engine = world.applier.engine().clone();
+    let position = engine.snapshot().row(Table::Meta, b"position").unwrap().unwrap();
+    world.request(&put("a", "2"));
+    Applier::open(engine.clone(), OPTIONS).unwrap();
+    let mut writes = Writes::default();
+    writes.put_row(Table::Meta, b"position", position);
+    engine.commit(writes).unwrap();
+    let refused = Applier::open(engine, OPTIONS).unwrap_err();
+    let ApplyError::Open(OpenError::Torn { index: LogIndex(1), recorded: 2, found: 3 }) = refused else {
+        panic!("{refused}")
+    };
+}
+
 #[test]
 fn applied_entries_are_passed_over_and_gaps_are_errors() {
     let mut world = World::new();

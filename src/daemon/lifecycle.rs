@@ -108,8 +108,12 @@ pub(super) fn run(config: &Config) -> Result<Ending> {
     let ending = runtime.block_on(serve(&runtime, config, &server, listeners, hangup));
     tracing::info!(name = config.member.name, "closing etcd server");
     let failed = server.failure().map(describe);
-    server.shut_down();
+    let handle = server.handle();
+    let dir = server.shut_down();
     runtime.shutdown_timeout(Duration::ZERO);
+    // The state is left open until the process ends: to close it would be to wait for a merge or a flush under way, which
+    // can take seconds, and leaves nothing that the next start needs.
+    std::mem::forget((handle, dir));
     tracing::info!(name = config.member.name, "closed etcd server");
     match failed {
         Some(Removal::Removed) => Ok(Ending::Removed),

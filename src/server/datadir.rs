@@ -127,6 +127,7 @@ impl DataDir {
         }
         let dir = Self { root: root.to_owned(), wal, _lock: lock };
         dir.warn_open_permissions();
+        dir.warn_foreign();
         Ok(dir)
     }
 
@@ -240,6 +241,21 @@ impl DataDir {
         }
     }
 
+    /// Names everything that is not ours and is left alone: a backup gone astray, or what somebody hoped would be read.
+    fn warn_foreign(&self) {
+        let plain = |known: &'static [&'static str]| move |name: &str| known.contains(&name);
+        let ends =
+            |endings: &'static [&'static str]| move |name: &str| endings.iter().any(|ending| name.ends_with(ending));
+        let member = self.root.join("member");
+        warn_others(&self.root, plain(&["LOCK", "FORMAT", "FORMAT.tmp", "member", "fixtures", "proxy"]));
+        warn_others(&member, plain(&["wal", "snap", "state", "FOUNDED", "FOUNDED.tmp"]));
+        warn_others(&member.join("snap"), ends(&[".snap", ".broken", ".tmp"]));
+        warn_others(&self.wal, ends(&[".wal", ".broken", ".tmp"]));
+        warn_others(&member.join("state"), |name| {
+            name.parse::<u64>().is_ok() || ["CURRENT", "CURRENT.tmp"].contains(&name)
+        });
+    }
+
     fn warn_open_permissions(&self) {
         let mode = fs::metadata(&self.root).map_or(0o700, |metadata| metadata.permissions().mode() & 0o777);
         if mode != 0o700 {
@@ -248,6 +264,16 @@ impl DataDir {
                 self.root,
                 format!("{mode:o}")
             );
+        }
+    }
+}
+
+fn warn_others(directory: &Path, is_ours: impl Fn(&str) -> bool) {
+    for path in fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()) {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        // Every file system of its own has this one.
+        if name != "lost+found" && !is_ours(name) {
+            tracing::warn!(?path, "ignored a file in the data directory that is not ours");
         }
     }
 }

@@ -36,6 +36,7 @@ use std::{
     io,
     sync::Arc,
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use thiserror::Error;
@@ -119,7 +120,7 @@ pub struct Server {
     handle: Handle,
     threads: Vec<JoinHandle<()>>,
     /// Keeps the directory locked while threads run.
-    _dir: DataDir,
+    dir: DataDir,
 }
 
 impl Server {
@@ -153,7 +154,7 @@ impl Server {
             spawn("apply", move || apply_thread::run(&for_apply))?,
             spawn("raft", move || raft_thread::run(&for_raft))?,
         ];
-        Ok(Self { handle, threads, _dir: dir })
+        Ok(Self { handle, threads, dir })
     }
 
     /// For callers.
@@ -166,16 +167,19 @@ impl Server {
         self.handle.shared.failure()
     }
 
-    /// Stops the threads in the order of the flow, so that what was accepted is finished, and makes the state durable.
-    /// Callers still waiting hear [`crate::types::Rejection::Stopped`].
-    pub fn shut_down(self) {
+    /// Stops the threads in the order of the flow, so that what was accepted is finished, and makes the state durable, as
+    /// far as [`KEEPER_PATIENCE`] suffices. Callers still waiting hear [`crate::types::Rejection::Stopped`]. The directory
+    /// stays locked as long as the returned value lives.
+    pub fn shut_down(self) -> DataDir {
         let shared = &self.handle.shared;
         shared.stopping.cancel();
         shared.shares.close();
         shared.raft.close();
         for thread in self.threads.into_iter().rev() {
             let name = thread.thread().name().unwrap_or_default().to_owned();
-            if thread.join().is_err() {
+            if name == "keeper" && !ends_in_time(&thread) {
+                tracing::warn!("the state is not durable yet; the next start applies more of the log again");
+            } else if thread.join().is_err() {
                 tracing::error!(thread = name, "a thread ended by a panic");
             }
             match name.as_str() {
@@ -186,7 +190,23 @@ impl Server {
             }
         }
         shared.reads.fail_all(crate::types::Rejection::Stopped);
+        self.dir
     }
+}
+
+/// Longest wait at a stop for the keeper, which makes durable what the log has already.
+const KEEPER_PATIENCE: Duration = Duration::from_millis(400);
+/// How often to look whether it is done.
+const KEEPER_POLL: Duration = Duration::from_millis(5);
+
+fn ends_in_time(keeper: &JoinHandle<()>) -> bool {
+    let looks = KEEPER_PATIENCE.as_millis() / KEEPER_POLL.as_millis();
+    (0..looks).any(|_| {
+        keeper.is_finished() || {
+            thread::sleep(KEEPER_POLL);
+            false
+        }
+    })
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
@@ -213,7 +233,7 @@ fn first_input(options: &Options, sole_voter: bool) -> Option<Input> {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, time::Duration};
+    use std::collections::BTreeMap;
 
     use super::*;
     use crate::{

@@ -278,8 +278,15 @@ fn write_founding<D: Directory>(wal: &mut Wal<D>, founding: &Founding) -> Result
 
 #[cfg(test)]
 mod tests {
+    use prost::Message as _;
+
     use super::*;
-    use crate::{disk::MemoryDirectory, membership::Version, storage::MemoryEngine};
+    use crate::{
+        disk::MemoryDirectory,
+        membership::Version,
+        pb::etcdserverpb::{InternalRaftRequest, PutRequest},
+        storage::MemoryEngine,
+    };
 
     fn settings() -> Settings {
         let apply = ApplyOptions {
@@ -316,5 +323,33 @@ mod tests {
             let entries = parts.wal.reader().entries(LogIndex(1), LogIndex(3), usize::MAX).unwrap();
             assert_eq!(entries, founding.entries());
         }
+    }
+
+    /// A member that lived, was wiped and founded anew has the same identifiers, indexes and terms: its new log once led an
+    /// older state on, from a backup of its first life, to a state that nobody had ever seen.
+    #[test]
+    fn log_of_another_life_is_refused() {
+        let life = |data: &'static str| {
+            let (engine, log) = (MemoryEngine::new(), MemoryDirectory::default());
+            let mut parts = found(engine.clone(), log.clone(), &settings(), &three(), "b").unwrap();
+            let put = PutRequest { key: "k".into(), value: data.into(), ..Default::default() };
+            let request = InternalRaftRequest { put: Some(put), ..Default::default() };
+            let entry =
+                |index, data: Vec<u8>| raftpb::Entry { index, term: 2, data: data.into(), ..Default::default() };
+            let entries = [entry(4, Vec::new()), entry(5, request.encode_to_vec()), entry(6, Vec::new())];
+            let hard_state = raftpb::HardState { term: 2, vote: 0, commit: 6 };
+            parts.wal.append(&entries, Some(&hard_state)).unwrap();
+            parts.wal.sync().unwrap();
+            let bootstrap = three();
+            let (founding, _) = bootstrap.founder("b").unwrap();
+            parts.applier.apply(&founding.entries()).unwrap();
+            parts.applier.apply(&entries).unwrap();
+            engine.persist().unwrap();
+            (engine, log)
+        };
+        let ((first_state, first_log), (_, second_log)) = (life("first"), life("second"));
+        let refused = restart(first_state.clone(), second_log, &settings(), &three()).err();
+        assert!(matches!(refused, Some(PartsError::OtherLog { index: LogIndex(5) })), "{refused:?}");
+        assert!(restart(first_state, first_log, &settings(), &three()).is_ok());
     }
 }
