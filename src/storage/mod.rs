@@ -24,6 +24,7 @@ mod format;
 mod journal;
 mod manifest;
 pub mod memory;
+pub mod sorter;
 mod tables;
 mod writes;
 
@@ -36,6 +37,7 @@ pub use error::StorageError;
 pub use fjall::{FjallEngine, FjallOptions, FjallSnapshot};
 pub use format::FORMAT_FILE;
 pub use memory::{MemoryEngine, MemorySnapshot};
+pub use sorter::{Sorted, Sorter};
 pub use tables::Table;
 pub use writes::Writes;
 
