@@ -268,14 +268,45 @@ impl FromIterator<(Bytes, u32)> for Block {
     }
 }
 
+/// Makes the rows of all chunks from keys that come in order.
+#[derive(Debug, Default)]
+pub(super) struct Chunker {
+    start: Bytes,
+    keys: u32,
+}
+
+impl Chunker {
+    /// Keys of a chunk: neither the next one nor the loss of some changes the number of chunks.
+    const KEYS: u32 = CHUNK_KEYS_MAX / 4 * 3;
+
+    /// Counts the next key. Returns the row of the chunk that it ends, if it does.
+    pub(super) fn add(&mut self, key: &Bytes) -> Option<(Bytes, Bytes)> {
+        let full = if self.keys < Self::KEYS { None } else { std::mem::take(self).end() };
+        if full.is_some() {
+            self.start = key.clone();
+        }
+        self.keys += 1;
+        full
+    }
+
+    /// The row of the last chunk, if there is one.
+    pub(super) fn end(self) -> Option<(Bytes, Bytes)> {
+        (self.keys > 0).then(|| (self.start, encode(self.keys)))
+    }
+}
+
 /// Writes the row of the chunk that begins at `start`.
 fn store<R: Read>(start: &[u8], keys: u32, batch: &mut Batch<R>) {
     if keys == 0 {
         return batch.delete_row(Table::Count, start);
     }
+    batch.put_row(Table::Count, start, encode(keys));
+}
+
+fn encode(keys: u32) -> Bytes {
     let mut value = Vec::with_capacity(varint::len(keys.into()));
     varint::put(keys.into(), &mut value);
-    batch.put_row(Table::Count, start, value.into());
+    value.into()
 }
 
 fn decode(start: &[u8], value: &Bytes) -> Result<u32, StorageError> {

@@ -19,6 +19,7 @@ mod digest;
 mod harness;
 mod hash;
 mod history;
+mod load;
 #[cfg(test)]
 mod model;
 mod plan;
@@ -47,9 +48,10 @@ pub use change::Change;
 pub use compact::{CompactionStep, Compactor};
 pub use hash::{CompactionHashes, HashKv, HashWork};
 pub use history::{History, HistoryLimits, RevisionEvents};
+pub use load::{ImportError, Loader};
 pub use plan::{Chunk, RangePlan};
 pub use store::Store;
-pub use transfer::{COMPACTION_ROWS, EtcdRow, EtcdRows, ImportError, Importer};
+pub use transfer::{COMPACTION_ROWS, EtcdRow, EtcdRows};
 pub use verify::Verified;
 pub use view::View;
 

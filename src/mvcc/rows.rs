@@ -75,6 +75,13 @@ impl Put {
         out.extend_from_slice(&self.value);
     }
 
+    /// The value of a `Version` row.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.len());
+        self.encode_into(&mut out);
+        out
+    }
+
     /// Reads the put that `rest` is, the end of `row`; the value shares its memory.
     fn decode(mut row: Bytes, rest: usize) -> Option<Self> {
         row.advance(row.len().checked_sub(rest)?);
@@ -117,9 +124,7 @@ impl Version {
 
     /// The value of a `Version` row.
     pub(super) fn encode_superseded(&self) -> Bytes {
-        let mut out = Vec::with_capacity(self.put.len());
-        self.put.encode_into(&mut out);
-        out.into()
+        self.put.encode().into()
     }
 
     /// The pair as clients see it.

@@ -102,8 +102,13 @@ fn newest_change(read: &impl Read) -> Result<Option<(Revision, Trace)>, StorageE
 /// The revision that a row of the `Meta` table holds in etcd's 17 bytes.
 pub(super) fn meta_revision(read: &impl Read, name: &[u8]) -> Result<Option<i64>, StorageError> {
     let Some(value) = read.row(Table::Meta, name)? else { return Ok(None) };
-    let main = value.first_chunk().copied().map(i64::from_be_bytes).filter(|_| value.len() == 17);
+    let main = meta_main(&value);
     main.map(Some).ok_or_else(|| StorageError::corrupt(Table::Meta, name, "the revision does not decode"))
+}
+
+/// The main revision in etcd's 17 bytes.
+pub(super) fn meta_main(value: &Bytes) -> Option<i64> {
+    value.first_chunk().copied().map(i64::from_be_bytes).filter(|_| value.len() == 17)
 }
 
 /// etcd's 17 bytes of a revision with sub 0.
