@@ -4,5 +4,6 @@
 //! etcd's tools, and an etcd that takes the directory over, where the log may be read from and who the members are.
 
 pub mod bbolt;
+pub mod database;
 pub mod snap;
 pub mod v2json;

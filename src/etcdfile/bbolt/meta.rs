@@ -84,7 +84,7 @@ impl Meta {
         if (FIRST_PAGE..self.pages).contains(&self.root) {
             return Ok(self);
         }
-        let page = u64::from(self.transaction % 2 != 0);
+        let page = self.transaction % 2;
         Err(BboltError::Page { page, what: "the root of the tree is not among the pages" })
     }
 

@@ -88,7 +88,8 @@ pub enum BboltError {
 }
 
 impl BboltError {
-    fn io(action: &'static str) -> impl Fn(io::Error) -> Self {
+    /// What becomes of the answer to `action`.
+    pub(super) fn io(action: &'static str) -> impl Fn(io::Error) -> Self {
         move |cause| Self::Io { action, cause }
     }
 }
