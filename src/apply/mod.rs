@@ -19,6 +19,7 @@ mod alarms;
 mod applier;
 mod entry;
 mod error;
+pub mod exchange;
 mod execute;
 mod quota;
 mod shape;

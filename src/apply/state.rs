@@ -15,9 +15,9 @@ use crate::{
 };
 
 /// Where the state stands ([`Position`]); a row of ours, for what etcd keeps under `consistent_index` and `term`.
-const POSITION_KEY: &str = "position";
+pub(super) const POSITION_KEY: &str = "position";
 /// The cluster this state belongs to; a row of ours.
-const CLUSTER_ID_KEY: &str = "clusterId";
+pub(super) const CLUSTER_ID_KEY: &str = "clusterId";
 const AUTH_ENABLED_KEY: &str = "authEnabled";
 
 /// Where a state stands: in one row, so that whatever becomes of a disk, it is known whether the others belong to it.
@@ -59,7 +59,7 @@ impl Default for Position {
 const FIRST_REVISION: i64 = 1;
 
 impl Position {
-    fn encode(&self) -> Bytes {
+    pub(super) fn encode(&self) -> Bytes {
         let mut row = BytesMut::with_capacity(POSITION_BYTES);
         row.put_u64(self.index.0);
         row.put_u64(self.term.0);
@@ -174,20 +174,21 @@ pub(super) fn speaks(own: Version, cluster: Version) -> bool {
     own.without_patch() >= cluster.without_patch()
 }
 
-fn check_version(cluster: Option<Version>, own: Version) -> Result<(), OpenError> {
+/// Whether this member may be one of a cluster at this version.
+pub(super) fn check_version(cluster: Option<Version>, own: Version) -> Result<(), OpenError> {
     match cluster {
         Some(cluster) if !speaks(own, cluster) => Err(OpenError::VersionTooOld { cluster, own }),
         _ => Ok(()),
     }
 }
 
-fn check_auth(rows: &impl Read) -> Result<(), OpenError> {
+pub(super) fn check_auth(rows: &impl Read) -> Result<(), OpenError> {
     let enabled = rows.row(Table::Auth, AUTH_ENABLED_KEY.as_bytes())?.is_some_and(|value| value.as_ref() == [1]);
     let named = rows.rows(Table::AuthUser).chain(rows.rows(Table::AuthRole)).next().transpose()?.is_some();
     if enabled || named { Err(OpenError::Auth) } else { Ok(()) }
 }
 
-fn read_cluster(rows: &impl Read) -> Result<Cluster, OpenError> {
+pub(super) fn read_cluster(rows: &impl Read) -> Result<Cluster, OpenError> {
     let id = ClusterId(read_number(rows, CLUSTER_ID_KEY)?.unwrap_or(0));
     let named = |bucket, key: &str| rows.row(table_of(bucket), key.as_bytes());
     let stored = ClusterRows {
@@ -200,7 +201,7 @@ fn read_cluster(rows: &impl Read) -> Result<Cluster, OpenError> {
     Ok(Cluster::from_rows(id, &stored)?)
 }
 
-fn read_alarms(rows: &impl Read) -> Result<Alarms, OpenError> {
+pub(super) fn read_alarms(rows: &impl Read) -> Result<Alarms, OpenError> {
     let mut alarms = Alarms::default();
     for row in rows.rows(Table::Alarm) {
         let (key, _) = row?;
@@ -217,7 +218,7 @@ fn read_number(rows: &impl Read, key: &'static str) -> Result<Option<u64>, OpenE
     value.map(parse).transpose()
 }
 
-fn number(value: u64) -> Bytes {
+pub(super) fn number(value: u64) -> Bytes {
     Bytes::copy_from_slice(&value.to_be_bytes())
 }
 

@@ -8,6 +8,8 @@ use prost::Message;
 
 use super::*;
 use crate::{
+    disk::{Directory, MemoryDirectory, MemoryFile},
+    etcdfile::{bbolt, database},
     membership::{Attributes, Member, MemberChange, Version},
     pb::{
         etcdserverpb::{
@@ -599,6 +601,138 @@ fn state_survives_a_restart() {
     assert!(again.apply(&[next]).unwrap()[0].changes.is_some());
 }
 
+/// The state of `applier` as etcd's database.
+fn exported(applier: &Applier<MemoryEngine>) -> MemoryFile {
+    let file = MemoryDirectory::default().create("db").unwrap();
+    exchange::export(&applier.published(), file).unwrap().file
+}
+
+fn imported(file: MemoryFile, options: &exchange::ImportOptions) -> Result<MemoryEngine, String> {
+    let engine = MemoryEngine::new();
+    exchange::import(file, &engine, &MemoryDirectory::default(), options).map_err(|error| error.to_string())?;
+    Ok(engine)
+}
+
+const IMPORT: exchange::ImportOptions = exchange::ImportOptions {
+    cluster: ClusterId(0),
+    server_version: Version::minor(3, 7),
+    index: None,
+    memory_bytes: 1_000,
+};
+
+fn rows_of(file: MemoryFile) -> Vec<bbolt::Row> {
+    bbolt::Reader::open(file).unwrap().rows().unwrap().collect::<Result<_, _>>().unwrap()
+}
+
+/// A state with a row in every bucket that a state can have.
+fn rich_world() -> World {
+    let mut world = World::new();
+    world.change(&MemberChange::add(member(1, false)));
+    world.change(&MemberChange::add(member(2, true)));
+    world.change(&MemberChange::Remove(MemberId(2)));
+    world.request(&grant(4, 60));
+    world.request(&put_leased("a", "1", 4));
+    world.request(&put("a", "2"));
+    world.request(&delete("a", ""));
+    world.request(&alarm(ACTIVATE, 5, NOSPACE));
+    world.request(&cluster_version("3.6.0"));
+    world.request(&compact(3));
+    world
+}
+
+#[test]
+fn export_has_all_buckets_as_etcd_spells_them() {
+    let world = rich_world();
+    let file = exported(&world.applier);
+    let reader = bbolt::Reader::open(file).unwrap();
+    assert_eq!(reader.bucket_names().unwrap(), database::Bucket::ALL.map(database::Bucket::name));
+    let keys = |bucket: &str| {
+        let rows = reader.bucket(bucket.as_bytes()).unwrap();
+        rows.map(|row| row.unwrap().key.escape_ascii().to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(keys("meta"), ["confState", "consistent_index", "scheduledCompactRev", "storageVersion", "term"]);
+    assert_eq!(keys("auth"), ["authRevision"]);
+    assert_eq!((keys("members"), keys("members_removed")), (vec!["1".to_owned()], vec!["2".to_owned()]));
+    assert_eq!((keys("alarm").len(), keys("lease").len(), keys("key").len()), (1, 1, 3));
+    assert_eq!(database::position(&reader).unwrap().storage_version.as_deref(), Some("3.6.0"));
+}
+
+#[test]
+fn file_of_a_cluster_before_3_6_carries_no_version() {
+    let mut world = World::new();
+    world.request(&cluster_version("3.5.0"));
+    let reader = bbolt::Reader::open(exported(&world.applier)).unwrap();
+    assert_eq!(database::position(&reader).unwrap().storage_version, None);
+}
+
+#[test]
+fn state_before_the_first_entry_is_not_handed_on() {
+    let file = MemoryDirectory::default().create("db").unwrap();
+    let refusal = exchange::export(&World::new().applier.published(), file).unwrap_err();
+    assert!(matches!(refusal, exchange::ExchangeError::Nothing));
+}
+
+#[test]
+fn import_says_where_the_state_stands() {
+    let world = rich_world();
+    let engine = MemoryEngine::new();
+    let options = exchange::ImportOptions { cluster: ClusterId(8), index: Some(LogIndex(10)), ..IMPORT };
+    let done = exchange::import(exported(&world.applier), &engine, &MemoryDirectory::default(), &options).unwrap();
+    assert_eq!((done.applied, done.term, done.cluster.id()), (LogIndex(10), Term(3), ClusterId(8)));
+    assert_eq!(done.cluster.configuration().voters, [1]);
+    assert_eq!(engine.unpersisted(), 0);
+    let again = exchange::import(exported(&world.applier), &engine, &MemoryDirectory::default(), &options);
+    assert!(matches!(again, Err(exchange::ExchangeError::NotEmpty)));
+}
+
+#[test]
+fn what_cannot_be_served_is_refused() {
+    let world = rich_world();
+    let rows = rows_of(exported(&world.applier));
+    let refusal = |bucket: &'static str, key: &'static str, value: &'static [u8]| {
+        let file = MemoryDirectory::default().create("db").unwrap();
+        let mut writer = bbolt::Writer::new(file);
+        let forged = bbolt::Row { bucket: bytes(bucket), key: bytes(key), value: Bytes::from_static(value) };
+        for name in database::Bucket::ALL.map(database::Bucket::name) {
+            writer.bucket(name).unwrap();
+            let of_bucket = rows.iter().filter(|row| row.bucket == name && !(name == bucket && row.key == key));
+            let mut of_bucket: Vec<_> = of_bucket.chain((name == bucket).then_some(&forged)).collect();
+            of_bucket.sort_by_key(|row| row.key.clone());
+            for row in of_bucket {
+                writer.put(row.key.clone(), row.value.clone()).unwrap();
+            }
+        }
+        imported(writer.finish().unwrap().file, &IMPORT).unwrap_err()
+    };
+    assert!(refusal("auth", "authEnabled", &[1]).contains("authentication enabled"));
+    assert!(refusal("authUsers", "root", b"").contains("holds users or roles"));
+    assert!(refusal("authRoles", "root", b"").contains("holds users or roles"));
+    assert!(refusal("cluster", "clusterVersion", b"3.8.0").contains("the cluster runs at version 3.8.0"));
+    assert!(refusal("cluster", "clusterVersion", b"new").contains("row \"clusterVersion\""));
+    assert!(refusal("meta", "storageVersion", b"3.8.0").contains("made for etcd 3.8.0"));
+    assert!(refusal("meta", "term", b"\0\0\0\0\0\0\0\0").contains("start it once with etcd 3.5"));
+    assert!(refusal("meta", "confState", b"{").contains("\"confState\""));
+    assert!(refusal("meta", "scheduledCompactRev", b"3").contains("the revision does not decode"));
+    assert!(refusal("members", "1", b"{}").contains("row \"1\""));
+    assert!(refusal("lease", "x", b"").contains("lease row x"));
+    assert!(refusal("alarm", "x", b"").contains("alarm row x"));
+    assert!(refusal("key", "x", b"").contains("row x of the bucket `key`"));
+    let other = exchange::ImportOptions { index: Some(LogIndex(7)), ..IMPORT };
+    assert!(imported(exported(&world.applier), &other).unwrap_err().contains("stands at index 10"));
+}
+
+#[test]
+fn v2_keys_are_refused() {
+    exchange::check_tree(b"").unwrap();
+    let tree = |node: &str| {
+        format!(r#"{{"Root":{{"Children":{{"1":{{"Children":{{{node}}}}}}}}},"CurrentIndex":1,"CurrentVersion":2}}"#)
+    };
+    exchange::check_tree(tree("").as_bytes()).unwrap();
+    let held = exchange::check_tree(tree(r#""mine":{"Value":"x"}"#).as_bytes());
+    assert!(matches!(held, Err(exchange::ExchangeError::V2Keys)));
+    assert!(matches!(exchange::check_tree(b"{"), Err(exchange::ExchangeError::Tree(_))));
+}
+
 fn key() -> impl Strategy<Value = String> {
     prop::sample::select(vec!["a", "b", "c", "d", "ab"]).prop_map(str::to_owned)
 }
@@ -734,6 +868,27 @@ proptest! {
         drop(applier);
         finish_compaction(&engine);
         prop_assert_eq!(dump(&engine), dump(&straight));
+    }
+
+    #[test]
+    fn state_that_went_through_etcds_database_goes_on_alike(log in log(), at in any::<prop::sample::Index>()) {
+        let (before, after) = log.split_at(1 + at.index(log.len()));
+        let (straight, _) = straight_run(before);
+        let mut original = Applier::open(straight, OPTIONS).unwrap();
+        let copy = imported(exported(&original), &IMPORT).unwrap();
+        let mut copy = Applier::open(copy, OPTIONS).unwrap();
+        prop_assert_eq!(essence(copy.apply(after).unwrap()), essence(original.apply(after).unwrap()));
+        for applier in [&mut original, &mut copy] {
+            while applier.compact_some(7).unwrap() != CompactionProgress::Idle {}
+        }
+        let (ours, theirs) = (copy.published(), original.published());
+        ours.view.verify().unwrap();
+        prop_assert_eq!(rows_of(exported(&copy)), rows_of(exported(&original)));
+        prop_assert_eq!((ours.cluster, ours.alarms), (theirs.cluster, theirs.alarms));
+        for revision in ours.view.compact_revision().max(1)..=ours.view.revision() {
+            prop_assert_eq!(ours.view.hash_kv(revision).unwrap(), theirs.view.hash_kv(revision).unwrap());
+        }
+        prop_assert_eq!(ours.view.lease_keys(LeaseId(1)).unwrap(), theirs.view.lease_keys(LeaseId(1)).unwrap());
     }
 
     #[test]

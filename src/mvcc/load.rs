@@ -18,7 +18,7 @@ use super::{
     counts::Chunker,
     digest,
     rows::{self, Put, Trace, Version},
-    store::{FINISHED, NEVER, SCHEDULED, meta_main},
+    store::{FINISHED, FIRST, NEVER, SCHEDULED, meta_main},
 };
 use crate::{
     codec::crc,
@@ -133,6 +133,13 @@ impl<D: Directory> Loader<D> {
         }
         let header = Put { create, version, lease, value: Bytes::new() }.encode();
         self.versions.push(&[&row_key], &[&self.scratch, &header, &value])
+    }
+
+    /// The revision that a store opened on all of it will stand at.
+    pub fn revision(&self) -> i64 {
+        let compacted = |name| self.head.get(&Table::Meta.key(name)).and_then(meta_main).unwrap_or(FIRST);
+        let changed = self.last.map_or(FIRST, |last| last.main);
+        [SCHEDULED, FINISHED].map(compacted).into_iter().fold(changed, i64::max)
     }
 
     /// Loads everything into `engine`, which is empty, and makes it durable there.

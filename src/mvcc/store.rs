@@ -17,7 +17,7 @@ pub(super) const FINISHED: &[u8] = b"finishedCompactRev";
 /// The revision of a store that was never compacted.
 pub(super) const NEVER: i64 = -1;
 /// The revision of an empty store.
-const FIRST: i64 = 1;
+pub(super) const FIRST: i64 = 1;
 
 /// The single writer's value: where the key space stands, and what is worth keeping in memory about it.
 ///
