@@ -17,7 +17,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use super::{
     ReadError, View,
     rows::Trace,
-    store::{FINISHED, NEVER, meta_revision},
+    store::{BUMPED, FINISHED, NEVER, meta_revision},
 };
 use crate::{
     codec::crc::{self, Joiner},
@@ -65,6 +65,8 @@ impl<S: Read> HashWork<S> {
             return Err(Rejection::FutureRevision.into());
         }
         let finished = meta_revision(view.snapshot(), FINISHED)?.unwrap_or(NEVER);
+        // There the empty key lives, too.
+        let bumped = meta_revision(view.snapshot(), BUMPED)?.is_some_and(|bumped| bumped <= revision);
         let work = Work {
             revision,
             compacted: view.compact_revision(),
@@ -72,7 +74,7 @@ impl<S: Read> HashWork<S> {
             known_max: KNOWN_MAX,
             phase: Phase::Count,
             next: Revision { main: revision.saturating_add(1), sub: 0 },
-            living: i64::try_from(view.keys()).unwrap_or(i64::MAX),
+            living: i64::try_from(view.keys()).unwrap_or(i64::MAX).saturating_add(bumped.into()),
             known: Known::default(),
             joiner: Joiner::default(),
             // etcd hashes the name of its bucket first.

@@ -18,7 +18,7 @@ use super::{
     counts::Chunker,
     digest,
     rows::{self, Put, Trace, Version},
-    store::{FINISHED, FIRST, NEVER, SCHEDULED, meta_main},
+    store::{BUMPED, FINISHED, FIRST, SCHEDULED, meta_main, meta_value},
 };
 use crate::{
     codec::crc,
@@ -58,7 +58,7 @@ pub struct Loader<D: Directory> {
     head: BTreeMap<Bytes, Bytes>,
     last: Option<Revision>,
     /// The newest row without a value.
-    bumped: i64,
+    bumped: Option<Revision>,
     scratch: Vec<u8>,
 }
 
@@ -71,7 +71,7 @@ impl<D: Directory> Loader<D> {
             rest: Sorter::new(directory.clone(), "rest", rest_bytes),
             head: BTreeMap::new(),
             last: None,
-            bumped: 0,
+            bumped: None,
             scratch: Vec::new(),
         }
     }
@@ -90,8 +90,8 @@ impl<D: Directory> Loader<D> {
         self.rest.push(&[&[table.prefix()], key], &[&value])
     }
 
-    /// Takes a row of the bucket `key`. An empty value, which `snapshot restore --bump-revision` leaves behind, is
-    /// passed over: the compaction it comes with moves the revision.
+    /// Takes a row of the bucket `key`. An empty value is what `snapshot restore --bump-revision` leaves behind: to etcd it
+    /// is a version of the empty key, which nobody can read or remove, and which is hashed.
     ///
     /// # Errors
     /// [`ImportError::Row`] if the row does not decode, is out of order, or is not spelled as etcd spells it: it would be
@@ -103,17 +103,24 @@ impl<D: Directory> Loader<D> {
             return Err(bad("the revision is not above that of the row before"));
         }
         self.last = Some(at);
-        if value.is_empty() {
-            self.bumped = at.main;
-            return Ok(());
-        }
         let sum = ((row_key.len() + value.len()) as u64, crc::append(crc::append(0, row_key), &value));
+        if value.is_empty() {
+            return if tombstone { Err(bad("a tombstone has no key")) } else { Ok(self.bump(at, sum)?) };
+        }
         let pair = KeyValue::decode(value).map_err(|_| bad("the value is not a pair"))?;
         check_pair(&pair, at, tombstone).map_err(bad)?;
         if rows::etcd_sum(at, tombstone, &pair, &mut self.scratch) != sum {
             return Err(bad("the pair is not spelled as etcd spells it"));
         }
         Ok(self.push_version(at, tombstone, sum, pair)?)
+    }
+
+    /// Only the `Revision` table knows of such a row.
+    fn bump(&mut self, at: Revision, (len, crc): (u64, u32)) -> Result<(), StorageError> {
+        let supersedes = self.bumped.replace(at);
+        let trace = Trace { tombstone: false, creates: false, supersedes, len, crc, digest: 0, key: Bytes::new() };
+        self.head.insert(Table::Meta.key(BUMPED), meta_value(at.main));
+        self.rest.push(&[&rows::revision_key(at)], &[&trace.encode()])
     }
 
     fn push_version(
@@ -145,24 +152,11 @@ impl<D: Directory> Loader<D> {
     /// Loads everything into `engine`, which is empty, and makes it durable there.
     ///
     /// # Errors
-    /// [`ImportError::Row`] if the revision of a row without a value would be lost; failures of the engine and of reading
-    /// back. The engine is useless then.
-    pub fn load<E: Engine>(self, engine: &E) -> Result<(), ImportError> {
-        self.check_bumped()?;
+    /// Failures of the engine and of reading back. The engine is useless then.
+    pub fn load<E: Engine>(self, engine: &E) -> Result<(), StorageError> {
         let versions = self.versions.finish()?;
         let head = self.head.into_iter();
-        Ok(engine.ingest(&mut Loading { versions, rest: Some(self.rest), stage: Stage::Head(head) })?)
-    }
-
-    /// Whether a compaction stands at the row that moved the revision, or rows above it.
-    fn check_bumped(&self) -> Result<(), ImportError> {
-        let compacted = |name| self.head.get(&Table::Meta.key(name)).and_then(meta_main).unwrap_or(NEVER);
-        let kept = compacted(SCHEDULED).max(compacted(FINISHED));
-        let row = self.last.filter(|last| last.main == self.bumped && self.bumped > kept);
-        row.map_or(Ok(()), |last| {
-            let what = "it has no value and no compaction stands at it; restore with --mark-compacted";
-            Err(ImportError::Row { key: last.to_string(), what })
-        })
+        engine.ingest(&mut Loading { versions, rest: Some(self.rest), stage: Stage::Head(head) })
     }
 }
 
@@ -530,13 +524,26 @@ mod tests {
     }
 
     #[test]
-    fn bumped_revision_is_kept_by_its_compaction() {
-        const BUMPED: &[u8] = b"\0\0\0\0\0\0\x03\xe8_\0\0\0\0\0\0\0\0";
-        let rows = [(Bytes::from_static(BUMPED), Bytes::new())];
-        assert_eq!(loaded(&rows, &[(SCHEDULED, Bytes::from_static(BUMPED))]).store.revision(), 1000);
-        let mut without = loader();
-        without.change(BUMPED, Bytes::new()).unwrap();
-        assert!(without.load(&MemoryEngine::new()).unwrap_err().to_string().contains("--mark-compacted"));
+    fn bumped_revision_is_kept_and_hashed() {
+        let mut member = in_memory();
+        member.put("a", "1");
+        let bumped = |main: i64| (meta_value(main), Bytes::new());
+        let rows = [exported(&member), vec![bumped(1_000), bumped(2_000)]].concat();
+        let mut copy = loaded(&rows, &[(SCHEDULED, meta_value(2_000))]);
+        assert_eq!((copy.store.revision(), copy.view().keys()), (2_000, 1));
+        assert_eq!(exported(&copy), rows);
+        while copy.compact_step(3) {}
+        let rest = [rows[0].clone(), bumped(2_000)];
+        assert_eq!(exported(&copy), rest);
+        copy.view().verify().unwrap();
+        let all =
+            rest.iter().fold(crc::append(0, b"key"), |sum, (key, value)| crc::append(crc::append(sum, key), value));
+        assert_eq!(copy.hash(2_000).hash, all);
+        // Even when every key is gone something lives, so that etcd leaves out what does not.
+        copy.delete("a", "");
+        let left = [bumped(2_000).0, exported(&copy)[2].0.clone(), exported(&copy)[2].1.clone()];
+        assert_eq!(copy.hash(2_001).hash, left.iter().fold(crc::append(0, b"key"), |sum, part| crc::append(sum, part)));
+        assert_eq!(Member::open(copy.engine.clone()).hash(2_001), copy.hash(2_001));
     }
 
     #[test]
@@ -553,6 +560,7 @@ mod tests {
         assert!(refusal(good, b"\n\x01a\x18\x03").contains("another revision"));
         assert!(refusal(good, b"\n\x01a\x10\0\x18\x02").contains("not spelled"));
         assert!(refusal(&[good, b"t"].concat(), pair).contains("tombstone has a value"));
+        assert!(refusal(&[good, b"t"].concat(), b"").contains("tombstone has no key"));
         let mut loader = loader();
         loader.change(good, Bytes::copy_from_slice(pair)).unwrap();
         assert!(loader.change(good, Bytes::copy_from_slice(pair)).unwrap_err().to_string().contains("not above"));

@@ -161,6 +161,11 @@ impl Trace {
         i64::from(self.creates) - i64::from(self.tombstone && self.supersedes.is_some())
     }
 
+    /// Whether it is no change of a key, but the mark of `snapshot restore --bump-revision`, which has no version.
+    pub(super) fn is_bump(&self) -> bool {
+        self.key.is_empty()
+    }
+
     /// The value of a `Revision` row.
     pub(super) fn encode(&self) -> Bytes {
         let mut out = Vec::with_capacity(40 + self.key.len());

@@ -14,6 +14,9 @@ use crate::{
 pub(super) const SCHEDULED: &[u8] = b"scheduledCompactRev";
 /// Row of the `Meta` table: the compaction whose rows are gone, as etcd spells it.
 pub(super) const FINISHED: &[u8] = b"finishedCompactRev";
+/// Row of the `Meta` table: the newest revision that `snapshot restore --bump-revision` made, if an imported file had one.
+/// To etcd a version of the empty key lives there; here only the `Revision` table knows of it.
+pub(super) const BUMPED: &[u8] = b"bumpedRev";
 /// The revision of a store that was never compacted.
 pub(super) const NEVER: i64 = -1;
 /// The revision of an empty store.

@@ -36,13 +36,16 @@ impl<'a, S: Read> EtcdRows<'a, S> {
 
     fn row(&self, at: Revision, trace: &Trace) -> Result<EtcdRow, StorageError> {
         let bad = |what| StorageError::corrupt(Table::Revision, at.to_string().as_bytes(), what);
-        let pair = if trace.tombstone {
-            rows::etcd_tombstone(trace.key.clone())
+        let value = if trace.is_bump() {
+            Bytes::new()
+        } else if trace.tombstone {
+            rows::etcd_tombstone(trace.key.clone()).encode_to_vec().into()
         } else {
             let written = self.state.written_at(&trace.key, at)?;
-            written.ok_or_else(|| bad("what the change wrote is not there"))?.into_key_value(trace.key.clone())
+            let written = written.ok_or_else(|| bad("what the change wrote is not there"))?;
+            written.into_key_value(trace.key.clone()).encode_to_vec().into()
         };
-        let (mut key, value) = (Vec::with_capacity(18), Bytes::from(pair.encode_to_vec()));
+        let mut key = Vec::with_capacity(18);
         rows::etcd_key(at, trace.tombstone, &mut key);
         if crc::append(crc::append(0, &key), &value) != trace.crc {
             return Err(bad("what the change wrote has another checksum"));

@@ -30,7 +30,7 @@ pub struct Verified {
 pub(super) fn verify<R: Read>(state: State<'_, R>) -> Result<Verified, StorageError> {
     let keys = verify_living(state)?;
     let old = verify_superseded(state)?;
-    let changes = count(state, Table::Revision)?;
+    let changes = count_changes(state)?;
     if changes != keys.found + old {
         return Err(StorageError::corrupt(Table::Revision, b"", "there are changes whose version is not there"));
     }
@@ -128,6 +128,12 @@ fn check_empty(chunk: Option<(Bytes, u32)>) -> Result<(), StorageError> {
         Some((start, 1..)) => Err(StorageError::corrupt(Table::Count, &start, "the chunk counts too many keys")),
         _ => Ok(()),
     }
+}
+
+/// The changes that have a version.
+fn count_changes<R: Read>(state: State<'_, R>) -> Result<u64, StorageError> {
+    let changes = state.changes(Revision::default(), state.revision);
+    changes.map(|change| change.map(|(_, trace)| u64::from(!trace.is_bump()))).sum()
 }
 
 fn count<R: Read>(state: State<'_, R>, table: Table) -> Result<u64, StorageError> {
