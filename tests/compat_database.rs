@@ -18,7 +18,6 @@ use quorate::storage::{FjallEngine, FjallOptions, MemoryEngine};
 use quorate::types::{ClusterId, LeaseId, MemberId};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 use support::daemon::{self, Daemon};
 use support::grpc::Client;
@@ -29,7 +28,7 @@ use support::{setting, wait_for};
 /// Requests of a history.
 const OPS: u64 = 1_500;
 /// Different keys of a history.
-const KEYS: u64 = 60;
+const KEYS: u8 = 60;
 /// The leases of a history.
 const LEASES: std::ops::RangeInclusive<i64> = 1..=5;
 /// Seconds a lease lives: none ends during a test.
@@ -99,9 +98,9 @@ impl History {
     }
 
     fn key(&mut self) -> Bytes {
-        let number = self.random.below(KEYS);
+        let number = u8::try_from(self.random.below(KEYS.into())).expect("few keys");
         // Some keys hold the bytes that our tables escape.
-        if number % 7 == 0 { vec![b'k', 0, number as u8].into() } else { format!("key/{number}").into() }
+        if number.is_multiple_of(7) { vec![b'k', 0, number].into() } else { format!("key/{number}").into() }
     }
 }
 
@@ -390,7 +389,11 @@ fn bumped_database_is_taken() {
     let (mut daemon, story) = block_on(async {
         let client = Client::connect(&daemon.endpoint()).await.expect("etcd answers");
         let mut restored = Original { daemon, client };
-        restored.client.kv.put(support::grpc::put("after", "the bump")).await.expect("a put");
+        for value in ["after", "the bump"] {
+            restored.client.kv.put(support::grpc::put("key", value)).await.expect("a put");
+        }
+        let revision = restored.revision().await;
+        restored.compact(revision - 1).await.expect("a compaction");
         let story = restored.story().await;
         (restored.daemon, story)
     });
