@@ -10,7 +10,7 @@ mkdir -p "$dir"
 dir=$(cd "$dir" && pwd)
 shift
 [ $# -gt 0 ] && shift
-[ $# -gt 0 ] || set -- env_file gateway wal
+[ $# -gt 0 ] || set -- bbolt env_file gateway wal
 
 # What libFuzzer needs to see: counters at every edge, their addresses, and comparisons. Stable rustc has it all but
 # the sanitizers, which safe Rust misses least. A target triple keeps the flags away from build scripts.
