@@ -21,6 +21,7 @@ pub mod pb;
 pub mod raft;
 pub mod server;
 pub mod storage;
+pub mod transport;
 pub mod types;
 pub mod wal;
 pub mod watch;
