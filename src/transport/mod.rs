@@ -17,6 +17,7 @@
 //!   bytes that have not arrived.
 
 mod capabilities;
+mod codec;
 mod local;
 mod response;
 mod snapshot_body;
