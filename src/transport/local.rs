@@ -29,9 +29,6 @@ pub trait Local: Debug + Send + Sync + 'static {
     /// Its own peer URLs as advertised; sent with every request, so that a member that does not know us can answer.
     fn peer_urls(&self) -> Vec<String>;
 
-    /// Whether `id` belongs to the cluster, by the applied state.
-    fn is_member(&self, id: MemberId) -> bool;
-
     /// Whether `id` was removed from the cluster, by the applied state. The only ground for answering 403 or 410, which
     /// make a member of etcd stop for good.
     fn is_removed(&self, id: MemberId) -> bool;

@@ -2,7 +2,7 @@
 //!
 //! [`Transport`] carries raft messages to and from the other members: two streams that each member dials at each other
 //! one (appends on one, everything else on the other), single requests where no stream is up, and a request of its own
-//! for each snapshot. `ask` puts plain questions to a peer URL, for joining and forwarding. The member it all works
+//! for each snapshot. [`ask`] puts plain questions to a peer URL, for joining and forwarding. The member it all works
 //! for is behind [`Local`].
 //!
 //! Left to others: what a message means (`raft`), what a snapshot contains (`server`), accepting connections and routing
@@ -16,15 +16,31 @@
 //! - no length or count that a peer names is believed before it is compared with a limit, and nothing is allocated for
 //!   bytes that have not arrived.
 
+pub mod ask;
 mod capabilities;
+mod carrier;
 mod codec;
+mod connect;
+mod deliver;
+mod headers;
+mod inbound;
+mod incoming;
 mod local;
+mod outbox;
+mod outgoing;
+mod patience;
+mod peer;
+mod pipeline;
+mod probe;
 mod response;
+mod serve;
 mod snapshot_body;
-mod transport;
+mod snapshot_send;
+#[cfg(test)]
+mod tests;
 
 pub use capabilities::Capabilities;
+pub use carrier::{SendError, Transport, TransportOptions};
 pub use local::{Busy, Local, SnapshotRefusal};
 pub use response::ResponseBody;
 pub use snapshot_body::{SnapshotBody, SnapshotForm};
-pub use transport::{SendError, Transport, TransportOptions};

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt as _};
+use futures_util::{Stream, StreamExt as _, stream};
 
 /// How the data of a snapshot is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,12 @@ impl SnapshotBody {
     /// A body that yields what `pieces` does.
     pub fn new(pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Self {
         Self(Box::pin(pieces))
+    }
+
+    /// `first`, then what `pieces` yield.
+    pub(super) fn behind(first: Bytes, pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Self {
+        let first = (!first.is_empty()).then_some(Ok(first));
+        Self::new(stream::iter(first).chain(pieces))
     }
 
     /// The next piece, `None` after the last.

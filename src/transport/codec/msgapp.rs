@@ -265,7 +265,17 @@ pub(super) mod tests {
                 let log_term = position.term - u64::from(jump == 0);
                 let Position { term, index } = position;
                 let kind = MessageType::MsgApp.into();
-                let message = Message { r#type: kind, from: 1, to: 2, term, log_term, index, entries, commit, ..Default::default() };
+                let message = Message {
+                    r#type: kind,
+                    from: 1,
+                    to: 2,
+                    term,
+                    log_term,
+                    index,
+                    entries,
+                    commit,
+                    ..Default::default()
+                };
                 position = Position::after(&message);
                 message
             };
@@ -337,7 +347,8 @@ pub(super) mod tests {
     fn what_follows_is_written_short_as_etcd_does() {
         let bytes = encode(&[append(5, 7, 1), append(5, 8, 1), append(5, 9, 0)]);
         let second = bytes.iter().skip(1 + 8 + append(5, 7, 1).encoded_len() + 1).copied().collect::<Vec<_>>();
-        let short = [1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 7, 16, 5, 24, 9, 34, 1, 120, 0, 0, 0, 0, 0, 0, 0, 8, 0];
+        let short =
+            [1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 7, 16, 5, 24, 9, 34, 1, 120, 0, 0, 0, 0, 0, 0, 0, 8, 0];
         assert_eq!(second[..short.len()], short);
         assert_eq!(second[short.len()..], [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0]);
     }

@@ -1,0 +1,159 @@
+//! Streams from one peer: dialled by this member, read until they break, dialled again.
+
+use std::{io, sync::Arc, time::Duration};
+
+use http::{Method, StatusCode};
+use hyper::body::Incoming;
+use thiserror::Error;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::{
+    codec::{CodecError, MessageDecoder, MsgAppDecoder},
+    connect::{Connection, full},
+    deliver::deliver,
+    headers,
+    outbox::StreamKind,
+    patience::Patience,
+    peer::Peer,
+};
+use crate::pb::raftpb::Message;
+
+/// A stream that says nothing for so long is dead; its writer sends a heartbeat three times as often.
+pub(super) const READ_PATIENCE: Duration = Duration::from_secs(5);
+/// A stream is dialled at most once in this time, as in etcd.
+const DIAL_INTERVAL_MIN: Duration = Duration::from_millis(100);
+/// Longest text of a refusal that is read.
+pub(super) const REFUSAL_BYTES_MAX: usize = 4 * 1024;
+
+/// Why a stream ended. It is dialled again whatever the reason.
+#[derive(Debug, Error)]
+pub(super) enum StreamEnd {
+    #[error("the connection broke")]
+    Connection(#[from] io::Error),
+    #[error("refused: {status} {text}")]
+    Refused { status: StatusCode, text: String },
+    #[error("the peer sends nonsense")]
+    Nonsense(#[from] CodecError),
+    #[error("closed by the peer")]
+    Closed,
+}
+
+/// Keeps the stream of `kind` from `peer` up until the peer is gone.
+pub(super) async fn keep(peer: Arc<Peer>, kind: StreamKind) {
+    let mut reported = None;
+    loop {
+        let next_dial = Instant::now() + DIAL_INTERVAL_MIN;
+        let attempt = async {
+            let end = read(&peer, kind, &mut reported).await;
+            peer.set_link(kind, false);
+            report(&peer, kind, &end, &mut reported);
+            sleep_until(next_dial).await;
+        };
+        tokio::select! {
+            () = attempt => {}
+            () = peer.stop.cancelled() => return peer.set_link(kind, false),
+        }
+    }
+}
+
+/// One connection, from dialling to its end. `reported` is cleared once it is up.
+async fn read(peer: &Peer, kind: StreamKind, reported: &mut Option<String>) -> StreamEnd {
+    let url = peer.url();
+    let (mut connection, body) = match open(peer, kind, &url).await {
+        Ok(opened) => opened,
+        Err(end) => {
+            peer.pass_over(&url);
+            return end;
+        }
+    };
+    *reported = None;
+    peer.set_link(kind, true);
+    match read_all(peer, kind, &mut connection, body).await {
+        Ok(()) => StreamEnd::Closed,
+        Err(end) => end,
+    }
+}
+
+async fn open(peer: &Peer, kind: StreamKind, url: &str) -> Result<(Connection, Incoming), StreamEnd> {
+    let local = &*peer.shared().local;
+    let mut connection = Connection::dial(url, peer.shared().options.dial_patience()).await?;
+    let path = format!("{}{}", kind.path(), local.member());
+    let headers = headers::stream_request(local, peer.id);
+    let answer = connection.send(Method::GET, &path, headers, full(""));
+    let answer = timeout(READ_PATIENCE, answer).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    let status = answer.status();
+    if status == StatusCode::OK {
+        peer.heard(headers::read_capabilities(answer.headers()));
+        return Ok((connection, answer.into_body()));
+    }
+    if status == StatusCode::GONE {
+        local.told_removed(peer.id);
+    }
+    Err(StreamEnd::Refused { status, text: refusal(&mut connection, answer.into_body()).await })
+}
+
+/// What a peer says in refusing, without the line end.
+pub(super) async fn refusal(connection: &mut Connection, body: Incoming) -> String {
+    let text = connection.whole(body, REFUSAL_BYTES_MAX, READ_PATIENCE).await.unwrap_or_default();
+    String::from_utf8_lossy(&text).trim_end().to_owned()
+}
+
+/// Decodes either kind of stream.
+enum Decoder {
+    MsgApp(MsgAppDecoder),
+    Message(MessageDecoder),
+}
+
+impl Decoder {
+    fn new(peer: &Peer, kind: StreamKind) -> Self {
+        match kind {
+            StreamKind::MsgApp => Self::MsgApp(MsgAppDecoder::new(peer.id, peer.shared().local.member())),
+            StreamKind::Message => Self::Message(MessageDecoder::default()),
+        }
+    }
+
+    fn extend(&mut self, bytes: &[u8]) {
+        match self {
+            Self::MsgApp(decoder) => decoder.extend(bytes),
+            Self::Message(decoder) => decoder.extend(bytes),
+        }
+    }
+
+    fn next(&mut self) -> Result<Option<Message>, CodecError> {
+        match self {
+            Self::MsgApp(decoder) => decoder.next(),
+            Self::Message(decoder) => decoder.next(),
+        }
+    }
+}
+
+async fn read_all(
+    peer: &Peer,
+    kind: StreamKind,
+    connection: &mut Connection,
+    mut body: Incoming,
+) -> Result<(), StreamEnd> {
+    let mut decoder = Decoder::new(peer, kind);
+    let mut patience = Patience::new(READ_PATIENCE);
+    while let Some(piece) = connection.piece(&mut body, &mut patience).await? {
+        peer.counters.received_bytes.add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
+        decoder.extend(&piece);
+        while let Some(message) = decoder.next()? {
+            if let Err(reason) = deliver(&*peer.shared().local, Some(peer.id), message).await {
+                peer.counters.received_failures.inc();
+                tracing::debug!(peer = %peer.id, %reason, "dropped a message from a peer");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Logs why a stream ended, once per reason until it is up again.
+fn report(peer: &Peer, kind: StreamKind, end: &StreamEnd, reported: &mut Option<String>) {
+    let cause = std::error::Error::source(end).map(|cause| format!(": {cause}")).unwrap_or_default();
+    let text = format!("{end}{cause}");
+    if reported.as_ref() != Some(&text) {
+        tracing::warn!(peer = %peer.id, stream = kind.path(), reason = text, "no stream from a peer");
+        *reported = Some(text);
+    }
+}

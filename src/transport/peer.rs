@@ -1,0 +1,198 @@
+//! One other member: where it is, what waits for it, and how the connections to it are.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::Semaphore, time::Instant};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Capabilities, Local, TransportOptions,
+    outbox::{Outbox, StreamKind},
+};
+use crate::{
+    metrics::{self, Counter, Gauge},
+    pb::raftpb::Message,
+    types::MemberId,
+};
+
+/// Single requests that one member may have open here: etcd uses four connections, which may meet their successors.
+const POSTS_MAX: usize = 8;
+/// Snapshots that one member may be sending here.
+const SNAPSHOTS_MAX: usize = 2;
+
+/// What every task of a transport needs.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) local: Arc<dyn Local>,
+    pub(super) options: TransportOptions,
+    pub(super) runtime: tokio::runtime::Handle,
+    pub(super) tasks: TaskTracker,
+    pub(super) stop: CancellationToken,
+}
+
+/// One other member.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) id: MemberId,
+    pub(super) outbox: Outbox,
+    pub(super) stop: CancellationToken,
+    pub(super) counters: Counters,
+    /// Bounds the single requests of this member.
+    pub(super) posts: Arc<Semaphore>,
+    /// Bounds the snapshots of this member.
+    pub(super) snapshots: Arc<Semaphore>,
+    urls: Mutex<Urls>,
+    link: Mutex<Link>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Urls {
+    list: Vec<String>,
+    at: usize,
+}
+
+#[derive(Debug, Default)]
+struct Link {
+    msgapp: bool,
+    message: bool,
+    since: Option<Instant>,
+    capabilities: Option<Capabilities>,
+}
+
+/// The instruments of one peer, found once.
+#[derive(Debug)]
+pub(super) struct Counters {
+    pub(super) sent_bytes: Arc<Counter>,
+    pub(super) sent_failures: Arc<Counter>,
+    pub(super) received_bytes: Arc<Counter>,
+    pub(super) received_failures: Arc<Counter>,
+    known: Arc<Gauge>,
+    active: Arc<Gauge>,
+    disconnected: Arc<Counter>,
+}
+
+impl Counters {
+    fn of(local: MemberId, peer: MemberId) -> Self {
+        let (local, peer) = (local.to_string(), peer.to_string());
+        Self {
+            sent_bytes: metrics::PEER_SENT_BYTES.with([&peer]),
+            sent_failures: metrics::PEER_SENT_FAILURES.with([&peer]),
+            received_bytes: metrics::PEER_RECEIVED_BYTES.with([&peer]),
+            received_failures: metrics::PEER_RECEIVED_FAILURES.with([&peer]),
+            known: metrics::KNOWN_PEERS.with([&local, &peer]),
+            active: metrics::ACTIVE_PEERS.with([&local, &peer]),
+            disconnected: metrics::DISCONNECTED_PEERS.with([&local, &peer]),
+        }
+    }
+}
+
+impl Peer {
+    /// A peer without connections.
+    pub(super) fn new(id: MemberId, urls: Vec<String>, shared: &Arc<Shared>) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            outbox: Outbox::default(),
+            stop: shared.stop.child_token(),
+            counters: Counters::of(shared.local.member(), id),
+            posts: Arc::new(Semaphore::new(POSTS_MAX)),
+            snapshots: Arc::new(Semaphore::new(SNAPSHOTS_MAX)),
+            urls: Mutex::new(Urls { list: urls, at: 0 }),
+            link: Mutex::default(),
+            shared: Arc::clone(shared),
+        })
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Queues messages for this peer, and tells raft if one of them found no room.
+    pub(super) fn send(&self, messages: impl Iterator<Item = Message>) {
+        if !self.outbox.push(messages) {
+            self.lost();
+        }
+    }
+
+    /// A message to this peer did not arrive.
+    pub(super) fn lost(&self) {
+        self.counters.sent_failures.inc();
+        self.shared.local.unreachable(self.id);
+    }
+
+    /// The URL to dial now.
+    pub(super) fn url(&self) -> String {
+        let urls = lock(&self.urls);
+        urls.list.get(urls.at).cloned().unwrap_or_default()
+    }
+
+    /// `url` did not work: the next dial goes to the one behind it.
+    pub(super) fn pass_over(&self, url: &str) {
+        let mut urls = lock(&self.urls);
+        if urls.list.get(urls.at).is_some_and(|current| current == url) {
+            urls.at = (urls.at + 1) % urls.list.len();
+        }
+    }
+
+    /// Replaces the URLs; connections stay.
+    pub(super) fn set_urls(&self, list: Vec<String>) {
+        let mut urls = lock(&self.urls);
+        if urls.list != list {
+            *urls = Urls { list, at: 0 };
+        }
+    }
+
+    /// One of the streams dialled by this member is up, or down.
+    pub(super) fn set_link(&self, kind: StreamKind, up: bool) {
+        let mut link = lock(&self.link);
+        match kind {
+            StreamKind::MsgApp => link.msgapp = up,
+            StreamKind::Message => link.message = up,
+        }
+        let active = link.msgapp && link.message;
+        if active == link.since.is_some() {
+            return;
+        }
+        link.since = active.then(Instant::now);
+        drop(link);
+        self.counters.active.set(active.into());
+        if active {
+            tracing::info!(peer = %self.id, "connected to a peer");
+        } else {
+            self.counters.disconnected.inc();
+            tracing::info!(peer = %self.id, "the connection to a peer is lost");
+        }
+    }
+
+    /// How long both streams have been up.
+    pub(super) fn active_since(&self) -> Option<Duration> {
+        lock(&self.link).since.map(|since| since.elapsed())
+    }
+
+    /// The peer has told what it can do.
+    pub(super) fn heard(&self, capabilities: Capabilities) {
+        lock(&self.link).capabilities = Some(capabilities);
+    }
+
+    pub(super) fn capabilities(&self) -> Option<Capabilities> {
+        lock(&self.link).capabilities
+    }
+
+    /// Counts this peer among those that are configured.
+    pub(super) fn show_known(&self, known: bool) {
+        self.counters.known.set(known.into());
+    }
+
+    /// Ends the tasks; streams end when they have sent what waits.
+    pub(super) fn close(&self) {
+        self.outbox.close();
+        self.stop.cancel();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,89 @@
+//! Single requests for messages that no stream can carry: to a peer that has not dialled yet, and to senders that are
+//! not members yet.
+
+use std::{io, sync::Arc, time::Duration};
+
+use http::{HeaderValue, Method, StatusCode, header::CONTENT_TYPE};
+use prost::Message as _;
+use tokio::time::{Instant, timeout};
+
+use super::{
+    connect::{Connection, full},
+    headers,
+    incoming::{READ_PATIENCE, REFUSAL_BYTES_MAX},
+    peer::Peer,
+};
+use crate::pb::raftpb::Message;
+
+/// Connections for single requests to one peer, as in etcd.
+pub(super) const CONNECTIONS: usize = 4;
+/// A peer closes an idle connection after five seconds.
+const REUSED_WITHIN: Duration = Duration::from_secs(4);
+/// Time for a request and its answer: the receiver answers once raft has taken the message.
+const POST_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A connection that was used before.
+#[derive(Debug)]
+struct Kept {
+    connection: Connection,
+    url: String,
+    since: Instant,
+}
+
+/// Sends what no stream can carry, one message at a time, until the peer is gone.
+pub(super) async fn run(peer: Arc<Peer>) {
+    let mut kept = None;
+    loop {
+        let message = tokio::select! {
+            message = peer.outbox.next_unattached() => message,
+            () = peer.stop.cancelled() => return,
+        };
+        let sent = tokio::select! {
+            sent = post(&peer, &mut kept, &message) => sent,
+            () = peer.stop.cancelled() => return,
+        };
+        if let Err(error) = sent {
+            tracing::debug!(peer = %peer.id, %error, "a message to a peer is lost");
+            peer.lost();
+        }
+    }
+}
+
+async fn post(peer: &Peer, kept: &mut Option<Kept>, message: &Message) -> io::Result<()> {
+    let url = peer.url();
+    let reusable = kept.take().filter(|kept| kept.since.elapsed() < REUSED_WITHIN && kept.url == url);
+    if let Some(Kept { connection, .. }) = reusable
+        && let Ok(connection) = post_on(peer, connection, message).await
+    {
+        *kept = Some(Kept { connection, url, since: Instant::now() });
+        return Ok(());
+    }
+    let fresh = async {
+        let connection = Connection::dial(&url, peer.shared().options.dial_patience()).await?;
+        post_on(peer, connection, message).await
+    };
+    let connection = fresh.await.inspect_err(|_| peer.pass_over(&url))?;
+    *kept = Some(Kept { connection, url, since: Instant::now() });
+    Ok(())
+}
+
+async fn post_on(peer: &Peer, mut connection: Connection, message: &Message) -> io::Result<Connection> {
+    let local = &*peer.shared().local;
+    let bytes = message.encode_to_vec();
+    let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+    let mut headers = headers::request(local);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/protobuf"));
+    let answer = connection.send(Method::POST, "/raft", headers, full(bytes));
+    let answer = timeout(POST_PATIENCE, answer).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    let status = answer.status();
+    let text = connection.whole(answer.into_body(), REFUSAL_BYTES_MAX, READ_PATIENCE).await?;
+    match status {
+        StatusCode::NO_CONTENT => {
+            peer.counters.sent_bytes.add(length);
+            return Ok(connection);
+        }
+        StatusCode::FORBIDDEN => local.told_removed(peer.id),
+        _ => {}
+    }
+    Err(io::Error::other(format!("refused: {status} {}", String::from_utf8_lossy(&text).trim_end())))
+}
