@@ -72,6 +72,11 @@ impl Daemon {
         Self { program: program.clone(), arguments, directory, client, peer, child: None, starts: 0 }
     }
 
+    /// Adds a flag that could only be written once the ports were known; it stands behind all others.
+    pub fn add_argument(&mut self, argument: String) {
+        self.arguments.push(argument);
+    }
+
     /// Starts the process again on the same directory and ports and waits until it serves.
     ///
     /// # Panics
