@@ -7,7 +7,9 @@ use crate::support::daemon::{Daemon, READY_LIMIT};
 use crate::support::grpc::{self, Client};
 use crate::support::program::{self, Program};
 use crate::support::{now, random::Random};
+use crate::wire::{self, Wire};
 use bytes::Bytes;
+use prost::Message;
 use quorate::pb::etcdserverpb::{
     self as pb, Compare, RequestOp, compare::TargetUnion, request_op::Request, watch_request::RequestUnion,
 };
@@ -33,6 +35,8 @@ const LIST_KEYS: u64 = 500;
 /// Watchers of the fan-out, and the streams that carry them.
 const WATCHERS: u64 = 1_000;
 const WATCH_STREAMS: u64 = 50;
+/// One answer in so many is decoded and looked at. Every one has to say that its call succeeded.
+const SAMPLE: u64 = 16;
 /// How long an idle daemon is left alone before it is looked at.
 const IDLE: Duration = Duration::from_secs(3);
 
@@ -181,17 +185,41 @@ impl Bench {
     }
 
     /// Warms up with a tenth, then measures a closed loop of `requests` requests.
-    async fn closed<S, F>(&self, clients: usize, requests: u64, send: S) -> Measured
+    async fn closed<C, S, F>(&self, connections: &[C], clients: usize, requests: u64, send: S) -> Measured
     where
-        S: Fn(Client, u64) -> F + Clone + Send + 'static,
+        C: Clone + Send + 'static,
+        S: Fn(C, u64) -> F + Clone + Send + 'static,
         F: Future<Output = Result<(), Status>> + Send + 'static,
     {
-        let connections = load::connect(&self.daemon.endpoint(), clients).await;
         let requests = self.scale.of(requests);
-        load::drive(&connections, clients, (requests / 10).max(1), send.clone()).await;
+        load::drive(connections, clients, (requests / 10).max(1), send.clone()).await;
         let before = self.usage();
-        let latencies = load::drive(&connections, clients, requests, send).await;
+        let latencies = load::drive(connections, clients, requests, send).await;
         self.measured(&latencies, requests, before)
+    }
+
+    /// Measures calls of the method at `path`: `request` makes the request of a number, `check` looks at a sample of
+    /// the answers.
+    async fn calls<Q, A>(
+        &self,
+        (clients, requests): (usize, u64),
+        path: &'static str,
+        request: impl Fn(u64) -> Q + Clone + Send + 'static,
+        check: impl Fn(A) -> Result<(), Status> + Clone + Send + 'static,
+    ) -> Measured
+    where
+        Q: Message,
+        A: Message + Default,
+    {
+        let connections = load::connect(&self.daemon.endpoint(), clients).await;
+        let send = move |mut client: Wire, number| {
+            let (frame, check) = (wire::framed(&request(number)), check.clone());
+            async move {
+                let answer = client.call(path, frame).await?;
+                if number % SAMPLE == 0 { check(wire::unframed(answer)?) } else { Ok(()) }
+            }
+        };
+        self.closed(&connections, clients, requests, send).await
     }
 
     fn usage(&self) -> [Usage; 2] {
@@ -223,9 +251,9 @@ impl Bench {
 
     async fn put(&mut self, clients: usize, requests: u64) -> Measured {
         let (value, keys) = (self.value.clone(), self.scale.of(KEYS));
-        self.closed(clients, requests, move |mut client, number| {
-            let request = grpc::put(key(scattered(number, keys)), value.clone());
-            async move { client.kv.put(request).await.map(drop) }
+        let request = move |number| grpc::put(key(scattered(number, keys)), value.clone());
+        self.calls((clients, requests), wire::PUT, request, |answer: pb::PutResponse| {
+            found(usize::from(answer.header.is_some_and(|header| header.revision > 1)), 1)
         })
         .await
     }
@@ -233,58 +261,56 @@ impl Bench {
     async fn get(&mut self, clients: usize, requests: u64, serializable: bool) -> Measured {
         self.fill().await;
         let keys = self.scale.of(KEYS);
-        self.closed(clients, requests, move |mut client, number| {
-            let request = pb::RangeRequest { serializable, ..grpc::get(key(scattered(number, keys))) };
-            async move { found(client.kv.range(request).await?.into_inner().kvs.len(), 1) }
-        })
-        .await
+        let request = move |number| pb::RangeRequest { serializable, ..grpc::get(key(scattered(number, keys))) };
+        self.calls((clients, requests), wire::RANGE, request, |answer: pb::RangeResponse| found(answer.kvs.len(), 1))
+            .await
     }
 
     /// Compares the version of a key, puts it, reads it back.
     async fn txn(&mut self) -> Measured {
         self.fill().await;
         let (value, keys) = (self.value.clone(), self.scale.of(KEYS));
-        self.closed(CLIENTS, 30_000, move |mut client, number| {
+        let request = move |number| {
             let key = key(scattered(number, keys));
             let target_union = Some(TargetUnion::Version(0));
             let compare = vec![Compare { result: 1, target: 0, key: key.clone(), target_union, ..Default::default() }];
             let success =
                 [Request::RequestPut(grpc::put(key.clone(), value.clone())), Request::RequestRange(grpc::get(key))];
             let success = success.map(|request| RequestOp { request: Some(request) }).into();
-            let request = pb::TxnRequest { compare, success, ..Default::default() };
-            async move { found(client.kv.txn(request).await?.into_inner().responses.len(), 2) }
-        })
-        .await
+            pb::TxnRequest { compare, success, ..Default::default() }
+        };
+        self.calls((CLIENTS, 30_000), wire::TXN, request, |answer: pb::TxnResponse| found(answer.responses.len(), 2))
+            .await
     }
 
     async fn list(&mut self) -> Measured {
         self.fill().await;
         let span = self.scale.of(KEYS).saturating_sub(LIST_KEYS);
-        self.closed(8, 3_000, move |mut client, number| {
-            let (key, range_end, limit) =
-                (key(scattered(number, span)), Bytes::from_static(b"l"), LIST_KEYS.cast_signed());
-            let request = pb::RangeRequest { key, range_end, limit, ..Default::default() };
-            async move { found(client.kv.range(request).await?.into_inner().kvs.len(), 500) }
-        })
-        .await
+        let request = move |number| pb::RangeRequest {
+            key: key(scattered(number, span)),
+            range_end: Bytes::from_static(b"l"),
+            limit: LIST_KEYS.cast_signed(),
+            ..Default::default()
+        };
+        self.calls((8, 3_000), wire::RANGE, request, |answer: pb::RangeResponse| found(answer.kvs.len(), 500)).await
     }
 
     async fn grant(&mut self) -> Measured {
-        self.closed(CLIENTS, 20_000, |mut client, _| {
-            let request = pb::LeaseGrantRequest { ttl: 3_600, id: 0 };
-            async move { client.lease.lease_grant(request).await.map(drop) }
+        let request = |_| pb::LeaseGrantRequest { ttl: 3_600, id: 0 };
+        self.calls((CLIENTS, 20_000), wire::GRANT, request, |answer: pb::LeaseGrantResponse| {
+            found(usize::from(answer.id != 0), 1)
         })
         .await
     }
 
     /// Every client keeps a lease of its own alive over a stream of its own.
     async fn keep_alive(&mut self) -> Measured {
-        let connections = load::connect(&self.daemon.endpoint(), CLIENTS).await;
+        let connections = load::connect_streams(&self.daemon.endpoint(), CLIENTS).await;
         let mut streams = Vec::new();
         for connection in &connections {
             streams.push(Arc::new(Mutex::new(Renewals::open(connection.clone()).await.expect("a keepalive stream"))));
         }
-        self.closed(CLIENTS, 100_000, move |_, number| {
+        self.closed(&connections, CLIENTS, 100_000, move |_, number| {
             let count = u64::try_from(streams.len()).unwrap_or(1);
             let stream = usize::try_from(number % count).ok().and_then(|at| streams.get(at)).cloned();
             async move { stream.ok_or_else(ended)?.lock().await.renew().await }
@@ -296,7 +322,7 @@ impl Bench {
     /// latency counts from before the put.
     async fn watch(&mut self) -> Measured {
         let streams = self.scale.of(WATCH_STREAMS);
-        let connections = load::connect(&self.daemon.endpoint(), usize::try_from(streams).unwrap_or(1)).await;
+        let connections = load::connect_streams(&self.daemon.endpoint(), usize::try_from(streams).unwrap_or(1)).await;
         let mut fans = Vec::new();
         for connection in &connections {
             let watchers = WATCHERS / WATCH_STREAMS;
@@ -339,12 +365,12 @@ impl Bench {
     async fn put_all(&self, keys: u64) -> Latencies {
         let connections = load::connect(&self.daemon.endpoint(), 16).await;
         let value = self.value.clone();
-        load::drive(&connections, 16, keys.div_ceil(KEYS_A_TXN), move |mut client, number| {
+        load::drive(&connections, 16, keys.div_ceil(KEYS_A_TXN), move |mut client: Wire, number| {
             let first = number * KEYS_A_TXN;
             let puts = (first..keys.min(first + KEYS_A_TXN)).map(|number| grpc::put(key(number), value.clone()));
             let success = puts.map(|put| RequestOp { request: Some(Request::RequestPut(put)) }).collect();
-            let request = pb::TxnRequest { success, ..Default::default() };
-            async move { client.kv.txn(request).await.map(drop) }
+            let frame = wire::framed(&pb::TxnRequest { success, ..Default::default() });
+            async move { client.call(wire::TXN, frame).await.map(drop) }
         })
         .await
     }
@@ -358,10 +384,14 @@ impl Bench {
 
     async fn count(&mut self) -> Measured {
         let keys = usize::try_from(self.scale.of(KEYS_LARGE)).unwrap_or(usize::MAX);
-        self.closed(8, 100, move |mut client, _| {
-            let (key, range_end) = (Bytes::from_static(b"k"), Bytes::from_static(b"l"));
-            let request = pb::RangeRequest { key, range_end, count_only: true, ..Default::default() };
-            async move { found(usize::try_from(client.kv.range(request).await?.into_inner().count).unwrap_or(0), keys) }
+        let request = |_| pb::RangeRequest {
+            key: Bytes::from_static(b"k"),
+            range_end: Bytes::from_static(b"l"),
+            count_only: true,
+            ..Default::default()
+        };
+        self.calls((8, 100), wire::RANGE, request, move |answer: pb::RangeResponse| {
+            found(usize::try_from(answer.count).unwrap_or(0), keys)
         })
         .await
     }

@@ -2,6 +2,7 @@
 
 use crate::support::grpc::Client;
 use crate::support::now;
+use crate::wire::Wire;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,11 +36,23 @@ impl Latencies {
     }
 }
 
-/// Opens the connections for `clients` clients.
+/// Opens the connections for the calls of `clients` clients.
 ///
 /// # Panics
 /// If nothing listens at `endpoint`.
-pub(crate) async fn connect(endpoint: &str, clients: usize) -> Vec<Client> {
+pub(crate) async fn connect(endpoint: &str, clients: usize) -> Vec<Wire> {
+    let mut connections = Vec::new();
+    for _ in 0..clients.min(CONNECTIONS_MAX) {
+        connections.push(Wire::connect(endpoint).await);
+    }
+    connections
+}
+
+/// Opens the connections for the streams of `clients` clients.
+///
+/// # Panics
+/// If nothing listens at `endpoint`.
+pub(crate) async fn connect_streams(endpoint: &str, clients: usize) -> Vec<Client> {
     let mut connections = Vec::new();
     for _ in 0..clients.min(CONNECTIONS_MAX) {
         connections.push(Client::connect(endpoint).await.expect("the daemon listens"));
@@ -51,9 +64,10 @@ pub(crate) async fn connect(endpoint: &str, clients: usize) -> Vec<Client> {
 ///
 /// # Panics
 /// If a request fails: a load with errors measures nothing.
-pub(crate) async fn drive<S, F>(connections: &[Client], clients: usize, requests: u64, send: S) -> Latencies
+pub(crate) async fn drive<C, S, F>(connections: &[C], clients: usize, requests: u64, send: S) -> Latencies
 where
-    S: Fn(Client, u64) -> F + Clone + Send + 'static,
+    C: Clone + Send + 'static,
+    S: Fn(C, u64) -> F + Clone + Send + 'static,
     F: Future<Output = Result<(), Status>> + Send + 'static,
 {
     let next = Arc::new(AtomicU64::new(0));
@@ -69,9 +83,10 @@ where
     Latencies::of(started.elapsed(), each)
 }
 
-async fn one_client<S, F>(connection: Client, next: Arc<AtomicU64>, requests: u64, send: S) -> Vec<Duration>
+async fn one_client<C, S, F>(connection: C, next: Arc<AtomicU64>, requests: u64, send: S) -> Vec<Duration>
 where
-    S: Fn(Client, u64) -> F,
+    C: Clone,
+    S: Fn(C, u64) -> F,
     F: Future<Output = Result<(), Status>>,
 {
     let mut latencies = Vec::new();

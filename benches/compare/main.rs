@@ -11,6 +11,7 @@ mod process;
 mod report;
 #[path = "../../tests/support/mod.rs"]
 mod support;
+mod wire;
 
 use cases::{Case, Scale};
 use report::Report;
