@@ -168,7 +168,11 @@ impl<W: Work> fmt::Debug for Desk<W> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::sync::{
+        Arc, Barrier,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    };
 
     use super::*;
 
@@ -256,5 +260,85 @@ mod tests {
         desk.give_up();
         assert_eq!(desk.bring(1), Ok(None));
         assert_eq!(desk.work(|_, _| ()), None);
+    }
+
+    /// In every round some customers and perhaps a visitor come at the same moment, and nobody after them: an order that
+    /// is lost or forgotten is never answered.
+    #[test]
+    fn no_order_is_lost_or_waits_for_ever_whoever_comes_when() {
+        let ways: [fn(&Desk<Clerk>, usize); 4] = [
+            |desk, customer| {
+                desk.bring(customer).unwrap();
+            },
+            |desk, customer| {
+                desk.bring_or_leave(customer).unwrap();
+            },
+            |desk, customer| desk.push(customer).unwrap(),
+            |desk, customer| {
+                desk.push_quietly(customer).unwrap();
+                desk.carry_out_if_any();
+            },
+        ];
+        let (senders, receivers): (Vec<_>, Vec<_>) = ways.iter().map(|_| mpsc::sync_channel(1)).unzip();
+        let desk = Desk::new(ways.len());
+        desk.take_up(Clerk { answers: senders });
+        let (start, lost) = (Barrier::new(ways.len() + 1), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            let (desk, start, lost) = (&desk, &start, &lost);
+            scope.spawn(move || while desk.wait(None) != Taken::Closed && desk.work(|_, ()| ()).is_some() {});
+            for (customer, (bring, answers)) in ways.into_iter().zip(receivers).enumerate() {
+                scope.spawn(move || {
+                    // After a loss the rounds pass without orders, so that nobody waits at the start for ever.
+                    each_round(start, lost, |round| {
+                        if (round % 15 + 1) & (1 << customer) != 0 {
+                            // Not quite at the same moment: somebody may just have been woken, or be about to leave.
+                            (0..round * (customer + 1) % 97 * 8).for_each(|_| std::hint::spin_loop());
+                            bring(desk, customer);
+                            lost.fetch_or(answers.recv_timeout(Duration::from_secs(5)).is_err(), Ordering::AcqRel);
+                        }
+                    });
+                    start.wait();
+                });
+            }
+            each_round(start, lost, |round| {
+                if round / 15 % 2 == 1 {
+                    desk.announce();
+                    std::thread::yield_now();
+                    desk.visit(None);
+                }
+            });
+            start.wait();
+            desk.close();
+        });
+        assert!(!lost.into_inner(), "an order was not carried out");
+        assert!(desk.inbox.is_empty());
+    }
+
+    fn each_round(start: &Barrier, lost: &AtomicBool, come: impl Fn(usize)) {
+        for round in 0..6_000 {
+            start.wait();
+            if !lost.load(Ordering::Acquire) {
+                come(round);
+            }
+        }
+    }
+
+    /// Tells every customer that the order is carried out.
+    struct Clerk {
+        answers: Vec<mpsc::SyncSender<()>>,
+    }
+
+    impl Work for Clerk {
+        type Order = usize;
+        type Outcome = ();
+
+        fn work(&mut self, orders: &mut Vec<usize>) {
+            for customer in orders.drain(..) {
+                // Who has given up after a loss is gone.
+                self.answers[customer].send(()).ok();
+                // Others come while somebody is at work.
+                std::thread::yield_now();
+            }
+        }
     }
 }
