@@ -16,11 +16,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Api, Serves, Service,
-    wire::{Prefixed, Protocol, serve_http2, sniff},
+    wire::{Impatient, Prefixed, Protocol, serve_http2, sniff},
 };
 
 /// Time a client has to send the head of a request, the first one included.
 const HEAD_PATIENCE: Duration = Duration::from_mins(5);
+/// How long a peer may keep this member waiting for its bytes, or leave this member's bytes untaken (etcd's limit). An
+/// answer that goes on for ever is no wait.
+const PEER_PATIENCE: Duration = Duration::from_secs(5);
 /// How long accepting pauses after the system refused it for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -92,6 +95,10 @@ pub async fn serve<L: Accept>(mut listener: L, api: Arc<Api>, serves: Serves, se
         }
     }
     drop(listener);
+    if serves == Serves::Peers {
+        // What peers have open never ends by itself.
+        return connections.shutdown().await;
+    }
     api.sockets.close();
     let drained = async {
         while connections.join_next().await.is_some() {}
@@ -114,8 +121,10 @@ where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     R: Future<Output = io::Result<Accepted<I>>>,
 {
-    let started = timeout(HEAD_PATIENCE, async {
+    let patience = service.patience();
+    let started = timeout(patience, async {
         let Accepted { io, http2 } = ready.await?;
+        let io = Impatient::new(io, service.is_for_peers().then_some(PEER_PATIENCE));
         match http2 {
             Some(true) => Ok((Protocol::Http2, Prefixed::untouched(io))),
             Some(false) => Ok((Protocol::Http1, Prefixed::untouched(io))),
@@ -138,6 +147,17 @@ where
     }
 }
 
+impl Service {
+    fn is_for_peers(&self) -> bool {
+        self.serves == Serves::Peers
+    }
+
+    /// How long the other side may take for the head of a request.
+    fn patience(&self) -> Duration {
+        if self.is_for_peers() { PEER_PATIENCE } else { HEAD_PATIENCE }
+    }
+}
+
 async fn serve_http1<I>(io: Prefixed<I>, service: Arc<Service>, stop: CancellationToken) -> Result<(), hyper::Error>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -151,7 +171,7 @@ where
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_PATIENCE)
+        .header_read_timeout(service.patience())
         .serve_connection(TokioIo::new(io), answer)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);

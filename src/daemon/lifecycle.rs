@@ -26,6 +26,8 @@ use super::{
     tasks::{Ended, Tasks},
 };
 
+/// How long the peer port may take to close: what is open there is cut.
+const DRAIN_PEERS: Duration = Duration::from_millis(100);
 /// How long open calls and background duties may take to end: callers expect an exit within 1.5 s of SIGTERM.
 const DRAIN: Duration = Duration::from_millis(700);
 /// How often the service manager hears how the member stands.
@@ -206,6 +208,7 @@ fn joined(urls: &[ListenUrl]) -> String {
     urls.iter().map(|url| url.url.as_str()).collect::<Vec<_>>().join(",")
 }
 
+/// Serves until the member stops, then lets go of its peers: they are needed for as long as clients wait for answers.
 async fn serve(
     runtime: &Runtime,
     config: &Config,
@@ -214,13 +217,28 @@ async fn serve(
     hangup: Signal,
 ) -> Result<Ending> {
     let _guard = runtime.enter();
+    let transport = server.connect(runtime.handle().clone());
+    let mut peers = Tasks::default();
+    let ending = serve_all(config, server, listeners, hangup, &mut peers).await;
+    transport.stop();
+    peers.shut_down(DRAIN_PEERS).await;
+    ending
+}
+
+async fn serve_all(
+    config: &Config,
+    server: &Server,
+    listeners: Listeners,
+    hangup: Signal,
+    peers: &mut Tasks,
+) -> Result<Ending> {
     let handle = server.handle();
     let mut signals = Signals::new(hangup, handle.clone())?;
     let mut tasks = Tasks::default();
     let api = Api::new(handle.clone(), settings::serve_options(config), tasks.stop());
     for (url, socket) in listeners.peer {
         tracing::info!(address = url.url.as_str(), "serving peer traffic");
-        serve_socket(&mut tasks, &api, &url, socket, Serves::Peers)?;
+        serve_socket(peers, &api, &url, socket, Serves::Peers)?;
     }
     for (url, socket) in listeners.metrics {
         tracing::info!(address = url.url.as_str(), "serving metrics");

@@ -24,6 +24,7 @@ pub(super) fn server_options(config: &Config) -> anyhow::Result<server::Options>
     Ok(server::Options {
         name: config.member.name.clone(),
         client_urls: texts(&config.advertise.client),
+        peer_urls: texts(&config.advertise.peer),
         version: config.compat.version().parse()?,
         tick: config.raft.heartbeat,
         election: config.raft.election,
@@ -46,6 +47,8 @@ pub(super) fn server_options(config: &Config) -> anyhow::Result<server::Options>
         warn_apply: config.watch.warn_apply,
         progress_interval: config.watch.progress_interval,
         learners_max: config.member.learners_max,
+        strict_reconfig: config.member.strict_reconfig_check,
+        downgrade_check: config.integrity.downgrade_check,
         lease_checkpoints: config.gates.lease_checkpoint,
         unsafe_no_fsync: config.storage.unsafe_no_fsync,
         cache_bytes: CACHE_BYTES,
@@ -59,7 +62,7 @@ pub(super) fn bootstrap(config: &Config) -> Bootstrap {
         BootstrapMethod::Static(members) => members.0.iter().map(|(name, urls)| (name.clone(), texts(urls))).collect(),
         _ => BTreeMap::new(),
     };
-    Bootstrap { initial_cluster, token: config.bootstrap.token.clone() }
+    Bootstrap { initial_cluster, token: config.bootstrap.token.clone(), joining: None }
 }
 
 /// What the client listeners serve.

@@ -67,6 +67,11 @@ impl Founding {
         self.members().find(|member| member.attributes.name == name)
     }
 
+    /// The founder with that identifier.
+    pub fn member(&self, id: MemberId) -> Option<&Member> {
+        self.members.get(&id)
+    }
+
     /// Raft's configuration from the first instant on: all founders vote.
     pub fn configuration(&self) -> ConfState {
         ConfState { voters: self.members.keys().map(|id| id.0).collect(), ..ConfState::default() }

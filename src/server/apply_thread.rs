@@ -132,8 +132,11 @@ impl ApplyWork {
         if !changes.is_empty() || compacted {
             self.tell_watchers(changes, state.view.compact_revision());
         }
-        // 4. Readers see the state.
+        // 4. Readers see the state, and the transport whom it may speak with: it answers by what is published.
         self.shared.publish(state);
+        if applied.iter().flat_map(|entry| &entry.effects).any(|effect| *effect == Effect::MembersChanged) {
+            self.shared.update_peers();
+        }
         // 5. Writers hear their answers.
         self.answer(applied);
         self.shared.order_raft_quietly(RaftOrder::Input(Box::new(Input::Applied(last))));
@@ -185,7 +188,7 @@ impl ApplyWork {
                 let change = change.as_ref().map_or(Change::None, raft_change);
                 self.shared.order_raft(RaftOrder::Input(Box::new(Input::ApplyConfChange { index, change })));
             }
-            Effect::RemovedSelf(member) => self.shared.fail(ServerFailure::Removed(*member)),
+            Effect::RemovedSelf(_) => self.shared.removed.notify_one(),
             Effect::CompactionRequested { revision } => {
                 tracing::info!(compact_revision = revision, "scheduled compaction");
                 let now = self.shared.clock.monotonic();

@@ -22,6 +22,7 @@ use crate::{
     },
     raft::Proposal,
     storage::{Engine as _, Read as _, StorageError, Table},
+    transport::Transport,
     types::{ClusterId, LeaseId, LogIndex, MemberId, Rejection, Term},
 };
 
@@ -184,6 +185,11 @@ impl Handle {
                 Err(Rejection::Timeout.into())
             }
         }
+    }
+
+    /// What speaks with the peers; nothing while the member is not connected.
+    pub fn transport(&self) -> Option<Arc<Transport>> {
+        self.shared.transport.load_full()
     }
 
     /// The newest state this member has applied. Linearizable only after [`Handle::read_index`].

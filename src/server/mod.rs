@@ -7,12 +7,14 @@
 //!                             └──────── synced ◄──────────────────────────────┘
 //!                                  APPLY ─► WATCH thread ─► stream tasks
 //!                                  APPLY ─► KEEPER thread: state durable, log released
+//! RAFT ─► transport ─► peers ─► transport ─► RAFT;  RAFT ─► READER thread: entries for peers that lag
 //! ```
 //!
 //! Invariants: a caller is answered after the state that includes its entry is published, and that after its entry is
 //! durable in the log; the first failure of any thread stops the member, and nothing is acknowledged after it.
 
 mod apply_thread;
+mod arrivals;
 mod auto_compact;
 mod datadir;
 mod desk;
@@ -21,13 +23,17 @@ mod duties;
 mod handle;
 mod inbox;
 mod keeper;
+mod leadership;
+mod log_reader;
 mod op_counts;
 mod open;
 mod options;
+mod peers;
 mod raft_thread;
 mod reads;
 pub mod recovery;
 mod shared;
+mod snapshots;
 mod waiters;
 mod wal_thread;
 mod watch_thread;
@@ -46,6 +52,7 @@ use crate::{
     lease::{Lessor, LessorOptions},
     raft::Input,
     storage::{Engine, FjallEngine, StorageError},
+    transport::{Local, Transport, TransportOptions},
     types::{LogIndex, MemberId},
     wal::WalError,
 };
@@ -62,7 +69,7 @@ pub use handle::{Handle, MemberStatus, ServerError};
 pub use keeper::SNAPSHOT_BYTES_DEFAULT;
 pub use open::{OpenError, Opened, open};
 pub use options::{APPLY_GAP_MAX, Options};
-pub use recovery::{Bootstrap, StateError};
+pub use recovery::{Bootstrap, Joining, StateError};
 pub use shared::{Identity, Thread};
 pub use watch_thread::WatchStream;
 
@@ -129,24 +136,25 @@ impl Server {
     /// # Errors
     /// If the system has no threads left.
     pub fn start(opened: Opened, options: Options) -> io::Result<Self> {
-        let Opened { identity, dir, engine, applier, leases, wal, member, snap, .. } = opened;
+        let Opened { identity, dir, engine, applier, leases, wal, member, snap, remotes, .. } = opened;
         let lessor = Lessor::new(lessor_options(&options), leases);
         let state = applier.published();
         let sole_voter = state.cluster.configuration().voters == [identity.member.0];
         let first = first_input(&options, sole_voter);
-        let shared = Arc::new(shared::Shared::new(options, identity, state, lessor));
+        let shared = Arc::new(shared::Shared::new(options, identity, state, lessor, remotes));
         shared.set_sole_voter(sole_voter);
         let (keeper, keeper_thread) = keeper::Keeper::new(&shared, engine.clone(), snap);
         let handle = Handle { shared: Arc::clone(&shared), engine };
-        let (for_raft, for_wal, for_apply, for_watch) =
-            (Arc::clone(&shared), Arc::clone(&shared), Arc::clone(&shared), Arc::clone(&shared));
+        let (for_raft, for_wal, for_apply, for_watch, for_reader) =
+            (Arc::clone(&shared), Arc::clone(&shared), Arc::clone(&shared), Arc::clone(&shared), Arc::clone(&shared));
         shared.raft.take_up(RaftWork::new(member, Arc::clone(&shared)));
         shared.apply.take_up(ApplyWork::new(applier, keeper, Arc::clone(&shared)));
         if let Some(input) = first {
             shared.order_raft(RaftOrder::Input(Box::new(input)));
         }
-        let filler = wal.filler();
+        let (filler, reader) = (wal.filler(), wal.reader());
         let threads = vec![
+            spawn("reader", move || log_reader::run(&reader, &for_reader))?,
             spawn("filler", move || wal_thread::fill(filler))?,
             spawn("wal", move || wal_thread::run(wal, &for_wal))?,
             spawn("keeper", move || keeper_thread.run())?,
@@ -160,6 +168,17 @@ impl Server {
     /// For callers.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
+    }
+
+    /// Lets the member speak with its peers. Until then it sends nothing, as if the network were down. The transport's
+    /// tasks run on `runtime`; whoever serves the peer port hands it its requests.
+    pub fn connect(&self, runtime: tokio::runtime::Handle) -> Arc<Transport> {
+        let shared = &self.handle.shared;
+        let options = TransportOptions { election_timeout: shared.options.election };
+        let transport = Transport::new(Arc::clone(shared) as Arc<dyn Local>, options, runtime);
+        shared.transport.store(Some(Arc::clone(&transport)));
+        shared.update_peers();
+        transport
     }
 
     /// Why the member stopped by itself, if it did.
@@ -183,13 +202,19 @@ impl Server {
                 tracing::error!(thread = name, "a thread ended by a panic");
             }
             match name.as_str() {
-                "raft" => shared.apply.close(),
+                "raft" => {
+                    shared.apply.close();
+                    shared.fetches.close();
+                }
                 "apply" => shared.watch.close(),
                 "watch" => shared.wal.close(),
                 _ => {}
             }
         }
         shared.reads.fail_all(crate::types::Rejection::Stopped);
+        if let Some(transport) = shared.transport.swap(None) {
+            transport.stop();
+        }
         self.dir
     }
 }
@@ -245,6 +270,7 @@ mod tests {
         Options {
             name: "m".to_owned(),
             client_urls: Vec::new(),
+            peer_urls: Vec::new(),
             version: Version::minor(3, 7),
             tick: Duration::from_millis(100),
             election: Duration::from_secs(1),
@@ -263,6 +289,8 @@ mod tests {
             warn_apply: Duration::from_secs(10),
             progress_interval: Duration::from_mins(10),
             learners_max: 1,
+            strict_reconfig: true,
+            downgrade_check: Duration::from_secs(5),
             lease_checkpoints: false,
             unsafe_no_fsync: true,
             cache_bytes: 1 << 20,
@@ -271,7 +299,7 @@ mod tests {
 
     fn start(dir: &std::path::Path) -> Server {
         let members = BTreeMap::from([("m".to_owned(), vec!["http://localhost:2380".to_owned()])]);
-        let bootstrap = Bootstrap { initial_cluster: members, token: "t".to_owned() };
+        let bootstrap = Bootstrap { initial_cluster: members, token: "t".to_owned(), joining: None };
         let opened = open(DataDir::open(dir, None).unwrap(), &options(), &bootstrap).unwrap();
         Server::start(opened, options()).unwrap()
     }

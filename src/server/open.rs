@@ -34,6 +34,8 @@ pub struct Opened {
     pub(super) wal: Wal<FileDirectory>,
     pub(super) member: Member,
     pub(super) snap: FileDirectory,
+    /// The members it was told to join.
+    pub(super) remotes: Vec<crate::membership::Member>,
 }
 
 /// Why a member cannot be opened.
@@ -117,21 +119,24 @@ pub fn open(dir: DataDir, options: &Options, bootstrap: &Bootstrap) -> Result<Op
         let engine = open_engine(&state, options)?;
         (state, engine)
     } else {
-        bootstrap.founder(&options.name).map_err(|cause| placed(cause, &dir, Path::new("")))?;
+        if bootstrap.joining.is_none() {
+            bootstrap.founder(&options.name).map_err(|cause| placed(cause, &dir, Path::new("")))?;
+        }
         first_state(&dir, options)?
     };
     dir.create_wal()?;
     let (log, settings) = (FileDirectory::new(dir.wal()), settings(options));
-    let parts = if has_log {
-        recovery::restart(engine.clone(), log, &settings, bootstrap)
-    } else {
-        recovery::found(engine.clone(), log, &settings, bootstrap, &options.name)
+    let parts = match &bootstrap.joining {
+        _ if has_log => recovery::restart(engine.clone(), log, &settings, bootstrap),
+        Some(joining) => recovery::join(engine.clone(), log, &settings, joining.identity),
+        None => recovery::found(engine.clone(), log, &settings, bootstrap, &options.name),
     };
     let Parts { identity, restarted, applier, leases, wal, member } =
         parts.map_err(|cause| placed(cause, &dir, &state))?;
     dir.mark_founded()?;
     let snap = FileDirectory::new(dir.snap());
-    Ok(Opened { identity, restarted, dir, engine, applier, leases, wal, member, snap })
+    let remotes = bootstrap.remotes(restarted);
+    Ok(Opened { identity, restarted, dir, engine, applier, leases, wal, member, snap, remotes })
 }
 
 /// Says where it happened.
@@ -214,6 +219,7 @@ mod tests {
         Options {
             name: "a".to_owned(),
             client_urls: Vec::new(),
+            peer_urls: Vec::new(),
             version: Version::minor(3, 7),
             tick: Duration::from_millis(100),
             election: Duration::from_secs(1),
@@ -232,6 +238,8 @@ mod tests {
             warn_apply: Duration::from_millis(100),
             progress_interval: Duration::from_mins(10),
             learners_max: 1,
+            strict_reconfig: true,
+            downgrade_check: Duration::from_secs(5),
             lease_checkpoints: false,
             unsafe_no_fsync: false,
             cache_bytes: 1 << 20,
@@ -240,7 +248,7 @@ mod tests {
 
     fn opened(root: &Path) -> Result<Opened, OpenError> {
         let urls = vec!["http://127.0.0.1:2380".to_owned()];
-        let bootstrap = Bootstrap { initial_cluster: BTreeMap::from([("a".to_owned(), urls)]), token: "t".to_owned() };
+        let bootstrap = Bootstrap { initial_cluster: BTreeMap::from([("a".to_owned(), urls)]), token: "t".to_owned(), joining: None };
         open(DataDir::open(root, None).unwrap(), &options(), &bootstrap)
     }
 

@@ -17,6 +17,8 @@ pub struct Options {
     pub name: String,
     /// `advertise-client-urls`, published to the cluster.
     pub client_urls: Vec<String>,
+    /// `initial-advertise-peer-urls`: where its peers are told to reach it.
+    pub peer_urls: Vec<String>,
     /// The full version this member reports, like `3.7.1`.
     pub version: Version,
     /// `heartbeat-interval`: one raft tick.
@@ -53,6 +55,10 @@ pub struct Options {
     pub progress_interval: Duration,
     /// `max-learners`.
     pub learners_max: usize,
+    /// `strict-reconfig-check`: refuse changes of membership that would endanger the quorum.
+    pub strict_reconfig: bool,
+    /// `downgrade-check-time`: how often a leader looks whether a downgrade is complete.
+    pub downgrade_check: Duration,
     /// Feature gate `LeaseCheckpoint`.
     pub lease_checkpoints: bool,
     /// `unsafe-no-fsync`.

@@ -3,19 +3,22 @@
 
 use std::{mem, sync::Arc, time::Duration};
 
+use tokio::sync::oneshot;
+
 use crate::{
     clock::Clock as _,
     metrics,
-    raft::{DropReason, Effect, Input, LogBatch, Member, Proposal, Role, Standing},
-    types::{MemberId, Rejection, RequestId},
+    raft::{DropReason, Effect, FetchRequest, Fetched, Input, LogBatch, Member, PeerProgress, Proposal, Role, Standing},
+    types::{LogIndex, MemberId, Rejection, RequestId},
 };
 
 use super::{
     ServerFailure,
     apply_thread::ApplyOrder,
+    arrivals::Arrival,
     desk::Work,
     durability::WalOrder,
-    inbox::Taken,
+    inbox::{Refused, Taken},
     shared::{Shared, Thread},
 };
 
@@ -30,8 +33,23 @@ pub(super) enum RaftOrder {
     Propose(Proposal),
     /// Somebody has joined an empty list of readers.
     ReadsWaiting,
+    /// A peer has sent a message.
+    Arrived(Arrival),
+    /// Somebody wants to know how far the members have come.
+    Survey(oneshot::Sender<Survey>),
     /// Anything else raft can be told.
     Input(Box<Input>),
+}
+
+/// How far the members have come, as a leader knows it; on other members nothing is known of the peers.
+#[derive(Clone, Debug)]
+pub(super) struct Survey {
+    /// The end of this member's log.
+    pub(super) last: LogIndex,
+    /// The other members, by ascending identifier.
+    pub(super) peers: Vec<PeerProgress>,
+    /// Who is best prepared to lead.
+    pub(super) successor: Option<MemberId>,
 }
 
 /// Runs until the desk is closed. Ticks are this thread's: passers-by, who bring an order and carry it out themselves,
@@ -106,11 +124,24 @@ impl RaftWork {
         match order {
             RaftOrder::Propose(proposal) => self.proposals.push(proposal),
             RaftOrder::ReadsWaiting => self.start_reads(),
+            RaftOrder::Arrived(Arrival { message, .. }) => {
+                self.flush_proposals();
+                self.member.accept(Input::FromPeer(message), &mut self.effects);
+            }
+            RaftOrder::Survey(asker) => {
+                // Whoever asked may have gone.
+                drop(asker.send(self.survey()));
+            }
             RaftOrder::Input(input) => {
                 self.flush_proposals();
                 self.member.accept(*input, &mut self.effects);
             }
         }
+    }
+
+    fn survey(&self) -> Survey {
+        let Self { member, .. } = self;
+        Survey { last: member.last_index(), peers: member.progress(), successor: member.best_successor() }
     }
 
     /// Everything proposed since the last input becomes one append.
@@ -163,9 +194,16 @@ impl RaftWork {
                 self.shared.fail(ServerFailure::LogLost { acknowledged, last });
             }
             Effect::Refused { from, reason } => tracing::warn!(%from, %reason, "refused a message of a peer"),
-            // Without peers there is nobody to send to, and nobody lags.
-            Effect::Send(messages) => tracing::debug!(count = messages.len(), "no transport for messages to peers"),
-            Effect::Fetch(request) => tracing::debug!(?request, "no peer needs entries from the log files"),
+            Effect::Send(messages) => self.shared.send(messages),
+            Effect::Fetch(request) => self.fetch(request),
+        }
+    }
+
+    /// A peer whose entries nobody has time to read is sent a snapshot instead.
+    fn fetch(&self, request: FetchRequest) {
+        if let Err(Refused::Full(FetchRequest { number, .. })) = self.shared.fetches.push(request) {
+            let fetched = Fetched { number, entries: None };
+            self.shared.order_raft(RaftOrder::Input(Box::new(Input::Fetched(fetched))));
         }
     }
 
@@ -204,7 +242,8 @@ impl RaftWork {
                 metrics::LEADER_CHANGES.inc();
             }
         }
-        if from.leader.is_some() && from.leader != to.leader {
+        // Whoever waits for the word of a leader that others have replaced asks again; a read can be repeated.
+        if self.shared.note_leader(to.leader) {
             self.shared.reads.fail_rounds(Rejection::LeaderChanged);
         }
     }

@@ -15,7 +15,7 @@ use crate::{
     apply::{self, Applier, ApplyError, ApplyOptions, Position, Proof},
     disk::Directory,
     lease::{LeaseRow, LeaseRowError},
-    membership::{Founding, FoundingError},
+    membership::{self, Founding, FoundingError},
     pb::raftpb,
     raft::{self, Member, Recovered, RecoveryError},
     storage::{Engine, Read as _, StorageError, Table},
@@ -32,6 +32,17 @@ pub struct Bootstrap {
     pub initial_cluster: BTreeMap<String, Vec<String>>,
     /// `initial-cluster-token`.
     pub token: String,
+    /// The cluster to join instead of founding one.
+    pub joining: Option<Joining>,
+}
+
+/// A cluster that has a place for this member.
+#[derive(Clone, Debug)]
+pub struct Joining {
+    /// This member as the cluster knows it.
+    pub identity: Identity,
+    /// All its members, this one included.
+    pub members: Vec<membership::Member>,
 }
 
 /// How the parts of a member behave. Whose they are is filled in once it is known.
@@ -126,6 +137,12 @@ impl Bootstrap {
         Ok((founding, identity))
     }
 
+    /// Whom a member that joins speaks with until it has heard of its cluster's members from the log.
+    pub(super) fn remotes(&self, restarted: bool) -> Vec<membership::Member> {
+        let joining = self.joining.as_ref().filter(|_| !restarted);
+        joining.map(|joining| joining.members.clone()).unwrap_or_default()
+    }
+
     fn founding(&self) -> Result<Founding, FoundingError> {
         Founding::new(&self.initial_cluster, &self.token)
     }
@@ -148,7 +165,7 @@ pub fn found<E: Engine + Clone, D: Directory>(
     if state.applied_anything() {
         return Err(PartsError::LogMissing);
     }
-    state.establish(&founding)?;
+    state.establish(founding.cluster_id(), &founding.configuration())?;
     let metadata = wal::Metadata { member: identity.member, cluster: identity.cluster };
     let mut wal = Wal::create(log, metadata, &settings.wal)?;
     write_founding(&mut wal, &founding)?;
@@ -161,6 +178,28 @@ pub fn found<E: Engine + Clone, D: Directory>(
         ..Recovered::default()
     };
     assemble(settings, identity, false, state, wal, recovered)
+}
+
+/// Makes a member that joins a cluster, in a directory without a log: it begins with an empty one, and the leader brings
+/// it up to date. Ordered as [`found`] is.
+///
+/// # Errors
+/// Every [`PartsError`] but those of a recovery and of a founding.
+pub fn join<E: Engine + Clone, D: Directory>(
+    engine: E,
+    log: D,
+    settings: &Settings,
+    identity: Identity,
+) -> Result<Parts<E, D>, PartsError> {
+    let mut state = State::open(engine, settings, identity.member)?;
+    if state.applied_anything() {
+        return Err(PartsError::LogMissing);
+    }
+    state.establish(identity.cluster, &raftpb::ConfState::default())?;
+    let metadata = wal::Metadata { member: identity.member, cluster: identity.cluster };
+    let mut wal = Wal::create(log, metadata, &settings.wal)?;
+    wal.sync()?;
+    assemble(settings, identity, false, state, wal, Recovered::default())
 }
 
 /// Recovers the member whose log is in a directory. `bootstrap` is looked at only if the founding was interrupted.
@@ -183,9 +222,10 @@ pub fn restart<E: Engine + Clone, D: Directory>(
     if found.hard_state == raftpb::HardState::default() && !state.applied_anything() {
         // A first start ended before the founding entries were durable: some of them may be there, and the others too
         // must be, for no leader will ever send them.
-        let founding = bootstrap.founding()?;
-        if founding.cluster_id() == identity.cluster {
-            state.establish(&founding)?;
+        // A member that joined and has heard nothing yet looks the same, but no founder has its identifier.
+        let founding = bootstrap.founding().ok().filter(|founding| founding.cluster_id() == identity.cluster);
+        if let Some(founding) = founding.filter(|founding| founding.member(identity.member).is_some()) {
+            state.establish(founding.cluster_id(), &founding.configuration())?;
             write_founding(&mut wal, &founding)?;
             drop((wal, state));
             return restart(engine, log, settings, bootstrap);
@@ -240,8 +280,8 @@ impl<E: Engine> State<E> {
         self.applier.published().applied.0 > 0
     }
 
-    fn establish(&mut self, founding: &Founding) -> Result<(), StateError> {
-        self.applier.establish(founding.cluster_id(), &founding.configuration())?;
+    fn establish(&mut self, cluster: ClusterId, configuration: &raftpb::ConfState) -> Result<(), StateError> {
+        self.applier.establish(cluster, configuration)?;
         Ok(self.applier.engine().persist()?)
     }
 }
@@ -301,7 +341,7 @@ mod tests {
 
     fn three() -> Bootstrap {
         let member = |name: &str| (name.to_owned(), vec![format!("http://{name}:2380")]);
-        Bootstrap { initial_cluster: ["a", "b", "c"].map(member).into(), token: "t".to_owned() }
+        Bootstrap { initial_cluster: ["a", "b", "c"].map(member).into(), token: "t".to_owned(), joining: None }
     }
 
     /// Of a founding that lost its power only the first entries can be there. A start took them for all there are: if
@@ -311,7 +351,7 @@ mod tests {
         for survived in 0..=3 {
             let (engine, log, bootstrap) = (MemoryEngine::new(), MemoryDirectory::default(), three());
             let (founding, identity) = bootstrap.founder("b").unwrap();
-            State::open(engine.clone(), &settings(), identity.member).unwrap().establish(&founding).unwrap();
+            State::open(engine.clone(), &settings(), identity.member).unwrap().establish(founding.cluster_id(), &founding.configuration()).unwrap();
             let metadata = wal::Metadata { member: identity.member, cluster: identity.cluster };
             let mut wal = Wal::create(log.clone(), metadata, &wal::Options::default()).unwrap();
             wal.append(&founding.entries()[..survived], None).unwrap();

@@ -3,6 +3,7 @@
 //! Each value here has one writer, named beside it; everybody else only reads.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -10,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -18,19 +19,25 @@ use crate::{
     apply::Response,
     clock::{Clock, SystemClock},
     lease::Lessor,
+    membership::Member,
     metrics,
-    raft::{Proposal, Role, Standing},
+    raft::{FetchRequest, Proposal, Role, Standing},
+    transport::Transport,
     types::{ClusterId, LogIndex, MemberId, Rejection, RequestIds, Term, Ticks},
 };
 
 use super::{
     Options, ServerFailure, State,
     apply_thread::{ApplyOrder, ApplyWork},
+    arrivals::Arrivals,
     desk::Desk,
     durability::WalOrder,
     inbox::{Inbox, Refused},
+    leadership::Leadership,
+    log_reader,
     raft_thread::{RaftOrder, RaftWork},
     reads::Reads,
+    snapshots::Snapshots,
     waiters::Waiters,
     watch_thread::WatchOrder,
 };
@@ -129,6 +136,22 @@ pub(super) struct Shared {
     pub(super) wal: Inbox<WalOrder>,
     pub(super) apply: Desk<ApplyWork>,
     pub(super) watch: Inbox<WatchOrder>,
+    /// Entries wanted back from the log's files.
+    pub(super) fetches: Inbox<FetchRequest>,
+    /// Messages of peers that raft has not taken yet.
+    pub(super) arrivals: Arrivals,
+    /// Nothing before the daemon has connected the member, and after it has stopped.
+    pub(super) transport: ArcSwapOption<Transport>,
+    /// The members this one was told to join; nothing for all others.
+    pub(super) remotes: Vec<Member>,
+    pub(super) snapshots: Snapshots,
+    /// Written by the raft thread.
+    leadership: Mutex<Leadership>,
+    /// Peers that answered as if this member were removed, until somebody has looked into it.
+    pub(super) removal_told_by: Mutex<BTreeSet<MemberId>>,
+    pub(super) removal_told: Notify,
+    /// Told when the removal of this member was applied.
+    pub(super) removed: Notify,
     /// The watch streams opened so far.
     pub(super) next_stream: AtomicU64,
     /// Told when an applied write exceeded the quota.
@@ -142,7 +165,13 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(options: Options, identity: Identity, first: State, lessor: Lessor) -> Self {
+    pub(super) fn new(
+        options: Options,
+        identity: Identity,
+        first: State,
+        lessor: Lessor,
+        remotes: Vec<Member>,
+    ) -> Self {
         let clock = SystemClock::new();
         let started_ms = u64::try_from(clock.wall().as_millis()).unwrap_or(u64::MAX);
         let inbox_capacity = ORDERS_MAX;
@@ -164,6 +193,15 @@ impl Shared {
             wal: Inbox::new(inbox_capacity),
             apply: Desk::new(inbox_capacity),
             watch: Inbox::new(inbox_capacity),
+            fetches: Inbox::new(log_reader::REQUESTS_MAX),
+            arrivals: Arrivals::default(),
+            transport: ArcSwapOption::empty(),
+            remotes,
+            snapshots: Snapshots,
+            leadership: Mutex::default(),
+            removal_told_by: Mutex::default(),
+            removal_told: Notify::new(),
+            removed: Notify::new(),
             next_stream: AtomicU64::new(0),
             quota_exceeded: Notify::new(),
             compacted,
@@ -196,6 +234,16 @@ impl Shared {
 
     fn lock_standing(&self) -> MutexGuard<'_, Standing> {
         self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn leadership(&self) -> Leadership {
+        *self.leadership.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes down who leads now. True if somebody replaced another leader.
+    pub(super) fn note_leader(&self, leader: Option<MemberId>) -> bool {
+        let now = self.clock.monotonic();
+        self.leadership.lock().unwrap_or_else(PoisonError::into_inner).note(leader, now)
     }
 
     pub(super) fn committed(&self) -> LogIndex {
@@ -267,6 +315,17 @@ impl Shared {
 
     pub(super) fn order_raft(&self, order: RaftOrder) {
         self.check_room(&self.raft.push(order), "raft");
+    }
+
+    /// Tells raft here and now, if it is idle.
+    ///
+    /// # Errors
+    /// Hands the order back when raft lags or has ended.
+    pub(super) fn bring_raft(&self, order: RaftOrder) -> Result<(), Refused<RaftOrder>> {
+        if self.raft.bring(order)?.is_some_and(|committed| committed > 0) {
+            self.apply.wake();
+        }
+        Ok(())
     }
 
     /// Does not wake the thread: it comes round with its next tick at the latest.

@@ -710,6 +710,7 @@ impl Habits {
             bootstrap: Bootstrap {
                 initial_cluster: BTreeMap::from([(crate::NAME.to_owned(), urls)]),
                 token: "power".to_owned(),
+                joining: None,
             },
             value_bytes_max: *random.pick(&[60, 600, 2500]),
             snapshot_entries: 3 + random.below(40),

@@ -8,6 +8,7 @@
 mod encoding;
 mod frame;
 mod http2;
+mod impatient;
 mod inbound;
 mod keepalive;
 mod outbound;
@@ -17,6 +18,7 @@ mod tally;
 pub(crate) use encoding::Encoding;
 pub(crate) use frame::{PREFIX_BYTES, framed, prefix};
 pub(crate) use http2::serve_http2;
+pub(crate) use impatient::Impatient;
 pub(crate) use inbound::Inbound;
 pub(crate) use keepalive::PingGuard;
 pub(crate) use outbound::Outbound;

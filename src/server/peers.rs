@@ -1,0 +1,90 @@
+//! The member as its transport sees it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError},
+};
+
+use futures_util::future::BoxFuture;
+
+use crate::{
+    membership::{Member, Version},
+    pb::raftpb::{Message, MessageType},
+    raft::Input,
+    transport::{Busy, Local, SnapshotBody, SnapshotForm, SnapshotRefusal},
+    types::{ClusterId, MemberId},
+};
+
+use super::{inbox::Refused, raft_thread::RaftOrder, shared::Shared};
+
+impl Local for Shared {
+    fn member(&self) -> MemberId {
+        self.identity.member
+    }
+
+    fn cluster(&self) -> ClusterId {
+        self.identity.cluster
+    }
+
+    fn version(&self) -> Version {
+        self.options.version
+    }
+
+    fn peer_urls(&self) -> Vec<String> {
+        self.options.peer_urls.clone()
+    }
+
+    fn is_removed(&self, id: MemberId) -> bool {
+        self.published().cluster.is_removed(id)
+    }
+
+    fn receive(&self, message: Message) -> Result<(), Busy> {
+        let arrival = self.arrivals.admit(message)?;
+        match self.bring_raft(RaftOrder::Arrived(arrival)) {
+            // A member that stops hears nobody any more.
+            Ok(()) | Err(Refused::Closed(_)) => Ok(()),
+            Err(Refused::Full(_)) => Err(Busy),
+        }
+    }
+
+    fn unreachable(&self, peer: MemberId) {
+        self.order_raft(RaftOrder::Input(Box::new(Input::Unreachable(peer))));
+    }
+
+    fn told_removed(&self, by: MemberId) {
+        self.removal_told_by.lock().unwrap_or_else(PoisonError::into_inner).insert(by);
+        self.removal_told.notify_one();
+    }
+
+    fn receive_snapshot(
+        self: Arc<Self>,
+        message: Message,
+        form: SnapshotForm,
+        body: SnapshotBody,
+    ) -> BoxFuture<'static, Result<(), SnapshotRefusal>> {
+        self.snapshots.receive(Arc::clone(&self), message, form, body)
+    }
+}
+
+impl Shared {
+    /// Hands messages to the transport, snapshots to those who make them. Called by the raft thread at its work.
+    pub(super) fn send(self: &Arc<Self>, messages: Vec<Message>) {
+        let (snapshots, messages): (Vec<_>, Vec<_>) =
+            messages.into_iter().partition(|message| message.r#type() == MessageType::MsgSnap);
+        if let Some(transport) = &*self.transport.load() {
+            transport.send(messages);
+        }
+        snapshots.iter().for_each(|message| self.snapshots.send(self, message));
+    }
+
+    /// Tells the transport who the peers are. Until this member is part of the state it has applied, those count too
+    /// that it was told to join.
+    pub(super) fn update_peers(&self) {
+        let Some(transport) = &*self.transport.load() else { return };
+        let cluster = &self.published().cluster;
+        let joining = cluster.member(self.identity.member).is_none();
+        let told = self.remotes.iter().filter(|member| joining && !cluster.is_removed(member.id));
+        let urls = |member: &Member| (member.id, member.peer_urls.clone());
+        transport.set_peers(told.chain(cluster.members()).map(urls).collect::<BTreeMap<_, _>>());
+    }
+}
