@@ -12,8 +12,6 @@ pub enum Feature {
     Auth,
     /// JSON web tokens.
     Jwt,
-    /// Joining a cluster that exists.
-    Joining,
     /// Bootstrap through the v2 discovery service.
     DiscoveryV2,
     /// Bootstrap through an etcd cluster.
@@ -48,7 +46,6 @@ impl Feature {
             Self::Tls => "TLS",
             Self::Auth => "authentication",
             Self::Jwt => "JSON web tokens",
-            Self::Joining => "joining an existing cluster",
             Self::DiscoveryV2 => "v2 discovery",
             Self::DiscoveryV3 => "v3 discovery",
             Self::DiscoverySrv => "DNS discovery",
@@ -65,7 +62,7 @@ impl Feature {
         Some(match self {
             Self::Tls => Absence::Refuse("connections would be neither encrypted nor authenticated"),
             Self::Jwt => Absence::Refuse("tokens would not be verified"),
-            Self::Joining | Self::DiscoveryV2 | Self::DiscoveryV3 | Self::DiscoverySrv => {
+            Self::DiscoveryV2 | Self::DiscoveryV3 | Self::DiscoverySrv => {
                 Absence::Refuse("the member would found a cluster of its own")
             }
             Self::V2Proxy => Absence::Refuse("the node would become a member instead of a proxy"),
@@ -79,7 +76,7 @@ impl Feature {
 
     /// Whether it matters only before the member has data: later etcd ignores the options that ask for it.
     pub fn is_for_bootstrap(self) -> bool {
-        matches!(self, Self::Joining | Self::DiscoveryV2 | Self::DiscoveryV3 | Self::DiscoverySrv)
+        matches!(self, Self::DiscoveryV2 | Self::DiscoveryV3 | Self::DiscoverySrv)
     }
 
     /// Whether asking for it refuses the configuration.

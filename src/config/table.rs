@@ -555,8 +555,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         Kind::Select(&["new", "existing"]),
         "new",
         "Found a cluster or join one; ignored once the member has data.",
-    )
-.needs(Feature::Joining),
+    ),
     opt(Group::Clustering, "initial-cluster-token", Kind::Text, "etcd-cluster", "Keeps clusters apart: mixed into all IDs."),
     opt(
         Group::Clustering,
@@ -893,7 +892,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     .no_effect("the database needs no defragmentation"),
     opt(Group::Features, "max-learners", Kind::Int, "1", "Learners allowed in the membership.").since(6),
     opt(Group::Features, "downgrade-check-time", Kind::Duration, "5s", "Time between checks of a running downgrade.")
-.no_effect("nothing watches for downgrades yet").since(6),
+        .since(6),
     opt(Group::Features, "snapshot-catchup-entries", Kind::Uint, "5000", "Log entries kept for slow followers.")
         .since(6)
         .unit(Unit::Entries),

@@ -13,9 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::{self, Api, Serves},
-    config::{self, Config, ListenUrl, TokenProvider},
+    config::{self, ClusterState, Config, ListenUrl, TokenProvider},
     metrics,
-    server::{self, DataDir, Handle, Server, ServerFailure},
+    server::{self, Bootstrap, DataDir, Handle, Server, ServerFailure, Trouble},
 };
 
 use super::{
@@ -99,7 +99,8 @@ pub(super) fn run(config: &Config) -> Result<Ending> {
     let options = settings::server_options(config)?;
     let dir = DataDir::open(&config.member.data_dir, config.member.wal_dir_dedicated.as_deref())?;
     systemd::notify(&[State::Status("recovering".to_owned()), State::Extend(EXTENSION)]);
-    let opened = server::open(dir, &options, &settings::bootstrap(config))?;
+    let bootstrap = runtime.block_on(bootstrap(config, &options))?;
+    let opened = server::open(dir, &options, &bootstrap)?;
     let listeners = Listeners::bind(config)?;
     tracing::info!(
         local_member_id = %opened.identity.member,
@@ -149,6 +150,22 @@ fn check_own_entry(config: &Config) -> Result<()> {
         Some(addresses.map(|address| address.ip()).collect())
     };
     config::check_own_entry(config, &lookup).map_err(|(option, text)| anyhow!("{text} (--{option})"))
+}
+
+/// What a member without data begins with, after its peers were asked whether it may. One that has data needs nothing.
+async fn bootstrap(config: &Config, options: &server::Options) -> Result<Bootstrap> {
+    let mut bootstrap = settings::bootstrap(config);
+    if config.member.is_initialized() {
+        return Ok(bootstrap);
+    }
+    match config.bootstrap.state {
+        ClusterState::New => server::check_not_bootstrapped(&bootstrap, &options.name).await?,
+        ClusterState::Existing => {
+            let found = server::find_cluster(&bootstrap.initial_cluster, &options.name, options.version).await?;
+            bootstrap.joining = Some(found);
+        }
+    }
+    Ok(bootstrap)
 }
 
 enum Removal {
@@ -273,8 +290,10 @@ async fn serve_all(
     Ok(stop(&handle, tasks, signal.unwrap_or_default()).await)
 }
 
-/// Part of the cluster, published, and able to answer a linearizable read.
+/// Part of the cluster, published, and able to answer a linearizable read. A member whose peers have no place for it
+/// ends here instead of waiting for ever.
 async fn join(handle: &Handle) -> Result<()> {
+    let mut suspicion = None;
     let mut remind = interval(REMINDER);
     remind.reset();
     let joined = server::join(handle);
@@ -286,13 +305,26 @@ async fn join(handle: &Handle) -> Result<()> {
                 let waiting = waiting_line(handle);
                 tracing::warn!("{waiting}");
                 systemd::notify(&[State::Extend(EXTENSION), State::Status(waiting)]);
+                let trouble = handle.trouble().await;
+                if let Some(trouble) = trouble.clone().filter(|trouble| is_certain(trouble, suspicion.as_ref())) {
+                    return Err(trouble.into());
+                }
+                suspicion = trouble;
             }
         }
     }
 }
 
-/// What a member without a leader waits for.
+/// What a single answer of a peer that lags could suggest has to be there twice.
+fn is_certain(trouble: &Trouble, before: Option<&Trouble>) -> bool {
+    matches!(trouble, Trouble::OtherCluster { .. }) || before == Some(trouble)
+}
+
+/// What a member that has not joined yet waits for.
 fn waiting_line(handle: &Handle) -> String {
+    if handle.has_leader() {
+        return format!("catching up: applied {} of {}", handle.status().applied_index, handle.status().commit_index);
+    }
     let state = handle.published();
     let voters = state.cluster.configuration().voters.len();
     format!(
@@ -305,6 +337,9 @@ fn start_duties(tasks: &mut Tasks, handle: &Handle) {
     start_duty(tasks, "lease expiry", server::expire_leases(handle.clone()));
     start_duty(tasks, "auto compaction", server::compact_by_itself(handle.clone()));
     start_duty(tasks, "housekeeping", server::keep_house(handle.clone()));
+    start_duty(tasks, "version", server::negotiate_version(handle.clone()));
+    start_duty(tasks, "downgrade", server::watch_downgrade(handle.clone()));
+    start_duty(tasks, "removal", server::watch_removal(handle.clone()));
     tasks.start("status", report_status(handle.clone(), tasks.stop()));
     if let Some(period) = systemd::watchdog_period() {
         tasks.start("watchdog", feed_watchdog(handle.clone(), period, tasks.stop()));
@@ -417,9 +452,8 @@ async fn stop(handle: &Handle, tasks: Tasks, signal: i32) -> Ending {
         tracing::info!(signal = name, "received signal; shutting down");
     }
     systemd::notify(&[State::Stopping, State::Status("stopping".to_owned())]);
-    if handle.published().cluster.configuration().voters.len() == 1 {
-        tracing::info!("skipped leadership transfer for single voting member cluster");
-    }
+    // Clients are served meanwhile: what they write goes to the new leader.
+    handle.hand_over().await;
     let busy = tasks.shut_down(DRAIN).await;
     if busy > 0 {
         tracing::warn!(busy, "parts were still busy when the time to drain was over");

@@ -198,8 +198,27 @@ impl ApplyWork {
                 }
             }
             Effect::QuotaExceeded => self.shared.quota_exceeded.notify_one(),
-            Effect::ClusterVersionChanged { .. } => log_cluster_version(&self.applier),
+            Effect::ClusterVersionChanged { lowered } => self.take_cluster_version(*lowered),
             Effect::MembersChanged | Effect::DowngradeChanged | Effect::AlarmsChanged => {}
+        }
+    }
+
+    /// Called before the state that has the version is published. A lower version asks for a snapshot, so that an older
+    /// member finds none of the entries it does not know.
+    fn take_cluster_version(&mut self, lowered: bool) {
+        let Some(to) = self.applier.published().cluster.version() else { return };
+        match self.shared.published().cluster.version() {
+            None => tracing::info!(cluster_version = %to, "set initial cluster version"),
+            Some(from) if from == to => return,
+            Some(from) => {
+                metrics::CLUSTER_VERSION.with([&format!("{}.{}", from.major, from.minor)]).set(0);
+                tracing::info!(%from, %to, "updated cluster version");
+            }
+        }
+        tracing::info!(cluster_version = %to, "enabled capabilities for version");
+        metrics::CLUSTER_VERSION.with([&format!("{}.{}", to.major, to.minor)]).set(1);
+        if lowered {
+            self.keeper.mark();
         }
     }
 
@@ -271,14 +290,6 @@ pub fn raft_change(change: &ConfChange) -> Change {
 
 fn is_compaction(effect: &Effect) -> bool {
     matches!(effect, Effect::CompactionRequested { .. })
-}
-
-fn log_cluster_version(applier: &Applier<FjallEngine>) {
-    if let Some(version) = applier.published().cluster.version() {
-        tracing::info!(cluster_version = %version, "set initial cluster version");
-        tracing::info!(cluster_version = %version, "enabled capabilities for version");
-        metrics::CLUSTER_VERSION.with([&format!("{}.{}", version.major, version.minor)]).set(1);
-    }
 }
 
 #[cfg(test)]

@@ -21,13 +21,13 @@ use crate::{
         etcdserverpb::{
             CompactionRequest, InternalRaftRequest, LeaseCheckpoint, LeaseCheckpointRequest, LeaseRevokeRequest,
         },
-        membershippb::{Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest},
+        membershippb::{Attributes, ClusterMemberAttrSetRequest},
     },
     raft::Role,
     types::{LeaseId, Rejection, Ticks},
 };
 
-use super::{Handle, ServerError, auto_compact::AutoCompactor};
+use super::{Handle, ServerError, auto_compact::AutoCompactor, handle::LOOK_AGAIN};
 
 /// Revocations under way at a time (etcd's limit).
 const REVOCATIONS_IN_FLIGHT_MAX: usize = 16;
@@ -36,39 +36,42 @@ const RETRY: Duration = Duration::from_millis(500);
 /// How often callers that gave up are forgotten.
 const SWEEP: Duration = Duration::from_secs(5);
 
-/// Publishes name and client URLs of this member, then, on a leader without one, the cluster version. Returns once the
-/// member is part of its cluster and a linearizable read has been answered.
+/// Publishes name and client URLs of this member. Returns once the member is part of its cluster, the cluster has a
+/// version, and a linearizable read has been answered: a learner then has everything that was there when it asked.
 ///
 /// # Errors
 /// Only when the member stops first.
 pub async fn join(handle: &Handle) -> Result<(), ServerError> {
+    until(handle, || handle.published().cluster.member(handle.member_id()).is_some()).await?;
+    publish(handle).await?;
+    tracing::info!(
+        local_member_id = %handle.member_id(),
+        cluster_id = %handle.cluster_id(),
+        publish_timeout = ?handle.shared.options.request_timeout,
+        "published local member to cluster through raft"
+    );
+    until(handle, || handle.published().cluster.version().is_some()).await?;
+    until_done(handle, || handle.read_index()).await
+}
+
+/// Nothing is proposed for a member that the log does not know yet: members of etcd would not survive it.
+async fn publish(handle: &Handle) -> Result<(), ServerError> {
     let options = &handle.shared.options;
     let attributes = Attributes { name: options.name.clone(), client_urls: options.client_urls.clone() };
     let request = ClusterMemberAttrSetRequest { member_id: handle.member_id().0, member_attributes: Some(attributes) };
     let request = InternalRaftRequest { cluster_member_attr_set: Some(request), ..Default::default() };
-    insist(handle, || request.clone()).await?;
-    tracing::info!(
-        local_member_id = %handle.member_id(),
-        cluster_id = %handle.cluster_id(),
-        publish_timeout = ?options.request_timeout,
-        "published local member to cluster through raft"
-    );
-    set_first_version(handle).await?;
-    until_done(handle, || handle.read_index()).await
+    insist(handle, || request.clone()).await
 }
 
-async fn set_first_version(handle: &Handle) -> Result<(), ServerError> {
-    let leads = handle.shared.standing().role == Role::Leader;
-    if !leads || handle.published().cluster.version().is_some() {
-        return Ok(());
+/// Waits until `condition` holds, or the member stops.
+async fn until(handle: &Handle, condition: impl Fn() -> bool) -> Result<(), ServerError> {
+    while !condition() {
+        select! {
+            () = sleep(LOOK_AGAIN) => {}
+            () = handle.stopped() => return Err(Rejection::Stopped.into()),
+        }
     }
-    let version = handle.shared.options.version.without_patch().to_string();
-    tracing::info!(cluster_version = version, "setting up initial cluster version using v3 API");
-    let request = InternalRaftRequest {
-        cluster_version_set: Some(ClusterVersionSetRequest { ver: version }),
-        ..Default::default()
-    };
-    insist(handle, || request.clone()).await
+    Ok(())
 }
 
 async fn insist(handle: &Handle, request: impl Fn() -> InternalRaftRequest) -> Result<(), ServerError> {

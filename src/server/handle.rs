@@ -1,7 +1,10 @@
 //! What callers can ask of a running member.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -12,13 +15,12 @@ use tokio::time::timeout;
 use crate::{
     apply::{self, AlarmKind, Response},
     clock::Clock as _,
-    lease::RenewError,
     membership::Version,
     metrics,
     mvcc::{HashKv, ReadError, check},
     pb::etcdserverpb::{
-        AlarmRequest, AlarmType, CompactionRequest, CompactionResponse, InternalRaftRequest, LeaseCheckpoint,
-        LeaseCheckpointRequest, RequestHeader, alarm_request::AlarmAction,
+        AlarmRequest, AlarmType, CompactionRequest, CompactionResponse, InternalRaftRequest, RequestHeader,
+        alarm_request::AlarmAction,
     },
     raft::Proposal,
     storage::{Engine as _, Read as _, StorageError, Table},
@@ -38,7 +40,7 @@ use super::{
 /// How long a lease call lets apply catch up with commit (etcd's limit).
 const APPLY_CATCH_UP: Duration = Duration::from_secs(1);
 /// How often a call that waits for another part of the member looks again.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Why a call was not carried out.
 #[derive(Clone, Debug, Error)]
@@ -119,22 +121,35 @@ impl Handle {
         if payload.len() > shared.options.request_bytes_max {
             return Err(Rejection::RequestTooLarge.into());
         }
-        let pending = Pending;
+        let _pending = Pending;
         metrics::PROPOSALS_PENDING.inc();
-        let outcome =
-            timeout(shared.options.request_timeout, self.submit(Proposal { id, payload: payload.into() })).await;
-        drop(pending);
-        outcome.unwrap_or_else(|_| {
+        let begun = shared.clock.monotonic();
+        let accepted = AtomicBool::new(false);
+        let submitted = self.submit(Proposal { id, payload: payload.into() }, &accepted);
+        timeout(shared.options.request_timeout, submitted).await.unwrap_or_else(|_| {
             metrics::PROPOSALS_FAILED.inc();
-            let led = shared.standing().leader.is_some();
-            Err(if led { Rejection::Timeout } else { Rejection::DeadlineExceeded }.into())
+            let accepted = accepted.load(Ordering::Relaxed);
+            Err(if accepted { self.why_unanswered(begun) } else { Rejection::DeadlineExceeded }.into())
         })
     }
 
-    /// Waits for a leader, for its share of the bytes in flight, and for the answer.
-    async fn submit(&self, proposal: Proposal) -> Result<Response, ServerError> {
+    /// Waits for a leader, for its share of the bytes in flight, and for the answer. `accepted` tells whether raft has
+    /// the proposal, so that its outcome is unknown. One that raft refuses while leadership moves was not appended and
+    /// never will be: it is proposed again to whoever leads then.
+    async fn submit(&self, proposal: Proposal, accepted: &AtomicBool) -> Result<Response, ServerError> {
+        loop {
+            self.await_leader().await?;
+            accepted.store(true, Ordering::Relaxed);
+            match self.submit_once(proposal.clone()).await {
+                Err(ServerError::Rejected(Rejection::ProposalDropped)) => accepted.store(false, Ordering::Relaxed),
+                answer => return answer,
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    async fn submit_once(&self, proposal: Proposal) -> Result<Response, ServerError> {
         let shared = &*self.shared;
-        self.await_leader().await?;
         let share = proposal.payload.len().clamp(PROPOSAL_SHARE_BYTES_MIN, PROPOSAL_BYTES_IN_FLIGHT_MAX);
         let share = Arc::clone(&shared.shares).acquire_many_owned(u32::try_from(share).unwrap_or(u32::MAX));
         let share = share.await.map_err(|_| Rejection::Stopped)?;
@@ -147,7 +162,28 @@ impl Handle {
         Ok(answer.await.map_err(|_| Rejection::Stopped)??)
     }
 
-    async fn await_leader(&self) -> Result<(), Rejection> {
+    /// What etcd says about a proposal that began at `begun` and was not applied in time: its outcome is unknown.
+    fn why_unanswered(&self, begun: Duration) -> Rejection {
+        let shared = &*self.shared;
+        if shared.leadership().may_have_lost(begun, shared.options.election) {
+            return Rejection::TimeoutLeaderFailure;
+        }
+        let waited = shared.clock.monotonic().saturating_sub(begun);
+        let since_then = |id: MemberId| {
+            id == self.member_id() || self.connected_for(id).is_some_and(|connected| connected >= waited)
+        };
+        let connected = match shared.standing().leader {
+            None => true,
+            Some(leader) if leader == self.member_id() => {
+                let members: Vec<MemberId> = shared.peers().into_keys().collect();
+                2 * members.iter().filter(|id| since_then(**id)).count() > members.len()
+            }
+            Some(leader) => since_then(leader),
+        };
+        if connected { Rejection::Timeout } else { Rejection::TimeoutConnectionLost }
+    }
+
+    pub(super) async fn await_leader(&self) -> Result<(), Rejection> {
         if self.has_leader() {
             return Ok(());
         }
@@ -319,70 +355,13 @@ impl Handle {
         self.blocking(move || Ok(engine.persist()?)).await
     }
 
-    /// Restarts the countdown of `lease`: its full time to live in seconds, or zero if it does not exist any more.
-    ///
-    /// # Errors
-    /// [`Rejection::NoLeader`] if nobody led in time, [`Rejection::TimeoutApply`], [`Rejection::Timeout`].
-    pub async fn lease_renew(&self, lease: LeaseId) -> Result<i64, ServerError> {
-        let renewed = timeout(self.shared.options.request_timeout, self.renew_when_possible(lease)).await;
-        renewed.unwrap_or_else(|_| Err(if self.has_leader() { Rejection::Timeout } else { Rejection::NoLeader }.into()))
-    }
-
-    async fn renew_when_possible(&self, lease: LeaseId) -> Result<i64, ServerError> {
-        let mut caught_up = false;
-        loop {
-            let renewed = self.shared.lessor().renew(lease, self.shared.now());
-            match renewed {
-                Ok(renewed) => {
-                    metrics::LEASE_RENEWED.inc();
-                    if renewed.clear_checkpoint {
-                        self.clear_checkpoint(lease).await?;
-                    }
-                    return Ok(renewed.ttl);
-                }
-                Err(RenewError::Unknown(_)) if caught_up => return Ok(0),
-                // The grant may be committed and on its way here.
-                Err(RenewError::Unknown(_)) => {
-                    self.catch_up().await?;
-                    caught_up = true;
-                }
-                Err(RenewError::Expired | RenewError::NotPrimary) => tokio::time::sleep(LOOK_AGAIN).await,
-            }
-        }
-    }
-
-    async fn clear_checkpoint(&self, lease: LeaseId) -> Result<(), ServerError> {
-        let checkpoints = vec![LeaseCheckpoint { id: lease.0, remaining_ttl: 0 }];
-        let lease_checkpoint = Some(LeaseCheckpointRequest { checkpoints });
-        self.propose(InternalRaftRequest { lease_checkpoint, ..Default::default() }).await.map(|_| ())
-    }
-
-    /// Remaining and granted seconds of `lease`; `None` if it does not exist.
-    ///
-    /// # Errors
-    /// As [`Handle::lease_renew`].
-    pub async fn lease_time_to_live(&self, lease: LeaseId) -> Result<Option<(i64, i64)>, ServerError> {
-        self.catch_up().await?;
-        let look = async {
-            loop {
-                let remaining = self.shared.lessor().remaining(lease, self.shared.now());
-                match remaining.map(|remaining| (remaining.seconds, remaining.granted)) {
-                    None => return None,
-                    Some((Some(seconds), granted)) => return Some((seconds, granted)),
-                    Some((None, _)) => tokio::time::sleep(LOOK_AGAIN).await,
-                }
-            }
-        };
-        Ok(timeout(self.shared.options.request_timeout, look).await.map_err(|_| Rejection::NoLeader)?)
-    }
-
     /// All leases this member knows.
     pub fn leases(&self) -> Vec<LeaseId> {
         self.shared.lessor().leases()
     }
 
     /// Waits until everything committed now is applied.
-    async fn catch_up(&self) -> Result<(), Rejection> {
+    pub(super) async fn catch_up(&self) -> Result<(), Rejection> {
         let target = self.shared.committed();
         let applied = async {
             while self.shared.applied() < target {
@@ -429,7 +408,7 @@ impl Handle {
         .await
     }
 
-    async fn blocking<T: Send + 'static>(
+    pub(super) async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, ServerError> + Send + 'static,
     ) -> Result<T, ServerError> {

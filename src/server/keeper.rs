@@ -60,7 +60,7 @@ impl Keeper {
     }
 
     /// Asks for a snapshot of the published state; while one is waiting already, the next group asks again.
-    fn mark(&mut self) {
+    pub(super) fn mark(&mut self) {
         let state = self.shared.published();
         let mark = Mark { index: state.applied, term: state.term, cluster: Arc::clone(&state.cluster) };
         match self.marks.try_send(mark) {

@@ -79,6 +79,11 @@ pub enum OpenError {
         #[source]
         cause: RecoveryError,
     },
+    /// The cluster removed this member.
+    #[error(
+        "the member {0} has been permanently removed from the cluster: its data directory is of no more use; delete it, run `member add` and start with --initial-cluster-state=existing to take part again"
+    )]
+    Removed(MemberId),
     /// The log of one member next to the state of another.
     #[error(
         "the log in {path} belongs to cluster {log} but the state to cluster {state}: they come from different members (was --wal-dir changed?)"
@@ -133,6 +138,9 @@ pub fn open(dir: DataDir, options: &Options, bootstrap: &Bootstrap) -> Result<Op
     };
     let Parts { identity, restarted, applier, leases, wal, member } =
         parts.map_err(|cause| placed(cause, &dir, &state))?;
+    if applier.published().cluster.is_removed(identity.member) {
+        return Err(OpenError::Removed(identity.member));
+    }
     dir.mark_founded()?;
     let snap = FileDirectory::new(dir.snap());
     let remotes = bootstrap.remotes(restarted);

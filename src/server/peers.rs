@@ -77,14 +77,20 @@ impl Shared {
         snapshots.iter().for_each(|message| self.snapshots.send(self, message));
     }
 
-    /// Tells the transport who the peers are. Until this member is part of the state it has applied, those count too
-    /// that it was told to join.
+    /// Tells the transport who the peers are.
     pub(super) fn update_peers(&self) {
-        let Some(transport) = &*self.transport.load() else { return };
+        if let Some(transport) = &*self.transport.load() {
+            transport.set_peers(self.peers());
+        }
+    }
+
+    /// The peer URLs of all members. Until this member is part of the state it has applied, those count too that it was
+    /// told to join.
+    pub(super) fn peers(&self) -> BTreeMap<MemberId, Vec<String>> {
         let cluster = &self.published().cluster;
         let joining = cluster.member(self.identity.member).is_none();
         let told = self.remotes.iter().filter(|member| joining && !cluster.is_removed(member.id));
         let urls = |member: &Member| (member.id, member.peer_urls.clone());
-        transport.set_peers(told.chain(cluster.members()).map(urls).collect::<BTreeMap<_, _>>());
+        told.chain(cluster.members()).map(urls).collect()
     }
 }

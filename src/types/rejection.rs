@@ -113,6 +113,8 @@ rejections! {
     TimeoutConnectionLost = Unavailable, "etcdserver: request timed out, possibly due to connection lost";
     /// Apply stayed behind commit for too long.
     TimeoutApply = Unavailable, "etcdserver: request timed out, waiting for the applied index took too long";
+    /// The member that was to lead did not take over in time.
+    TimeoutLeaderTransfer = Unknown, "etcdserver: request timed out, leader transfer took too long";
     /// The CORRUPT alarm is up.
     Corrupt = DataLoss, "etcdserver: corrupt cluster";
     /// A learner does not serve this call.

@@ -53,15 +53,34 @@ where
     F: Fn(Arc<Api>, Request) -> R + Clone + Send + Sync + 'static,
     R: Future<Output = Response> + Send,
 {
+    one_method(api, Method::GET, answer)
+}
+
+/// A route that answers `POST` and nothing else.
+pub(super) fn post_only<F, R>(api: &Arc<Api>, answer: F) -> MethodRouter
+where
+    F: Fn(Arc<Api>, Request) -> R + Clone + Send + Sync + 'static,
+    R: Future<Output = Response> + Send,
+{
+    one_method(api, Method::POST, answer)
+}
+
+fn one_method<F, R>(api: &Arc<Api>, method: Method, answer: F) -> MethodRouter
+where
+    F: Fn(Arc<Api>, Request) -> R + Clone + Send + Sync + 'static,
+    R: Future<Output = Response> + Send,
+{
     any_method(api, move |api, request| {
-        let answer = answer.clone();
-        async move { if request.method() == Method::GET { answer(api, request).await } else { method_not_allowed() } }
+        let (answer, method) = (answer.clone(), method.clone());
+        async move { if request.method() == method { answer(api, request).await } else { not_allowed(&method) } }
     })
 }
 
-fn method_not_allowed() -> Response {
+fn not_allowed(but: &Method) -> Response {
     let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
-    response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+    if let Ok(allowed) = HeaderValue::from_str(but.as_str()) {
+        response.headers_mut().insert(ALLOW, allowed);
+    }
     response
 }
 

@@ -21,7 +21,7 @@ use crate::{
         LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus,
         LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
     },
-    server::ServerError,
+    server::{LeaseLife, ServerError},
     types::{LeaseId, Rejection},
 };
 
@@ -106,17 +106,15 @@ pub(super) async fn time_to_live(
     request: LeaseTimeToLiveRequest,
 ) -> Result<LeaseTimeToLiveResponse, Status> {
     let lease = LeaseId(request.id);
-    let known = match api.server().lease_time_to_live(lease).await {
+    let known = match api.server().lease_time_to_live(lease, request.keys).await {
         Err(ServerError::Rejected(Rejection::LeaseNotFound)) => None,
+        // This member stopped leading while it looked.
+        Err(ServerError::Rejected(Rejection::NotPrimaryLessor)) => return Err(Rejection::LeaderChanged.into()),
         known => known?,
     };
     let mut answer = LeaseTimeToLiveResponse { id: request.id, ttl: UNKNOWN_LEASE_TTL, ..Default::default() };
-    if let Some((remaining, granted)) = known {
-        (answer.ttl, answer.granted_ttl) = (remaining, granted);
-        if request.keys {
-            let view = api.server().published().view.clone();
-            answer.keys = api.blocking(move || view.lease_keys(lease)).await??;
-        }
+    if let Some(LeaseLife { remaining, granted, keys }) = known {
+        (answer.ttl, answer.granted_ttl, answer.keys) = (remaining, granted, keys);
     }
     answer.header = Some(api.header_now());
     Ok(answer)

@@ -19,6 +19,7 @@ use crate::{
         AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse, DowngradeInfo, DowngradeRequest,
         DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest, HashResponse, InternalRaftRequest,
         MoveLeaderRequest, MoveLeaderResponse, StatusRequest, StatusResponse, alarm_request::AlarmAction,
+        downgrade_request::DowngradeAction,
     },
     server::State,
     types::{MemberId, Rejection},
@@ -123,22 +124,19 @@ pub(super) async fn move_leader(
     _: Call,
     request: MoveLeaderRequest,
 ) -> Result<MoveLeaderResponse, Status> {
-    let own = api.identity().member;
-    if api.server().status().leader != Some(own) {
-        return Err(Rejection::NotLeader.into());
-    }
-    let published = api.server().published();
-    let target = published.cluster.member(MemberId(request.target_id));
-    if target.is_none_or(|member| member.is_learner) {
-        return Err(Rejection::BadLeaderTransferee.into());
-    }
-    if MemberId(request.target_id) == own {
-        return Ok(MoveLeaderResponse::default());
-    }
-    Err(Status::unimplemented("quorate: this version runs clusters of one member"))
+    api.server().move_leader(MemberId(request.target_id)).await?;
+    Ok(MoveLeaderResponse::default())
 }
 
-/// Prepares the cluster for an older version.
-pub(super) async fn downgrade(_: Arc<Api>, _: Call, _: DowngradeRequest) -> Result<DowngradeResponse, Status> {
-    Err(Status::unimplemented("quorate: this version cannot be downgraded"))
+/// Prepares the cluster for an older version, or takes that back.
+pub(super) async fn downgrade(api: Arc<Api>, _: Call, request: DowngradeRequest) -> Result<DowngradeResponse, Status> {
+    let server = api.server();
+    let version = match DowngradeAction::try_from(request.action) {
+        Ok(DowngradeAction::Validate) => server.downgrade_validate(&request.version).await?,
+        Ok(DowngradeAction::Enable) => server.downgrade_enable(&request.version).await?,
+        Ok(DowngradeAction::Cancel) => server.downgrade_cancel().await?,
+        Err(_) => return Err(Status::unknown("etcdserver: unknown method")),
+    };
+    let version = format!("{}.{}", version.major, version.minor);
+    Ok(DowngradeResponse { header: Some(api.header_now()), version })
 }
