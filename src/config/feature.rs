@@ -22,8 +22,6 @@ pub enum Feature {
     V2Proxy,
     /// The v2 API.
     V2Api,
-    /// Restart as a cluster of one.
-    ForceNewCluster,
     /// OpenTelemetry export.
     Tracing,
     /// Comparing hashes between members.
@@ -51,7 +49,6 @@ impl Feature {
             Self::DiscoverySrv => "DNS discovery",
             Self::V2Proxy => "the v2 HTTP proxy",
             Self::V2Api => "the v2 API",
-            Self::ForceNewCluster => "forcing a new cluster",
             Self::Tracing => "distributed tracing",
             Self::HashChecks => "hash checks between members",
         }
@@ -66,7 +63,6 @@ impl Feature {
                 Absence::Refuse("the member would found a cluster of its own")
             }
             Self::V2Proxy => Absence::Refuse("the node would become a member instead of a proxy"),
-            Self::ForceNewCluster => Absence::Refuse("the node would keep waiting for its old cluster"),
             Self::Auth => Absence::Warn("no user can be created"),
             Self::V2Api => Absence::Warn("requests under /v2 answer 404"),
             Self::Tracing => Absence::Warn("no spans are exported"),

@@ -898,7 +898,6 @@ pub const OPTIONS: &[OptionSpec] = &[
         .unit(Unit::Entries),
     // Unsafe.
     opt(Group::Unsafe, "force-new-cluster", Kind::Switch, "false", "Restart from existing data as a cluster of one.")
-        .needs(Feature::ForceNewCluster)
         .example("true"),
     opt(Group::Unsafe, "unsafe-no-fsync", Kind::Switch, "false", "Never sync to disk. Loses data.").since(4),
     // Names of etcd 3.4 to 3.6 that have a successor.

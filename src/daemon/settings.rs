@@ -62,7 +62,8 @@ pub(super) fn bootstrap(config: &Config) -> Bootstrap {
         BootstrapMethod::Static(members) => members.0.iter().map(|(name, urls)| (name.clone(), texts(urls))).collect(),
         _ => BTreeMap::new(),
     };
-    Bootstrap { initial_cluster, token: config.bootstrap.token.clone(), joining: None }
+    let alone_at = config.member.force_new_cluster.then(|| texts(&config.advertise.peer));
+    Bootstrap { initial_cluster, token: config.bootstrap.token.clone(), joining: None, alone_at }
 }
 
 /// What the client listeners serve.

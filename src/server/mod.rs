@@ -13,6 +13,7 @@
 //! Invariants: a caller is answered after the state that includes its entry is published, and that after its entry is
 //! durable in the log; the first failure of any thread stops the member, and nothing is acknowledged after it.
 
+mod alone;
 mod apply_thread;
 mod arrivals;
 mod auto_compact;
@@ -309,7 +310,7 @@ mod tests {
 
     fn start(dir: &std::path::Path) -> Server {
         let members = BTreeMap::from([("m".to_owned(), vec!["http://localhost:2380".to_owned()])]);
-        let bootstrap = Bootstrap { initial_cluster: members, token: "t".to_owned(), joining: None };
+        let bootstrap = Bootstrap { initial_cluster: members, token: "t".to_owned(), joining: None, alone_at: None };
         let opened = open(DataDir::open(dir, None).unwrap(), &options(), &bootstrap).unwrap();
         Server::start(opened, options()).unwrap()
     }

@@ -8,7 +8,7 @@ use crate::{
     apply::{Applier, ApplyOptions},
     disk::FileDirectory,
     lease::{LeaseRow, ttl_min_seconds},
-    membership::FoundingError,
+    membership::{ChangeError, FoundingError},
     raft::{self, Member, RecoveryError},
     storage::{Engine as _, FjallEngine, FjallOptions, StorageError},
     types::{ClusterId, LogIndex, MemberId},
@@ -78,6 +78,15 @@ pub enum OpenError {
         /// What failed.
         #[source]
         cause: RecoveryError,
+    },
+    /// A configuration change in the log that cannot be read.
+    #[error("forcing a new cluster from the log in {path}")]
+    Change {
+        /// The log's directory.
+        path: PathBuf,
+        /// What failed.
+        #[source]
+        cause: ChangeError,
     },
     /// The cluster removed this member.
     #[error(
@@ -158,6 +167,7 @@ fn placed(cause: PartsError, dir: &DataDir, state: &Path) -> OpenError {
         PartsError::Wal(cause) => OpenError::Wal { path, cause },
         PartsError::Recovery(cause) => OpenError::Recovery { path, cause },
         PartsError::OtherLog { index } => OpenError::OtherLog { path, state: state.to_owned(), index },
+        PartsError::Change(cause) => OpenError::Change { path, cause },
         PartsError::Mixed { log, state } => OpenError::Mixed { path, log, state },
     }
 }
@@ -256,7 +266,8 @@ mod tests {
 
     fn opened(root: &Path) -> Result<Opened, OpenError> {
         let urls = vec!["http://127.0.0.1:2380".to_owned()];
-        let bootstrap = Bootstrap { initial_cluster: BTreeMap::from([("a".to_owned(), urls)]), token: "t".to_owned(), joining: None };
+        let initial_cluster = BTreeMap::from([("a".to_owned(), urls)]);
+        let bootstrap = Bootstrap { initial_cluster, token: "t".to_owned(), joining: None, alone_at: None };
         open(DataDir::open(root, None).unwrap(), &options(), &bootstrap)
     }
 

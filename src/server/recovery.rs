@@ -15,7 +15,7 @@ use crate::{
     apply::{self, Applier, ApplyError, ApplyOptions, Position, Proof},
     disk::Directory,
     lease::{LeaseRow, LeaseRowError},
-    membership::{self, Founding, FoundingError},
+    membership::{self, ChangeError, Founding, FoundingError},
     pb::raftpb,
     raft::{self, Member, Recovered, RecoveryError},
     storage::{Engine, Read as _, StorageError, Table},
@@ -23,7 +23,7 @@ use crate::{
     wal::{self, Wal, WalError},
 };
 
-use super::Identity;
+use super::{Identity, alone};
 
 /// How a member without data becomes one.
 #[derive(Clone, Debug)]
@@ -34,6 +34,8 @@ pub struct Bootstrap {
     pub token: String,
     /// The cluster to join instead of founding one.
     pub joining: Option<Joining>,
+    /// `force-new-cluster`: a member that has data goes on alone, at these peer URLs.
+    pub alone_at: Option<Vec<String>>,
 }
 
 /// A cluster that has a place for this member.
@@ -95,6 +97,9 @@ pub enum PartsError {
     /// Log and state contradict each other.
     #[error(transparent)]
     Recovery(#[from] RecoveryError),
+    /// A configuration change in the log that cannot be read.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
     /// The log of one member next to the state of another.
     #[error("the log belongs to cluster {log} but the state to cluster {state}: they come from different members")]
     Mixed {
@@ -202,7 +207,8 @@ pub fn join<E: Engine + Clone, D: Directory>(
     assemble(settings, identity, false, state, wal, Recovered::default())
 }
 
-/// Recovers the member whose log is in a directory. `bootstrap` is looked at only if the founding was interrupted.
+/// Recovers the member whose log is in a directory. `bootstrap` is looked at only if the founding was interrupted, or to
+/// make the member go on alone.
 ///
 /// # Errors
 /// Every [`PartsError`].
@@ -237,6 +243,18 @@ pub fn restart<E: Engine + Clone, D: Directory>(
     }
     check_proof(&wal, position.proof)?;
     let entries = wal.reader().entries(LogIndex(position.index.0 + 1), found.last, usize::MAX)?;
+    if let Some(urls) = &bootstrap.alone_at {
+        let commit = found.hard_state.commit.max(position.index.0);
+        let committed: Vec<_> = entries.iter().take_while(|entry| entry.index <= commit).cloned().collect();
+        let changes = alone::changes(&cluster, &committed, identity.member, urls)?;
+        if !changes.is_empty() {
+            tracing::warn!(member = %identity.member, changes = changes.len(), "forcing a new cluster of one member");
+            let hard_state = raftpb::HardState { commit, ..found.hard_state };
+            alone::write(&mut wal, &changes, hard_state)?;
+            drop((wal, state));
+            return restart(engine, log, settings, bootstrap);
+        }
+    }
     let recovered = Recovered {
         hard_state: found.hard_state,
         conf_state: cluster.configuration().clone(),
@@ -341,7 +359,7 @@ mod tests {
 
     fn three() -> Bootstrap {
         let member = |name: &str| (name.to_owned(), vec![format!("http://{name}:2380")]);
-        Bootstrap { initial_cluster: ["a", "b", "c"].map(member).into(), token: "t".to_owned(), joining: None }
+        Bootstrap { initial_cluster: ["a", "b", "c"].map(member).into(), token: "t".to_owned(), joining: None, alone_at: None }
     }
 
     /// Of a founding that lost its power only the first entries can be there. A start took them for all there are: if

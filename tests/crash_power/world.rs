@@ -711,6 +711,7 @@ impl Habits {
                 initial_cluster: BTreeMap::from([(crate::NAME.to_owned(), urls)]),
                 token: "power".to_owned(),
                 joining: None,
+                alone_at: None,
             },
             value_bytes_max: *random.pick(&[60, 600, 2500]),
             snapshot_entries: 3 + random.below(40),
