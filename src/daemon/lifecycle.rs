@@ -265,6 +265,7 @@ async fn serve_all(
     let joined = select! {
         joined = join(&handle) => joined.map(|()| None),
         ended = tasks.first_end() => Err(anyhow!("{ended}")),
+        ended = peers.first_end() => Err(anyhow!("{ended}")),
         signal = signals.next() => Ok(Some(signal)),
         () = handle.stopped() => Ok(None),
     }?;
@@ -286,6 +287,7 @@ async fn serve_all(
         signal = signals.next() => Some(signal),
         () = handle.stopped() => None,
         ended = tasks.first_end() => return Err(Stopped::part(&ended).into()),
+        ended = peers.first_end() => return Err(Stopped::part(&ended).into()),
     };
     Ok(stop(&handle, tasks, signal.unwrap_or_default()).await)
 }
@@ -305,7 +307,7 @@ async fn join(handle: &Handle) -> Result<()> {
                 let waiting = waiting_line(handle);
                 tracing::warn!("{waiting}");
                 systemd::notify(&[State::Extend(EXTENSION), State::Status(waiting)]);
-                let trouble = handle.trouble().await;
+                let trouble = if handle.has_leader() { None } else { handle.trouble().await };
                 if let Some(trouble) = trouble.clone().filter(|trouble| is_certain(trouble, suspicion.as_ref())) {
                     return Err(trouble.into());
                 }
@@ -327,10 +329,11 @@ fn waiting_line(handle: &Handle) -> String {
     }
     let state = handle.published();
     let voters = state.cluster.configuration().voters.len();
-    format!(
-        "waiting for a leader: a quorum is {} of {voters} members, and this one reaches only itself",
-        voters / 2 + 1
-    )
+    let reached = match handle.peers_connected() {
+        0 => "only itself".to_owned(),
+        others => format!("itself and {others} more"),
+    };
+    format!("waiting for a leader: a quorum is {} of {voters} members, and this one reaches {reached}", voters / 2 + 1)
 }
 
 fn start_duties(tasks: &mut Tasks, handle: &Handle) {

@@ -143,6 +143,12 @@ impl Handle {
         self.transport()?.active_since(peer)
     }
 
+    /// How many other members are connected.
+    pub fn peers_connected(&self) -> usize {
+        let peers = self.shared.peers().into_keys().filter(|id| *id != self.member_id());
+        peers.filter(|id| self.connected_for(*id).is_some()).count()
+    }
+
     /// The members that count as healthy: this one, and those connected for long enough.
     fn connected(&self) -> BTreeSet<MemberId> {
         let own = self.member_id();

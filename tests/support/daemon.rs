@@ -177,6 +177,11 @@ impl Daemon {
         self.child.as_ref().expect("the daemon runs").id()
     }
 
+    /// Whether the process was started and neither killed nor waited for since.
+    pub fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
     /// The exit status, once the process has ended.
     pub fn exited(&mut self) -> Option<ExitStatus> {
         self.child.as_mut().and_then(|child| child.try_wait().ok().flatten())

@@ -20,8 +20,7 @@ pub enum Feature {
 pub const REFUSAL: &str = "quorate: this version ";
 
 /// What is missing.
-pub const MISSING: &[Feature] =
-    &[Feature::Auth, Feature::Members, Feature::ElectionAndLock, Feature::Snapshot, Feature::Downgrade];
+pub const MISSING: &[Feature] = &[Feature::Auth, Feature::ElectionAndLock, Feature::Snapshot];
 
 /// Whether the daemon under test has `feature`.
 pub fn built(feature: Feature) -> bool {

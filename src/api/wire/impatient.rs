@@ -79,17 +79,15 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Impatient<I> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::{io::AsyncWriteExt as _, time::Instant};
+    use tokio::io::AsyncWriteExt as _;
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn other_side_that_takes_nothing_is_given_up() {
         let (here, _there) = tokio::io::duplex(4);
-        let mut here = Impatient::new(here, Some(Duration::from_secs(5)));
+        let mut here = Impatient::new(here, Some(Duration::from_millis(20)));
         here.write_all(b"room").await.unwrap();
-        let begun = Instant::now();
-        let error = here.write_all(b"none").await.unwrap_err();
-        assert_eq!((error.kind(), begun.elapsed()), (io::ErrorKind::TimedOut, Duration::from_secs(5)));
+        assert_eq!(here.write_all(b"none").await.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 }

@@ -8,6 +8,7 @@ mod argify;
 mod compare;
 mod endpoint;
 mod global;
+mod handing;
 mod keys;
 mod kv;
 mod lease;
@@ -40,10 +41,12 @@ static ROOT: Command = Command {
         alarm::ALARM,
         endpoint::DEFRAG,
         endpoint::ENDPOINT,
+        handing::MOVE_LEADER,
         watch::WATCH,
         general::VERSION,
         lease::LEASE,
         member::MEMBER,
+        handing::DOWNGRADE,
         general::OPTIONS,
         general::HELP,
     ],

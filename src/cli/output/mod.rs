@@ -6,6 +6,7 @@
 mod alarm;
 mod boxes;
 mod endpoint;
+mod handing;
 pub(super) mod json;
 mod kv;
 mod lease;
@@ -16,6 +17,7 @@ use std::io::{self, BufWriter};
 
 pub(super) use boxes::Table;
 pub(super) use endpoint::{Hash, Hashes, Health, Healths, Statuses};
+pub(super) use handing::{Downgraded, Moved};
 pub(super) use lease::{Granted, Kept, Listed, Remaining, Revoked};
 pub(super) use member::{Added, MemberChange, Members, Verb};
 pub(super) use page::Page;

@@ -1,0 +1,173 @@
+//! Several daemons on loopback that form one cluster.
+
+use super::{
+    daemon::Daemon,
+    program::Program,
+    wait_for,
+};
+use std::net::SocketAddr;
+use std::process::Command;
+use std::time::Duration;
+
+/// Longest wait for anything a healthy cluster does.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A cluster whose members can be killed, stopped and started one by one. Members are counted from 0.
+pub struct Cluster {
+    pub members: Vec<Daemon>,
+    founders: Vec<(String, SocketAddr)>,
+}
+
+impl Cluster {
+    /// Starts `size` founders and waits until each serves.
+    ///
+    /// # Panics
+    /// If they do not form a cluster in time.
+    pub fn start(size: usize, arguments: &[&str]) -> Self {
+        let mut cluster = Self { members: Vec::new(), founders: Vec::new() };
+        for _ in 0..size {
+            cluster.prepare(arguments);
+        }
+        let list = cluster.initial_cluster();
+        for member in &mut cluster.members {
+            member.add_argument(format!("--initial-cluster={list}"));
+            member.spawn();
+        }
+        for member in &mut cluster.members {
+            assert!(member.wait_ready(PATIENCE), "a founder does not become ready:\n{}", member.log());
+        }
+        cluster
+    }
+
+    /// Chooses name, ports and directory for one more member and returns its number.
+    pub fn prepare(&mut self, arguments: &[&str]) -> usize {
+        let name = format!("m{}", self.members.len() + 1);
+        let mut member = Daemon::prepare(&std::env::temp_dir(), &Program::subject(), arguments);
+        member.add_argument(format!("--name={name}"));
+        self.founders.push((name, member.peer));
+        self.members.push(member);
+        self.members.len() - 1
+    }
+
+    /// Starts member `number`, which the cluster has a place for, and waits until it serves.
+    ///
+    /// # Panics
+    /// If it does not serve in time.
+    pub fn join(&mut self, number: usize) {
+        let (list, name) = (self.initial_cluster(), format!("m{}", number + 1));
+        self.begin(number, &name, &list, "existing");
+        let member = &mut self.members[number];
+        assert!(member.wait_ready(PATIENCE), "a newcomer does not become ready:\n{}", member.log());
+    }
+
+    /// Starts member `number` with these settings, again if it has run before.
+    pub fn begin(&mut self, number: usize, name: &str, list: &str, state: &str) {
+        let member = &mut self.members[number];
+        member.kill();
+        for argument in [format!("--name={name}"), format!("--initial-cluster={list}")] {
+            member.add_argument(argument);
+        }
+        member.add_argument(format!("--initial-cluster-state={state}"));
+        member.spawn();
+    }
+
+    /// Waits until member `number` has ended and checks that one line of its log says why.
+    ///
+    /// # Panics
+    /// If it does not end, or says something else, or says it more than once.
+    pub fn expect_refusal(&mut self, number: usize, why: &str) {
+        let member = &mut self.members[number];
+        let ended = wait_for(PATIENCE, || member.exited());
+        let log = member.log();
+        assert!(ended.is_some_and(|status| !status.success()), "{ended:?} instead of {why:?}:\n{log}");
+        let said = log.lines().filter(|line| line.contains("\"level\":\"error\"") && line.contains(why)).count();
+        assert_eq!(said, 1, "{why:?} in\n{log}");
+    }
+
+    /// All prepared members in the form of `initial-cluster`.
+    pub fn initial_cluster(&self) -> String {
+        let entries = self.founders.iter().map(|(name, peer)| format!("{name}=http://{peer}"));
+        entries.collect::<Vec<_>>().join(",")
+    }
+
+    /// Runs our client, called `etcdctl`'s way, against member `number`; what it printed.
+    ///
+    /// # Errors
+    /// What it said instead, if it failed.
+    pub fn ctl(&self, number: usize, words: &[&str]) -> Result<String, String> {
+        self.ctl_at(&self.members[number].endpoint(), words)
+    }
+
+    /// As [`ctl`](Self::ctl), against any endpoints.
+    ///
+    /// # Errors
+    /// What it said instead, if it failed.
+    ///
+    /// # Panics
+    /// If the client cannot be started.
+    pub fn ctl_at(&self, endpoints: &str, words: &[&str]) -> Result<String, String> {
+        let output = Command::new(env!("CARGO_BIN_EXE_quoratectl"))
+            .args(["--endpoints", endpoints])
+            .args(words)
+            .output()
+            .expect("our client starts");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
+        if output.status.success() {
+            Ok(text(&output.stdout))
+        } else {
+            let said = text(&output.stderr);
+            Err(said.lines().last().unwrap_or_default().to_owned())
+        }
+    }
+
+    /// The number of the member that leads, as `number` sees it.
+    pub fn leader_of(&self, number: usize) -> Option<usize> {
+        let fields = self.ctl(number, &["endpoint", "status", "-w", "fields"]).ok()?;
+        let leader = field(&fields, "Leader").filter(|id| *id != 0)?;
+        (0..self.members.len()).find(|other| self.id(*other) == Some(leader))
+    }
+
+    /// The number of the member that leads.
+    ///
+    /// # Panics
+    /// If nobody does for long.
+    pub fn leader(&self) -> usize {
+        let running = || (0..self.members.len()).filter(|number| self.members[*number].is_running());
+        wait_for(PATIENCE, || running().find_map(|number| self.leader_of(number))).expect("somebody leads")
+    }
+
+    /// The identifier of a running member.
+    pub fn id(&self, number: usize) -> Option<u64> {
+        if !self.members[number].is_running() {
+            return None;
+        }
+        let fields = self.ctl(number, &["endpoint", "status", "-w", "fields"]).ok()?;
+        field(&fields, "MemberID")
+    }
+
+    /// The term member `number` is in.
+    pub fn term(&self, number: usize) -> Option<u64> {
+        field(&self.ctl(number, &["endpoint", "status", "-w", "fields"]).ok()?, "RaftTerm")
+    }
+
+    /// Calls the client until it succeeds.
+    ///
+    /// # Panics
+    /// If it does not in time.
+    pub fn ctl_until(&self, number: usize, words: &[&str]) -> String {
+        let mut said = String::new();
+        let done = wait_for(PATIENCE, || match self.ctl(number, words) {
+            Ok(printed) => Some(printed),
+            Err(why) => {
+                said = why;
+                None
+            }
+        });
+        done.unwrap_or_else(|| panic!("{words:?} does not succeed: {said}"))
+    }
+}
+
+fn field(fields: &str, name: &str) -> Option<u64> {
+    let prefix = format!("\"{name}\" : ");
+    fields.lines().find_map(|line| line.strip_prefix(&prefix)?.trim().parse().ok())
+}
