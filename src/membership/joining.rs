@@ -31,6 +31,18 @@ pub enum Mismatch {
     },
 }
 
+impl Mismatch {
+    /// What an operator can do about it.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Count | Self::Unmatched { .. } => {
+                "--initial-cluster must list every member of the cluster as `member list` shows it, this one included; run `member add` first"
+            }
+            Self::DuplicateName { .. } => "give this member a --name of its own, in --initial-cluster too",
+        }
+    }
+}
+
 /// The identifier under which the cluster of `members` knows the one that is called `name` on the newcomer's list. Both
 /// lists are paired by their peer URLs; `same` tells whether two sets of them lead to the same places.
 ///
@@ -86,7 +98,8 @@ mod tests {
     }
 
     fn find(entries: &[(&str, &str)], name: &str) -> Result<MemberId, Mismatch> {
-        let members = [member(1, false), member(2, false), Member { attributes: Default::default(), ..member(3, true) }];
+        let members =
+            [member(1, false), member(2, false), Member { attributes: Default::default(), ..member(3, true) }];
         own_id(&members, &listed(entries), name, |left, right| left == right)
     }
 

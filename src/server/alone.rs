@@ -1,5 +1,8 @@
 //! How a member that lost its cluster goes on alone with what it has (`force-new-cluster`): by configuration changes at
-//! the end of its log that it declares committed, as etcd does. What was not committed is given up.
+//! the end of its log that it declares committed.
+//!
+//! etcd gives up what its log does not show to be committed. Here the log learns late what is, and what was acknowledged
+//! may stand behind that: everything this member has is kept. Nobody is left who could have agreed on anything else.
 
 use prost::Message as _;
 
@@ -11,18 +14,18 @@ use crate::{
     wal::{Wal, WalError},
 };
 
-/// What turns the cluster, as it is after `committed`, into one of `own` alone, with a vote. Nothing if it is that.
+/// What turns the cluster, as it is after `entries`, into one of `own` alone, with a vote. Nothing if it is that.
 ///
 /// # Errors
-/// A committed change that cannot be read.
+/// A change in the log that cannot be read.
 pub(super) fn changes(
     cluster: &Cluster,
-    committed: &[Entry],
+    entries: &[Entry],
     own: MemberId,
     peer_urls: &[String],
 ) -> Result<Vec<MemberChange>, ChangeError> {
     let mut cluster = cluster.clone();
-    for entry in committed.iter().filter(|entry| entry.r#type() == EntryType::EntryConfChange) {
+    for entry in entries.iter().filter(|entry| entry.r#type() == EntryType::EntryConfChange) {
         let (_, change) = MemberChange::decode(entry.data.clone())?;
         if cluster.check(&change, usize::MAX).is_ok() {
             cluster.apply(&change);
@@ -39,7 +42,7 @@ pub(super) fn changes(
     Ok(changes)
 }
 
-/// Writes them behind the last committed entry, and as committed.
+/// Writes them at the end of the log, up to which `hard_state` says that everything is committed.
 ///
 /// # Errors
 /// [`WalError`].
@@ -83,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn committed_changes_that_are_not_applied_yet_count() {
+    fn changes_in_the_log_that_are_not_applied_yet_count() {
         let data = MemberChange::add(member(2, false)).encode(RequestId(7)).encode_to_vec().into();
         let added = Entry { r#type: EntryType::EntryConfChange.into(), index: 9, data, ..Entry::default() };
         let found = changes(&cluster(&[member(1, false)]), &[added], MemberId(1), &[]).unwrap();

@@ -114,8 +114,7 @@ mod tests {
     #[test]
     fn messages_are_bounded_in_number_too() {
         let arrivals = Arrivals::default();
-        let taken: Vec<_> =
-            (0..).map_while(|_| arrivals.admit(message(MessageType::MsgHeartbeat, 0)).ok()).collect();
+        let taken: Vec<_> = (0..).map_while(|_| arrivals.admit(message(MessageType::MsgHeartbeat, 0)).ok()).collect();
         assert_eq!(taken.len(), OTHER_BYTES_MAX / SHARE_BYTES_MIN);
     }
 }

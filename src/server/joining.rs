@@ -62,7 +62,7 @@ pub enum JoinError {
     NoMembers(String),
     /// The lists differ.
     #[error(
-        "error validating peerURLs {cluster}: {mismatch}: --initial-cluster must list every member of the cluster, this one included, as `member list` shows them; run `member add` first"
+        "error validating peerURLs {cluster}: {mismatch}: {}", mismatch.remedy()
     )]
     Mismatch {
         /// The cluster, in etcd's form.
@@ -76,7 +76,9 @@ pub enum JoinError {
     )]
     Incompatible(String),
     /// A member can only be reached by TLS.
-    #[error("member {0} demands TLS of its peers, which this version does not have: join a cluster whose peer URLs begin with http")]
+    #[error(
+        "member {0} demands TLS of its peers, which this version does not have: join a cluster whose peer URLs begin with http"
+    )]
     Tls(MemberId),
 }
 
@@ -118,8 +120,7 @@ pub async fn find_cluster(
     if members.is_empty() {
         return Err(JoinError::NoMembers(url));
     }
-    let mismatch =
-        |mismatch| JoinError::Mismatch { cluster: joining::printed(cluster, &members), mismatch };
+    let mismatch = |mismatch| JoinError::Mismatch { cluster: joining::printed(cluster, &members), mismatch };
     let member = joining::own_id(&members, listed, name, same_places).map_err(mismatch)?;
     if let Some(member) = members.iter().find(|member| member.peer_urls.iter().all(|url| is_encrypted(url))) {
         return Err(JoinError::Tls(member.id));

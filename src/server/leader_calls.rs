@@ -14,10 +14,7 @@ use crate::{
     types::{LeaseId, Rejection},
 };
 
-use super::{
-    Handle, ServerError,
-    handle::LOOK_AGAIN,
-};
+use super::{Handle, ServerError, handle::LOOK_AGAIN};
 
 /// Pause between two questions to a leader that did not answer (etcd's).
 const ASK_AGAIN: Duration = Duration::from_millis(50);
@@ -46,7 +43,9 @@ impl Handle {
     pub async fn lease_renew(&self, lease: LeaseId) -> Result<i64, ServerError> {
         let renewed = match self.lease_renew_here(lease).await {
             Err(ServerError::Rejected(Rejection::NotPrimaryLessor)) => {
-                let ask = |url: String, patience| async move { ask::lease_renew(Target { url: &url, patience }, lease).await };
+                let ask = |url: String, patience| async move {
+                    ask::lease_renew(Target { url: &url, patience }, lease).await
+                };
                 self.ask_leader(ask).await
             }
             here => here,

@@ -6,11 +6,7 @@ use crate::{
     wal::{Reader, WalError},
 };
 
-use super::{
-    inbox::Taken,
-    raft_thread::RaftOrder,
-    shared::Shared,
-};
+use super::{inbox::Taken, raft_thread::RaftOrder, shared::Shared};
 
 /// Requests that may wait. Raft has one for each peer that lags.
 pub(super) const REQUESTS_MAX: usize = 256;

@@ -8,7 +8,9 @@ use tokio::sync::oneshot;
 use crate::{
     clock::Clock as _,
     metrics,
-    raft::{DropReason, Effect, FetchRequest, Fetched, Input, LogBatch, Member, PeerProgress, Proposal, Role, Standing},
+    raft::{
+        DropReason, Effect, FetchRequest, Fetched, Input, LogBatch, Member, PeerProgress, Proposal, Role, Standing,
+    },
     types::{LogIndex, MemberId, Rejection, RequestId},
 };
 

@@ -1,10 +1,6 @@
 //! Changes of the membership: asked for by clients, checked here, agreed on through the log.
 
-use std::{
-    collections::BTreeSet,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::{sync::oneshot, time::timeout};
 
@@ -74,9 +70,8 @@ impl Handle {
     pub async fn member_promote(&self, id: MemberId) -> Result<Vec<Member>, ServerError> {
         let here = match self.member_promote_here(id).await {
             Err(ServerError::Rejected(Rejection::NotLeader)) => {
-                let ask = |url: String, patience| async move {
-                    ask::promote(Target { url: &url, patience }, id, None).await
-                };
+                let ask =
+                    |url: String, patience| async move { ask::promote(Target { url: &url, patience }, id, None).await };
                 return self.ask_leader(ask).await;
             }
             here => here,
@@ -152,9 +147,8 @@ impl Handle {
     /// The members that count as healthy: this one, and those connected for long enough.
     fn connected(&self) -> BTreeSet<MemberId> {
         let own = self.member_id();
-        let long = |id: &MemberId| {
-            *id == own || self.connected_for(*id).is_some_and(|connected| connected >= HEALTH_INTERVAL)
-        };
+        let long =
+            |id: &MemberId| *id == own || self.connected_for(*id).is_some_and(|connected| connected >= HEALTH_INTERVAL);
         self.published().cluster.members().map(|member| member.id).filter(long).collect()
     }
 }

@@ -244,12 +244,10 @@ pub fn restart<E: Engine + Clone, D: Directory>(
     check_proof(&wal, position.proof)?;
     let entries = wal.reader().entries(LogIndex(position.index.0 + 1), found.last, usize::MAX)?;
     if let Some(urls) = &bootstrap.alone_at {
-        let commit = found.hard_state.commit.max(position.index.0);
-        let committed: Vec<_> = entries.iter().take_while(|entry| entry.index <= commit).cloned().collect();
-        let changes = alone::changes(&cluster, &committed, identity.member, urls)?;
+        let changes = alone::changes(&cluster, &entries, identity.member, urls)?;
         if !changes.is_empty() {
             tracing::warn!(member = %identity.member, changes = changes.len(), "forcing a new cluster of one member");
-            let hard_state = raftpb::HardState { commit, ..found.hard_state };
+            let hard_state = raftpb::HardState { commit: found.last.0, ..found.hard_state };
             alone::write(&mut wal, &changes, hard_state)?;
             drop((wal, state));
             return restart(engine, log, settings, bootstrap);
@@ -359,7 +357,12 @@ mod tests {
 
     fn three() -> Bootstrap {
         let member = |name: &str| (name.to_owned(), vec![format!("http://{name}:2380")]);
-        Bootstrap { initial_cluster: ["a", "b", "c"].map(member).into(), token: "t".to_owned(), joining: None, alone_at: None }
+        Bootstrap {
+            initial_cluster: ["a", "b", "c"].map(member).into(),
+            token: "t".to_owned(),
+            joining: None,
+            alone_at: None,
+        }
     }
 
     /// Of a founding that lost its power only the first entries can be there. A start took them for all there are: if
@@ -369,7 +372,10 @@ mod tests {
         for survived in 0..=3 {
             let (engine, log, bootstrap) = (MemoryEngine::new(), MemoryDirectory::default(), three());
             let (founding, identity) = bootstrap.founder("b").unwrap();
-            State::open(engine.clone(), &settings(), identity.member).unwrap().establish(founding.cluster_id(), &founding.configuration()).unwrap();
+            State::open(engine.clone(), &settings(), identity.member)
+                .unwrap()
+                .establish(founding.cluster_id(), &founding.configuration())
+                .unwrap();
             let metadata = wal::Metadata { member: identity.member, cluster: identity.cluster };
             let mut wal = Wal::create(log.clone(), metadata, &wal::Options::default()).unwrap();
             wal.append(&founding.entries()[..survived], None).unwrap();

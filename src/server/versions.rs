@@ -169,7 +169,10 @@ pub async fn watch_downgrade(handle: Handle) -> Result<(), Error> {
         let Some(target) = handle.published().cluster.downgrade().target.filter(|_| handle.leads()) else { continue };
         if negotiate::all_at(target, handle.versions().await.values().copied()) {
             tracing::info!(cluster_version = %target, "the cluster has been downgraded");
-            handle.downgrade_cancel().await.map_or_else(|why| tracing::warn!(%why, "failed to end the downgrade"), drop);
+            handle
+                .downgrade_cancel()
+                .await
+                .map_or_else(|why| tracing::warn!(%why, "failed to end the downgrade"), drop);
         }
     }
 }

@@ -149,10 +149,9 @@ fn protobuf(answer: &impl Message) -> Response {
 fn lease_refusal(why: &ServerError, other: StatusCode) -> Response {
     match why {
         ServerError::Rejected(Rejection::LeaseNotFound) => plain::text(StatusCode::NOT_FOUND, "lease not found"),
-        ServerError::Rejected(Rejection::TimeoutApply) => plain::text(
-            StatusCode::REQUEST_TIMEOUT,
-            "waiting for node to catch up its applied index has timed out",
-        ),
+        ServerError::Rejected(Rejection::TimeoutApply) => {
+            plain::text(StatusCode::REQUEST_TIMEOUT, "waiting for node to catch up its applied index has timed out")
+        }
         why => plain::text(other, &why.to_string()),
     }
 }
@@ -164,9 +163,7 @@ async fn downgrade_enabled(api: Arc<Api>, _: Request) -> Response {
             let enabled = api.server().published().cluster.downgrade().target.is_some();
             plain::body("text/plain", enabled.to_string())
         }
-        Err(why) => {
-            plain::text(StatusCode::INTERNAL_SERVER_ERROR, &format!("failed linearized read: {why}"))
-        }
+        Err(why) => plain::text(StatusCode::INTERNAL_SERVER_ERROR, &format!("failed linearized read: {why}")),
     };
     with_cluster(&api, answer)
 }

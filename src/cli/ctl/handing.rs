@@ -10,9 +10,7 @@ use super::{
     },
     session::{self, Session},
 };
-use crate::pb::etcdserverpb::{
-    DowngradeRequest, MoveLeaderRequest, StatusRequest, downgrade_request::DowngradeAction,
-};
+use crate::pb::etcdserverpb::{DowngradeRequest, MoveLeaderRequest, StatusRequest, downgrade_request::DowngradeAction};
 
 pub(super) const MOVE_LEADER: Command = Command {
     name: "move-leader",
