@@ -248,8 +248,6 @@ fn what_would_weaken_security_or_change_the_role_is_refused() {
         &["--discovery=http://x/y"],
         &["--discovery-srv=example.com"],
         &["--discovery-token=a", "--discovery-endpoints=b"],
-        &["--force-new-cluster"],
-        &["--initial-cluster-state=existing"],
     ] {
         let errors = flags(words).load().expect_err("refused");
         assert_eq!(errors.exit_code(), 1, "{words:?}");
@@ -380,7 +378,7 @@ fn an_initialised_member_needs_no_entry_of_its_own() {
     fs::create_dir_all(&wal).expect("made");
     fs::write(wal.join("0000000000000000-0000000000000000.wal"), "").expect("written");
     assert!(flags(&words).config().member.is_initialized());
-    let words = ["--discovery=http://x/y", "--initial-cluster-state=existing", &dir];
+    let words = ["--discovery=http://x/y", "--discovery-srv=example.com", &dir];
     let ignored: Vec<_> = flags(&words).notices().into_iter().filter(|n| n.contains("has data already")).collect();
     assert_eq!(ignored.len(), 2, "{ignored:?}");
 }
