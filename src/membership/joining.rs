@@ -91,7 +91,10 @@ fn printed_member(member: &Member) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::cluster::tests::member, *};
+    use super::{
+        super::{Attributes, cluster::tests::member},
+        *,
+    };
 
     fn listed(entries: &[(&str, &str)]) -> BTreeMap<String, Vec<String>> {
         entries.iter().map(|(name, url)| ((*name).to_owned(), vec![(*url).to_owned()])).collect()

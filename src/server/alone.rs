@@ -72,7 +72,9 @@ mod tests {
 
     fn cluster(members: &[Member]) -> Cluster {
         let mut cluster = Cluster::default();
-        members.iter().for_each(|member| cluster.apply(&MemberChange::add(member.clone())));
+        for member in members {
+            cluster.apply(&MemberChange::add(member.clone()));
+        }
         cluster
     }
 

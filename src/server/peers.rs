@@ -74,7 +74,9 @@ impl Shared {
         if let Some(transport) = &*self.transport.load() {
             transport.send(messages);
         }
-        snapshots.iter().for_each(|message| self.snapshots.send(self, message));
+        for message in &snapshots {
+            self.snapshots.send(self, message);
+        }
     }
 
     /// Tells the transport who the peers are.

@@ -28,6 +28,9 @@ use super::{
 /// ticking through the time it missed, which would only start elections.
 const TICKS_CAUGHT_UP_MAX: u32 = 3;
 
+/// How often a refused message of a peer is told of.
+const REFUSALS_TOLD_EVERY: Duration = Duration::from_secs(5);
+
 /// What others want of the raft thread.
 #[derive(Debug)]
 pub(super) enum RaftOrder {
@@ -84,6 +87,8 @@ pub(super) struct RaftWork {
     proposals: Vec<Proposal>,
     /// Entries ordered to be applied, and not told of yet.
     committed: usize,
+    /// When a refused message was last told of, and how many were refused since.
+    refusals: (Option<Duration>, u64),
 }
 
 impl Work for RaftWork {
@@ -102,7 +107,8 @@ impl Work for RaftWork {
 
 impl RaftWork {
     pub(super) fn new(member: Member, shared: Arc<Shared>) -> Self {
-        let work = Self { member, shared, effects: Vec::new(), proposals: Vec::new(), committed: 0 };
+        let work =
+            Self { member, shared, effects: Vec::new(), proposals: Vec::new(), committed: 0, refusals: (None, 0) };
         work.take_standing(Standing::default(), work.member.standing());
         work
     }
@@ -195,7 +201,7 @@ impl RaftWork {
             Effect::LogLost { acknowledged, last } => {
                 self.shared.fail(ServerFailure::LogLost { acknowledged, last });
             }
-            Effect::Refused { from, reason } => tracing::warn!(%from, %reason, "refused a message of a peer"),
+            Effect::Refused { from, reason } => self.refused(from, reason),
             Effect::Send(messages) => self.shared.send(messages),
             Effect::Fetch(request) => self.fetch(request),
         }
@@ -207,6 +213,18 @@ impl RaftWork {
             let fetched = Fetched { number, entries: None };
             self.shared.order_raft(RaftOrder::Input(Box::new(Input::Fetched(fetched))));
         }
+    }
+
+    /// A peer that goes on sending what is refused must not fill the log.
+    fn refused(&mut self, from: MemberId, reason: RefuseReason) {
+        let now = self.shared.clock.monotonic();
+        let (told, since) = self.refusals;
+        if told.is_some_and(|told| now < told + REFUSALS_TOLD_EVERY) {
+            self.refusals = (told, since + 1);
+            return;
+        }
+        self.refusals = (Some(now), 0);
+        tracing::warn!(%from, %reason, not_told = since, "refused a message of a peer");
     }
 
     fn persist(&self, batch: LogBatch) {

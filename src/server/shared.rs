@@ -197,7 +197,7 @@ impl Shared {
             arrivals: Arrivals::default(),
             transport: ArcSwapOption::empty(),
             remotes,
-            snapshots: Snapshots,
+            snapshots: Snapshots::default(),
             leadership: Mutex::default(),
             removal_told_by: Mutex::default(),
             removal_told: Notify::new(),

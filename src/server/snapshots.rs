@@ -17,8 +17,17 @@ use crate::{
 use super::{raft_thread::RaftOrder, shared::Shared};
 
 /// What sends and receives snapshots.
-#[derive(Debug, Default)]
-pub(super) struct Snapshots;
+#[derive(Debug)]
+pub(super) struct Snapshots {
+    /// Why none can be sent or taken.
+    absence: &'static str,
+}
+
+impl Default for Snapshots {
+    fn default() -> Self {
+        Self { absence: "this version sends and takes no snapshots" }
+    }
+}
 
 impl Snapshots {
     /// Raft wants a snapshot sent to `message.to`. Its end is reported with [`Input::SnapshotSent`], whatever it is.
@@ -26,7 +35,7 @@ impl Snapshots {
     /// Called by the raft thread at its work: nothing in here may wait.
     pub(super) fn send(&self, shared: &Arc<Shared>, message: &Message) {
         let to = MemberId(message.to);
-        tracing::debug!(%to, "this version sends no snapshots");
+        tracing::debug!(%to, reason = self.absence, "a peer needs a snapshot");
         shared.order_raft(RaftOrder::Input(Box::new(Input::SnapshotSent { to, delivered: false })));
     }
 
@@ -38,8 +47,11 @@ impl Snapshots {
         _form: SnapshotForm,
         _body: SnapshotBody,
     ) -> BoxFuture<'static, Result<(), SnapshotRefusal>> {
-        let from = MemberId(message.from);
-        let refusal = SnapshotRefusal::Save(format!("this version takes no snapshots, not even of member {from}"));
-        Box::pin(std::future::ready(Err(refusal)))
+        let absence = self.absence;
+        Box::pin(async move {
+            let from = MemberId(message.from);
+            drop(message);
+            Err(SnapshotRefusal::Save(format!("{absence}, not even of member {from}")))
+        })
     }
 }

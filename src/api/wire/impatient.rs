@@ -57,11 +57,11 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Impatient<I> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.bounded(context, |io, context| io.poll_flush(context))
+        self.bounded(context, AsyncWrite::poll_flush)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.bounded(context, |io, context| io.poll_shutdown(context))
+        self.bounded(context, AsyncWrite::poll_shutdown)
     }
 
     fn poll_write_vectored(

@@ -4,7 +4,7 @@ use super::{
     super::{
         failure::{Exit, Failure},
         go_text,
-        output::{Downgraded, Moved},
+        output::{self, Downgraded, Moved},
         parse::Call,
         table::{Command, Group, Running},
     },
@@ -61,7 +61,7 @@ fn move_leader(mut call: Call) -> Running {
             if status.header.is_some_and(|header| header.member_id == from) {
                 let request = MoveLeaderRequest { target_id: to };
                 let response = client.call(request, Some(settings.command_timeout)).await?;
-                return Ok(super::super::output::print(settings.style, &Moved { from, to, response })?);
+                return output::print(settings.style, &Moved { from, to, response });
             }
         }
         let endpoints = settings.client.endpoints.join(" ");
