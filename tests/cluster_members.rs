@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use support::{
     cluster::{Cluster, PATIENCE},
-    daemon::{STOP_LIMIT, ended_by},
+    daemon::{Daemon, STOP_LIMIT, ended_by},
     http, wait_for,
 };
 
@@ -215,7 +215,7 @@ fn forced_new_cluster_keeps_the_data_and_one_voter() {
     let mut cluster = Cluster::start(3, &[]);
     cluster.ctl(0, &["put", "a", "1"]).unwrap();
     assert_eq!(cluster.ctl(1, &["get", "a", "--print-value-only"]).unwrap(), "1");
-    cluster.members.iter_mut().for_each(|member| member.kill());
+    cluster.members.iter_mut().for_each(Daemon::kill);
     cluster.members[1].add_argument("--force-new-cluster".to_owned());
     cluster.members[1].restart();
     assert_eq!(cluster.ctl(1, &["get", "a", "--print-value-only"]).unwrap(), "1");

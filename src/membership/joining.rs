@@ -102,7 +102,7 @@ mod tests {
 
     fn find(entries: &[(&str, &str)], name: &str) -> Result<MemberId, Mismatch> {
         let members =
-            [member(1, false), member(2, false), Member { attributes: Default::default(), ..member(3, true) }];
+            [member(1, false), member(2, false), Member { attributes: Attributes::default(), ..member(3, true) }];
         own_id(&members, &listed(entries), name, |left, right| left == right)
     }
 

@@ -9,7 +9,8 @@ use crate::{
     clock::Clock as _,
     metrics,
     raft::{
-        DropReason, Effect, FetchRequest, Fetched, Input, LogBatch, Member, PeerProgress, Proposal, Role, Standing,
+        DropReason, Effect, FetchRequest, Fetched, Input, LogBatch, Member, PeerProgress, Proposal, RefuseReason, Role,
+        Standing,
     },
     types::{LogIndex, MemberId, Rejection, RequestId},
 };

@@ -1,5 +1,7 @@
 //! Several daemons on loopback that form one cluster.
 
+#![allow(clippy::indexing_slicing, reason = "members are counted by the tests that made them")]
+
 use super::{daemon::Daemon, program::Program, wait_for};
 use std::net::SocketAddr;
 use std::process::Command;
@@ -91,29 +93,7 @@ impl Cluster {
     /// # Errors
     /// What it said instead, if it failed.
     pub fn ctl(&self, number: usize, words: &[&str]) -> Result<String, String> {
-        self.ctl_at(&self.members[number].endpoint(), words)
-    }
-
-    /// As [`ctl`](Self::ctl), against any endpoints.
-    ///
-    /// # Errors
-    /// What it said instead, if it failed.
-    ///
-    /// # Panics
-    /// If the client cannot be started.
-    pub fn ctl_at(&self, endpoints: &str, words: &[&str]) -> Result<String, String> {
-        let output = Command::new(env!("CARGO_BIN_EXE_quoratectl"))
-            .args(["--endpoints", endpoints])
-            .args(words)
-            .output()
-            .expect("our client starts");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
-        if output.status.success() {
-            Ok(text(&output.stdout))
-        } else {
-            let said = text(&output.stderr);
-            Err(said.lines().last().unwrap_or_default().to_owned())
-        }
+        ctl(&self.members[number].endpoint(), words)
     }
 
     /// The number of the member that leads, as `number` sees it.
@@ -160,6 +140,28 @@ impl Cluster {
             }
         });
         done.unwrap_or_else(|| panic!("{words:?} does not succeed: {said}"))
+    }
+}
+
+/// Runs our client against `endpoints`; what it printed.
+///
+/// # Errors
+/// What it said instead, if it failed.
+///
+/// # Panics
+/// If the client cannot be started.
+pub fn ctl(endpoints: &str, words: &[&str]) -> Result<String, String> {
+    let output = Command::new(env!("CARGO_BIN_EXE_quoratectl"))
+        .args(["--endpoints", endpoints])
+        .args(words)
+        .output()
+        .expect("our client starts");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
+    if output.status.success() {
+        Ok(text(&output.stdout))
+    } else {
+        let said = text(&output.stderr);
+        Err(said.lines().last().unwrap_or_default().to_owned())
     }
 }
 
