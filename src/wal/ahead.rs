@@ -2,7 +2,8 @@
 //!
 //! The first write into space that is only reserved changes metadata, and its sync waits for the file system's journal;
 //! bytes that replace written zeros are synced alone, in two thirds of the time. So a [`Filler`], in a thread of its own,
-//! keeps some written zeros ahead of where the log ends.
+//! keeps some written zeros ahead of where the log ends. That doubles what the log writes, so it is done only while
+//! little is synced at a time: a single client waits for its sync, whereas large batches share one among many.
 //!
 //! Invariants:
 //! - Zeros are never written where the log is: the writer says how far it will reach before it writes, and waits while
@@ -24,6 +25,10 @@ const CHUNK_BYTES: u64 = 256 << 10;
 const AHEAD_BYTES: u64 = 4 << 20;
 /// The filler sleeps until no more than this is left of them.
 const LOW_BYTES: u64 = 2 << 20;
+/// No zeros are written while more than this is synced at a time, on average.
+const BATCH_BYTES_MAX: u64 = 4 << 10;
+/// Batches that the average looks back on.
+const BATCHES_AVERAGED: u64 = 8;
 /// File systems convert whole blocks.
 const BLOCK_BYTES: u64 = 4096;
 
@@ -40,6 +45,8 @@ struct State {
     segment: Option<Segment>,
     /// What is written or about to be.
     tail: u64,
+    /// Running average of how far one batch reaches.
+    batch_bytes: u64,
     /// Zeros are written up to here.
     filled: u64,
     /// Reserved up to here.
@@ -61,15 +68,15 @@ impl Ahead {
     /// The log goes on in `segment`, whose first `tail` bytes are written and whose first `limit` are reserved.
     pub(super) fn begin(&self, segment: Segment, tail: u64, limit: u64) {
         let mut state = self.lock();
-        let filling = state.filling;
-        *state = State { segment: Some(segment), tail, filled: tail, limit, filling, closed: false };
+        let State { filling, batch_bytes, .. } = *state;
+        *state = State { segment: Some(segment), tail, batch_bytes, filled: tail, limit, filling, closed: false };
         self.changed.notify_all();
     }
 
     /// The log will be written up to `end`. Waits while zeros are being written before it.
     pub(super) fn reach(&self, end: u64) {
         let mut state = self.wait_while(|state| state.filling.is_some_and(|start| start < end));
-        state.tail = end;
+        state.advance(end);
         let low = state.is_low();
         drop(state);
         if low {
@@ -99,8 +106,17 @@ impl Ahead {
 }
 
 impl State {
-    /// The next chunk, if zeros are missing: its segment, begin and length.
+    fn advance(&mut self, end: u64) {
+        let batch = end.saturating_sub(self.tail);
+        self.batch_bytes = (self.batch_bytes * (BATCHES_AVERAGED - 1) + batch) / BATCHES_AVERAGED;
+        self.tail = end;
+    }
+
+    /// The next chunk, if zeros are missing and worth their writing: its segment, begin and length.
     fn next_chunk(&self) -> Option<(Segment, u64, u64)> {
+        if self.batch_bytes > BATCH_BYTES_MAX {
+            return None;
+        }
         let segment = self.segment?;
         let start = self.filled.max(self.tail).next_multiple_of(BLOCK_BYTES);
         let end = (start + CHUNK_BYTES).min(self.limit / BLOCK_BYTES * BLOCK_BYTES);
@@ -187,8 +203,10 @@ mod tests {
         ahead.begin(SEGMENT, 100, LIMIT);
         assert_eq!(fill(&mut filler) as u64, AHEAD_BYTES / CHUNK_BYTES);
         ahead.reach(CHUNK_BYTES);
+        ahead.lock().batch_bytes = 0;
         assert!(!ahead.lock().is_low());
         ahead.reach(LIMIT - 100);
+        ahead.lock().batch_bytes = 0;
         assert_eq!(fill(&mut filler), 0, "less than a block is left");
         assert!(!ahead.lock().is_low(), "and the filler sleeps");
     }
@@ -200,11 +218,25 @@ mod tests {
         let file = filler.directory.open(&SEGMENT.name()).unwrap();
         for end in [1, BLOCK_BYTES, BLOCK_BYTES + 1, 3 * CHUNK_BYTES + 7] {
             ahead.reach(end);
+            ahead.lock().batch_bytes = 0;
             file.write_at(&vec![7; usize::try_from(end).unwrap()], 0).unwrap();
             fill(&mut filler);
             let contents = filler.directory.contents(&SEGMENT.name()).unwrap();
             assert_eq!(contents.iter().position(|byte| *byte != 7), usize::try_from(end).ok());
         }
+    }
+
+    #[test]
+    fn no_zeros_are_written_while_much_is_synced_at_a_time() {
+        let (ahead, mut filler) = filler();
+        ahead.begin(SEGMENT, 0, LIMIT);
+        let batch = 2 * BATCH_BYTES_MAX;
+        (1..=20).for_each(|batches| ahead.reach(batches * batch));
+        assert!(!ahead.lock().is_low(), "and the filler sleeps");
+        assert_eq!(fill(&mut filler), 0);
+        (1..=20).for_each(|entry| ahead.reach(20 * batch + entry));
+        assert!(ahead.lock().is_low(), "and the filler wakes");
+        assert_eq!(fill(&mut filler) as u64, AHEAD_BYTES / CHUNK_BYTES);
     }
 
     #[test]
