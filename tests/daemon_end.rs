@@ -68,6 +68,17 @@ fn a_failed_start_says_discovery_failed() {
     assert!(daemon.log().contains("bind: address already in use"), "{}", daemon.log());
 }
 
+/// A member founded by a start that could not listen would keep the URLs of that start, whatever the next one says.
+#[test]
+fn a_start_that_cannot_listen_founds_nothing() {
+    let taken = Daemon::start(&Program::subject(), &[]);
+    let url = format!("--listen-client-urls=http://{}", taken.client);
+    let mut daemon = Daemon::prepare(&std::env::temp_dir(), &Program::subject(), &[&url]);
+    daemon.spawn();
+    wait_for(STOP_LIMIT, || daemon.exited()).expect("it ends");
+    assert!(!daemon.data_dir().join("member/wal").exists(), "{}", daemon.log());
+}
+
 /// `discovery failed` would send its reader to options that have nothing to do with it.
 #[test]
 fn a_disk_that_fails_while_it_serves_is_no_failed_start() {

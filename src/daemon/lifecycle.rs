@@ -100,8 +100,9 @@ pub(super) fn run(config: &Config) -> Result<Ending> {
     let dir = DataDir::open(&config.member.data_dir, config.member.wal_dir_dedicated.as_deref())?;
     systemd::notify(&[State::Status("recovering".to_owned()), State::Extend(EXTENSION)]);
     let bootstrap = runtime.block_on(bootstrap(config, &options))?;
-    let opened = server::open(dir, &options, &bootstrap)?;
+    // Bound first: a member founded by a start that then cannot listen would keep the URLs of that start.
     let listeners = Listeners::bind(config)?;
+    let opened = server::open(dir, &options, &bootstrap)?;
     tracing::info!(
         local_member_id = %opened.identity.member,
         cluster_id = %opened.identity.cluster,
