@@ -79,20 +79,25 @@ fn bind_tcp(url: &ListenUrl, addresses: &[SocketAddr], inherited: &mut Inherited
     let listener = match inherited.take(addresses) {
         Some(listener) => listener,
         None => first_bound(addresses).map_err(|(address, cause)| {
-            let reason = match cause.kind() {
-                io::ErrorKind::AddrInUse => "bind: address already in use".to_owned(),
-                io::ErrorKind::AddrNotAvailable => "bind: cannot assign requested address".to_owned(),
-                io::ErrorKind::PermissionDenied => "bind: permission denied".to_owned(),
-                _ => format!("bind: {cause}"),
-            };
-            anyhow::anyhow!(
-                "listen tcp {address}: {reason} ({}): stop what listens there, or choose another address",
-                url.url
-            )
+            let (reason, remedy) = unbound(&cause);
+            anyhow::anyhow!("listen tcp {address}: bind: {reason} ({}): {remedy}", url.url)
         })?,
     };
     listener.set_nonblocking(true).context("setting a listener to non-blocking")?;
     Ok(Socket::Tcp(listener))
+}
+
+/// Why an address was not bound, in Go's words, and what to do.
+fn unbound(cause: &io::Error) -> (String, &'static str) {
+    let (reason, remedy) = match cause.kind() {
+        io::ErrorKind::AddrInUse => ("address already in use", "stop what listens there, or choose another address"),
+        io::ErrorKind::AddrNotAvailable => ("cannot assign requested address", "choose an address of this machine"),
+        io::ErrorKind::PermissionDenied => {
+            ("permission denied", "choose a port this user may bind, or have systemd pass the socket")
+        }
+        _ => return (cause.to_string(), "choose another address"),
+    };
+    (reason.to_owned(), remedy)
 }
 
 /// `std` sets `SO_REUSEADDR`, so that a killed daemon's port can be bound again at once.
@@ -140,6 +145,14 @@ mod tests {
         let live = bind_file(&path).unwrap();
         assert!(bind_file(&path).unwrap_err().to_string().contains("address already in use"));
         drop(live);
+    }
+
+    #[test]
+    fn a_port_that_is_forbidden_is_not_called_taken() {
+        let (reason, remedy) = unbound(&io::ErrorKind::PermissionDenied.into());
+        assert_eq!(reason, "permission denied");
+        assert!(!remedy.contains("stop what listens"), "{remedy}");
+        assert!(unbound(&io::ErrorKind::AddrInUse.into()).1.contains("stop what listens"));
     }
 
     #[test]

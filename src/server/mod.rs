@@ -97,7 +97,10 @@ pub enum ServerFailure {
     #[error("the write-ahead log failed: check the disk, then restart the member")]
     Wal(#[source] WalError),
     /// Applying failed.
-    #[error("the state machine failed: the member stops before it can diverge")]
+    #[error(
+        "the state machine failed, and the member stops before it can diverge: check the disk of the data directory, then \
+         restart the member"
+    )]
     Apply(#[source] ApplyError),
     /// The state's disk failed.
     #[error("the state failed: check the disk, then restart the member")]
