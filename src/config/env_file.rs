@@ -17,7 +17,8 @@ pub type Assignment = (usize, String, String);
 pub struct EnvFile {
     /// Assignments in file order; of two with one key the later counts.
     pub assignments: Vec<Assignment>,
-    /// Lines whose key is no name or whose value no text, with the key: dropped, as systemd drops them.
+    /// Lines that are no assignment (no `=`, a key that is no name, a value that is no text), with the key: dropped, as
+    /// systemd drops them. Section headers are not among them.
     pub dropped: Vec<(usize, String)>,
     /// The line of a key whose quoted value never ends: systemd takes all that follows for the value.
     pub unclosed: Option<usize>,
@@ -151,7 +152,7 @@ impl Machine {
 
     fn in_key(&mut self, c: char) -> State {
         if is_newline(c) {
-            return State::PreKey;
+            return self.end_line_without_value();
         }
         if c == '=' {
             self.value.clear();
@@ -225,11 +226,22 @@ impl Machine {
         State::PreKey
     }
 
+    fn end_line_without_value(&mut self) -> State {
+        let text = self.key.trim_end_matches(is_blank);
+        if !text.starts_with('[') {
+            self.file.dropped.push((self.key_at + 1, text.to_owned()));
+        }
+        State::PreKey
+    }
+
     fn finish(&mut self) {
         let in_quotes = matches!(self.state, State::SingleQuote | State::DoubleQuote | State::DoubleQuoteEscape);
         self.file.unclosed = in_quotes.then_some(self.key_at + 1);
         match self.state {
-            State::PreKey | State::Key | State::Comment | State::CommentEscape => {}
+            State::PreKey | State::Comment | State::CommentEscape => {}
+            State::Key => {
+                self.end_line_without_value();
+            }
             State::Value => {
                 self.value.truncate(self.value_end);
                 self.end_assignment();
@@ -281,6 +293,14 @@ mod tests {
     fn comments_and_sections_are_no_assignments() {
         assert_eq!(read("# A=1\n  ; B=2\n[Member]\nexport\n\n"), []);
         assert_eq!(read("#c \\\nA=1"), [("A".into(), "1".into())]);
+    }
+
+    /// Written as YAML, the name would be lost without a word, and the member founded under another.
+    #[test]
+    fn lines_without_a_value_are_told() {
+        let file = parse(b"ETCD_NAME: etcd1\n[Member]\nA=1\nETCD_DATA_DIR /data").expect("text");
+        assert_eq!(file.assignments, [(3, "A".into(), "1".into())]);
+        assert_eq!(file.dropped, [(1, "ETCD_NAME: etcd1".into()), (4, "ETCD_DATA_DIR /data".into())]);
     }
 
     #[test]
