@@ -7,7 +7,7 @@ TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 export ORACLE_DIR ?= $(TARGET)/oracle
 CARGO_FLAGS ?= --locked
 .DEFAULT_GOAL := build
-.PHONY: run build test lint doc unit deny advisories oracle clients interop differential crash bench fuzz-short systemd-test fresh-test
+.PHONY: run build test lint doc unit deny advisories oracle clients interop differential crash sim bench fuzz-short systemd-test fresh-test
 .NOTPARALLEL:
 
 deps-%:
@@ -50,6 +50,10 @@ differential: oracle
 crash: deps-test
 	CRASH_ROUNDS=$(or $(CRASH_ROUNDS),200) cargo test --release $(CARGO_FLAGS) --test crash_kill -- --nocapture
 	POWER_ROUNDS=$(or $(POWER_ROUNDS),20000) cargo test --release $(CARGO_FLAGS) --test crash_power -- --nocapture
+
+# Whole clusters in one thread: SEEDS worlds from SIM_FIRST on, the kinds of trouble met and what went wrong.
+sim: deps-test
+	SIM_SEEDS=$(or $(SEEDS),10000) cargo test --release $(CARGO_FLAGS) --test sim chaos -- --nocapture
 
 bench: oracle
 	cargo bench $(CARGO_FLAGS) --bench compare

@@ -1,0 +1,607 @@
+//! Clients: each has one operation at a time, against any member, and remembers what it asked and heard.
+
+use bytes::Bytes;
+use quorate::apply::Response;
+use quorate::pb::etcdserverpb::Compare;
+use quorate::pb::etcdserverpb::{
+    CompactionRequest, DeleteRangeRequest, InternalRaftRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest,
+    RangeRequest, RequestOp, TxnRequest, compare, request_op::Request as Op,
+};
+use quorate::pb::mvccpb::KeyValue;
+use quorate::types::{LeaseId, Rejection};
+
+use crate::bug::Bug;
+use crate::host::{Life, MS, SECOND, Stop, Time};
+use crate::linear::{Answer, Call, Operation, Value};
+use crate::model::{self, answer_of};
+use crate::oracle::Wrong;
+use crate::world::{Event, World};
+
+/// How many there are.
+const CLIENTS: usize = 5;
+/// Keys that are read and written alone: the first partitions.
+const ALONE: u64 = 4;
+/// Pairs of keys that are read and written together: the partitions behind them.
+const PAIRS: u64 = 2;
+/// How long a client waits.
+const PATIENCE: Time = 3 * SECOND;
+/// Messages between a client and a member in a thousand that are lost.
+const LOSS: u64 = 5;
+/// Clocks differ by so many millionths, at most, from that of the client.
+const DRIFT_MAX: u64 = 50_000;
+/// After a pause a buggy leader trusts its office for so long.
+const TRUST: Time = 2 * SECOND;
+
+/// What a client wants of a member.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    pub(crate) client: usize,
+    pub(crate) number: u64,
+    pub(crate) asked: Asked,
+}
+
+/// The request itself.
+#[derive(Clone, Debug)]
+pub(crate) enum Asked {
+    Write(Box<InternalRaftRequest>),
+    /// A linearizable read.
+    Read(RangeRequest),
+    /// A read of whatever the member has.
+    Serializable(RangeRequest),
+    Renew(LeaseId),
+}
+
+/// What a member answers.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    Applied(Result<Response, Rejection>),
+    /// Pairs and the revision of the header.
+    Read(Result<(Vec<KeyValue>, i64), Rejection>),
+    /// Seconds; zero if the lease does not exist.
+    Renewed(i64),
+    /// It did not happen, and it will not.
+    Refused,
+}
+
+/// One client.
+#[derive(Debug, Default)]
+pub(crate) struct Client {
+    number: u64,
+    pending: Option<Pending>,
+    /// What it last saw under each key.
+    known: [Value; (ALONE + PAIRS) as usize],
+    lease: Option<Lease>,
+    leases: i64,
+    /// The last operation in peace was answered.
+    content: bool,
+    /// The newest revision each member has shown it.
+    seen: Vec<i64>,
+}
+
+/// A lease a client keeps alive.
+#[derive(Clone, Debug)]
+struct Lease {
+    id: i64,
+    ttl: i64,
+    /// It lives at least as long after this as it has time to live.
+    renewed: Time,
+}
+
+#[derive(Debug)]
+struct Pending {
+    host: usize,
+    began: Time,
+    what: What,
+    /// What had been answered to anybody when it began.
+    floor: i64,
+}
+
+/// What a client is doing.
+#[derive(Clone, Debug)]
+enum What {
+    /// Part of the history that must be linearizable.
+    Checked {
+        partition: u64,
+        call: Call,
+    },
+    Grant {
+        id: i64,
+    },
+    Renew,
+    PutLeased,
+    Revoke,
+    Compact,
+    /// A transaction that reads the past beside its writes.
+    ReadPast {
+        key: Bytes,
+        revision: i64,
+    },
+    Serializable {
+        range: RangeRequest,
+    },
+}
+
+impl Client {
+    pub(crate) fn waits_for(&self, host: usize) -> Option<u64> {
+        self.pending.as_ref().filter(|pending| pending.host == host).map(|_| self.number)
+    }
+
+    pub(crate) fn is_content(&self) -> bool {
+        self.content
+    }
+}
+
+impl World {
+    pub(crate) fn add_clients(&mut self) {
+        for client in 0..CLIENTS {
+            self.clients.push(Client::default());
+            let delay = self.random.below(500 * MS);
+            self.at(delay, Event::Next(client));
+        }
+    }
+
+    /// A client begins its next operation.
+    pub(crate) fn asks(&mut self, client: usize) {
+        if self.clients[client].pending.is_some() {
+            return;
+        }
+        let hosts: Vec<usize> = (0..self.hosts.len()).filter(|host| self.hosts[*host].life.is_some()).collect();
+        if hosts.is_empty() {
+            return self.goes_on(client);
+        }
+        let mut host = *self.random.pick(&hosts);
+        let (what, asked) = self.next_operation(client);
+        if matches!(what, What::Renew) {
+            // A member that does not lead would forward it.
+            host = self.leading_host().unwrap_or(host);
+        }
+        self.note(|world| format!("c{client} asks {}: {what:?}", world.hosts[host].name));
+        let (began, floor) = (self.now, self.newest_revision);
+        let this = &mut self.clients[client];
+        this.number += 1;
+        let number = this.number;
+        this.pending = Some(Pending { host, began, what, floor });
+        if self.random.below(1000) >= LOSS {
+            let delay = self.client_delay();
+            self.at(delay, Event::Request(host, Request { client, number, asked }));
+        }
+        self.at(PATIENCE, Event::GiveUp(client, number));
+    }
+
+    /// Where most clients think that the leader is.
+    fn leading_host(&self) -> Option<usize> {
+        (0..self.hosts.len()).rev().find(|host| self.hosts[*host].life.as_ref().is_some_and(|life| life.leads()))
+    }
+
+    fn client_delay(&mut self) -> Time {
+        100 + self.random.below(3 * MS)
+    }
+
+    fn goes_on(&mut self, client: usize) {
+        let think = self.habits.think;
+        let delay = 1 + self.random.below(2 * think);
+        self.at(delay, Event::Next(client));
+    }
+
+    /// A value nobody else writes.
+    fn new_value(&mut self) -> (Value, Bytes) {
+        self.values += 1;
+        let length = self.random.below(self.habits.value_bytes_max);
+        let mut value = format!("{}:", self.values).into_bytes();
+        value.resize(value.len() + usize::try_from(length).unwrap_or(0), b'.');
+        (self.values, value.into())
+    }
+
+    fn next_operation(&mut self, client: usize) -> (What, Asked) {
+        if self.healing {
+            return self.checked_operation(client, 0);
+        }
+        match self.random.below(100) {
+            0..70 => {
+                let kind = self.random.below(100);
+                self.checked_operation(client, kind)
+            }
+            70..85 => self.lease_operation(client),
+            85..90 => {
+                let newest = self.newest_revision;
+                let revision = self.random.between((newest - 15).max(1), newest + 1);
+                let compaction = Some(CompactionRequest { revision, physical: false });
+                (What::Compact, write(InternalRaftRequest { compaction, ..Default::default() }))
+            }
+            90..95 => self.read_past(),
+            _ => {
+                let range = everything();
+                (What::Serializable { range: range.clone() }, Asked::Serializable(range))
+            }
+        }
+    }
+
+    fn checked_operation(&mut self, client: usize, kind: u64) -> (What, Asked) {
+        let partition = self.random.below(ALONE + PAIRS);
+        let [left, right] = keys_of(partition);
+        let (value, bytes) = self.new_value();
+        let known = self.clients[client].known[partition as usize];
+        let paired = partition >= ALONE;
+        let (call, asked) = match kind {
+            0..40 if paired => (Call::GetBoth, Asked::Read(range(left, Some(right)))),
+            0..40 => (Call::Get, Asked::Read(range(left, None))),
+            _ if paired => {
+                let puts = vec![op(Op::RequestPut(put(left, &bytes, 0))), op(Op::RequestPut(put(right, &bytes, 0)))];
+                (Call::PutBoth(value), txn(Vec::new(), puts, Vec::new()))
+            }
+            40..70 => {
+                let put = Some(put(left, &bytes, 0));
+                (Call::Put(value), write(InternalRaftRequest { put, ..Default::default() }))
+            }
+            70..90 => {
+                let held = self.holds(&left, known);
+                let read = vec![op(Op::RequestRange(range(left.clone(), None)))];
+                (Call::Swap(known, value), txn(vec![held], vec![op(Op::RequestPut(put(left, &bytes, 0)))], read))
+            }
+            _ => {
+                let delete_range = Some(DeleteRangeRequest { key: left, ..Default::default() });
+                (Call::Delete, write(InternalRaftRequest { delete_range, ..Default::default() }))
+            }
+        };
+        (What::Checked { partition, call }, asked)
+    }
+
+    /// The comparison "the key has this value", whose bytes the history of values tells.
+    fn holds(&self, key: &Bytes, known: Value) -> Compare {
+        let (target, union) = if known == 0 {
+            (compare::CompareTarget::Version, compare::TargetUnion::Version(0))
+        } else {
+            let pairs = self.oracle.model.range_at(key, &Bytes::new(), i64::MAX);
+            let found = pairs.into_iter().find(|pair| value_of(&pair.value) == known);
+            let value = found.map_or_else(|| Bytes::from(format!("{known}:")), |pair| pair.value);
+            (compare::CompareTarget::Value, compare::TargetUnion::Value(value))
+        };
+        Compare {
+            result: compare::CompareResult::Equal.into(),
+            target: target.into(),
+            key: key.clone(),
+            target_union: Some(union),
+            ..Default::default()
+        }
+    }
+
+    fn lease_operation(&mut self, client: usize) -> (What, Asked) {
+        let Some(lease) = self.clients[client].lease.clone() else {
+            self.clients[client].leases += 1;
+            let id = (client as i64 + 1) * 1_000 + self.clients[client].leases;
+            let ttl = self.random.between(2, 6);
+            let lease_grant = Some(LeaseGrantRequest { id, ttl });
+            return (What::Grant { id }, write(InternalRaftRequest { lease_grant, ..Default::default() }));
+        };
+        match self.random.below(100) {
+            0..50 => (What::Renew, Asked::Renew(LeaseId(lease.id))),
+            50..85 => {
+                let (_, bytes) = self.new_value();
+                let key = Bytes::from(format!("leased/{}/{}", lease.id, self.random.below(3)));
+                let put = Some(put(key, &bytes, lease.id));
+                (What::PutLeased, write(InternalRaftRequest { put, ..Default::default() }))
+            }
+            85..93 => {
+                let lease_revoke = Some(LeaseRevokeRequest { id: lease.id });
+                (What::Revoke, write(InternalRaftRequest { lease_revoke, ..Default::default() }))
+            }
+            _ => {
+                // It is left to expire.
+                self.clients[client].lease = None;
+                (What::Renew, Asked::Renew(LeaseId(lease.id)))
+            }
+        }
+    }
+
+    /// Writes one key and reads another as it was some time ago, which may be compacted.
+    fn read_past(&mut self) -> (What, Asked) {
+        let newest = self.newest_revision;
+        let revision = self.random.between((newest - 20).max(1), newest);
+        let [key, _] = keys_of(self.random.below(ALONE));
+        let past = RangeRequest { revision, ..range(key.clone(), None) };
+        let (_, bytes) = self.new_value();
+        let own = Bytes::from(format!("past/{}", self.random.below(2)));
+        let ops = vec![op(Op::RequestPut(put(own, &bytes, 0))), op(Op::RequestRange(past))];
+        (What::ReadPast { key, revision }, txn(Vec::new(), ops, Vec::new()))
+    }
+
+    // ---------------------------------------------------------------------------------------- at the member's door
+
+    /// A client's request has reached a member.
+    pub(crate) fn requested(&mut self, life: &mut Life, request: Request) -> Result<(), Stop> {
+        let waiter = (request.client, request.number);
+        match request.asked {
+            Asked::Write(_) if life.standing.leader.is_none() => self.refuse(waiter),
+            Asked::Write(write) => {
+                let id = life.propose(*write);
+                life.waiters.insert(id, waiter);
+            }
+            Asked::Serializable(range) => {
+                let read = life.applier.published().view.range(&range);
+                self.answer_read(waiter, read)?;
+            }
+            Asked::Read(range) if life.is_alone() || self.trusts_itself(life) => {
+                let read = life.applier.published().view.range(&range);
+                self.answer_read(waiter, read)?;
+            }
+            Asked::Read(_) => life.reads_waiting.push((waiter, request.asked)),
+            Asked::Renew(lease) => {
+                let now = self.hosts[life.host].clock(self.now);
+                match life.lessor.renew(lease, now) {
+                    Ok(renewed) => self.reply(waiter, Reply::Renewed(renewed.ttl)),
+                    Err(_) => self.refuse(waiter),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn trusts_itself(&self, life: &Life) -> bool {
+        let recently = life.resumed_at > 0 && self.now < life.resumed_at + TRUST;
+        life.leads()
+            && (self.bug == Some(Bug::SkipsReadIndex) || (self.bug == Some(Bug::ReadsStaleAfterPause) && recently))
+    }
+
+    /// Answers the reads whose index is applied.
+    pub(crate) fn serve_reads(&mut self, life: &mut Life) -> Result<(), Stop> {
+        for (waiter, asked) in Self::reads_of(life) {
+            if let Asked::Read(range) = asked {
+                let read = life.applier.published().view.range(&range);
+                self.answer_read(waiter, read)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn answer_read(
+        &mut self,
+        waiter: (usize, u64),
+        read: Result<quorate::pb::etcdserverpb::RangeResponse, quorate::mvcc::ReadError>,
+    ) -> Result<(), Stop> {
+        let read = match read {
+            Ok(response) => Ok((response.kvs, response.header.map_or(0, |header| header.revision))),
+            Err(quorate::mvcc::ReadError::Rejected(rejection)) => Err(rejection),
+            Err(quorate::mvcc::ReadError::Storage(error)) => return Err(Stop::Wrong(error.to_string())),
+        };
+        self.reply(waiter, Reply::Read(read));
+        Ok(())
+    }
+
+    /// An answer is on its way.
+    pub(crate) fn reply(&mut self, (client, number): (usize, u64), reply: Reply) {
+        if self.random.below(1000) >= LOSS {
+            let delay = self.client_delay();
+            self.at(delay, Event::Reply(client, number, Box::new(reply)));
+        }
+    }
+
+    // ------------------------------------------------------------------------------------------- back at the client
+
+    /// Nothing was heard: what was asked may have happened, or not.
+    pub(crate) fn gives_up(&mut self, client: usize, number: u64) {
+        if self.clients[client].number != number {
+            return;
+        }
+        let Some(pending) = self.clients[client].pending.take() else { return };
+        self.count("operations of unknown fate");
+        match pending.what {
+            What::Checked { partition, call } if !matches!(call, Call::Get | Call::GetBoth) => {
+                self.record(partition, call, Answer::Unknown, pending.began);
+            }
+            What::Revoke => self.clients[client].lease = None,
+            _ => {}
+        }
+        self.goes_on(client);
+    }
+
+    fn record(&mut self, partition: u64, call: Call, answer: Answer, began: Time) {
+        self.history.push(Operation { partition, call, answer, began, ended: self.now });
+    }
+
+    pub(crate) fn replied(&mut self, client: usize, number: u64, reply: Reply) -> Result<(), Wrong> {
+        if self.clients[client].number != number {
+            return Ok(());
+        }
+        let Some(pending) = self.clients[client].pending.take() else { return Ok(()) };
+        self.note(|_| format!("c{client} hears {number}: {reply:?}"));
+        self.goes_on(client);
+        let heard = self.hear(client, pending, reply);
+        heard.map_err(|wrong| format!("client {client}, operation {number}: {wrong}"))
+    }
+
+    fn hear(&mut self, client: usize, pending: Pending, reply: Reply) -> Result<(), Wrong> {
+        let Pending { host, began, what, floor } = pending;
+        if matches!(reply, Reply::Refused) {
+            self.count("operations refused");
+            return Ok(());
+        }
+        match (what, reply) {
+            (What::Checked { partition, call }, reply) => {
+                self.hear_checked(client, partition, call, reply, began, floor)
+            }
+            (What::Grant { id }, Reply::Applied(Ok(Response::LeaseGrant(grant)))) => {
+                self.clients[client].lease = Some(Lease { id, ttl: grant.ttl, renewed: began });
+                Ok(())
+            }
+            (What::Renew, Reply::Renewed(ttl)) => {
+                if let Some(lease) = &mut self.clients[client].lease {
+                    (lease.ttl, lease.renewed) = (ttl, lease.renewed.max(began));
+                }
+                Ok(())
+            }
+            (What::PutLeased, Reply::Applied(Err(Rejection::LeaseNotFound))) => self.lease_is_gone(client),
+            (What::Revoke, Reply::Applied(_)) => {
+                self.clients[client].lease = None;
+                Ok(())
+            }
+            (What::ReadPast { key, revision }, Reply::Applied(Ok(response))) => {
+                self.hear_past(&key, revision, &response)
+            }
+            (What::Serializable { range }, Reply::Read(Ok((pairs, revision)))) => {
+                self.hear_serializable(client, host, &range, &pairs, revision)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn hear_checked(
+        &mut self,
+        client: usize,
+        partition: u64,
+        call: Call,
+        reply: Reply,
+        began: Time,
+        floor: i64,
+    ) -> Result<(), Wrong> {
+        let (answer, revision) = match reply {
+            Reply::Read(Ok((pairs, revision))) => {
+                self.check_read(partition, &pairs, revision)?;
+                (Answer::Got(state_of(partition, &pairs)), revision)
+            }
+            Reply::Applied(Ok(response)) => {
+                let (answer, revision) = answer_of(&response);
+                (heard(call, &answer), revision)
+            }
+            // A store that is at its quota, or the like: it did not happen.
+            _ => return Ok(()),
+        };
+        // What was answered before this began is part of what this saw.
+        if revision < floor {
+            return Err(format!("{call:?} is answered at revision {revision}, after {floor} was answered"));
+        }
+        self.newest_revision = self.newest_revision.max(revision);
+        let known = match (call, answer) {
+            (_, Answer::Got([value, _]) | Answer::NotSwapped(value))
+            | (Call::Put(value) | Call::PutBoth(value), _)
+            | (Call::Swap(_, value), Answer::Swapped) => value,
+            _ => 0,
+        };
+        self.clients[client].known[partition as usize] = known;
+        self.clients[client].content |= self.healing;
+        self.record(partition, call, answer, began);
+        Ok(())
+    }
+
+    /// What a read shows is what was there at its revision.
+    fn check_read(&self, partition: u64, pairs: &[KeyValue], revision: i64) -> Result<(), Wrong> {
+        let [left, right] = keys_of(partition);
+        let end = if partition >= ALONE { after(&right) } else { Bytes::new() };
+        let expected = self.oracle.model.range_at(&left, &end, revision);
+        if expected == pairs {
+            Ok(())
+        } else {
+            Err(format!("at revision {revision} it reads {pairs:?}, not {expected:?}"))
+        }
+    }
+
+    fn hear_past(&mut self, key: &Bytes, revision: i64, response: &Response) -> Result<(), Wrong> {
+        let (answer, _) = answer_of(response);
+        let model::Answer::Txn(_, answers) = &answer else {
+            return Err(format!("a transaction is answered by {answer:?}"));
+        };
+        let expected = self.oracle.model.range_at(key, &Bytes::new(), revision);
+        match answers.last() {
+            Some(model::Answer::Range(pairs)) if *pairs == expected => Ok(()),
+            other => Err(format!("at revision {revision} there was {expected:?}, and it reads {other:?}")),
+        }
+    }
+
+    /// A serializable read may be old, but it shows one moment, and a member never goes back.
+    fn hear_serializable(
+        &mut self,
+        client: usize,
+        host: usize,
+        range: &RangeRequest,
+        pairs: &[KeyValue],
+        revision: i64,
+    ) -> Result<(), Wrong> {
+        let expected = self.oracle.model.range_at(&range.key, &range.range_end, revision);
+        if expected != pairs {
+            return Err(format!("at revision {revision} there was {expected:?}, and it reads {pairs:?}"));
+        }
+        let (starts, seen) = (self.hosts[host].starts, &mut self.clients[client].seen);
+        let place = host * 64 + usize::try_from(starts % 64).unwrap_or(0);
+        if seen.len() <= place {
+            seen.resize(place + 1, 0);
+        }
+        if revision < seen[place] {
+            return Err(format!("a member that was at revision {} is at {revision}", seen[place]));
+        }
+        seen[place] = revision;
+        Ok(())
+    }
+
+    /// The lease of a client does not exist any more: it must have had its time.
+    fn lease_is_gone(&mut self, client: usize) -> Result<(), Wrong> {
+        let Some(lease) = self.clients[client].lease.take() else { return Ok(()) };
+        self.count("leases found expired");
+        let promised = u64::try_from(lease.ttl).unwrap_or(0) * SECOND * (1_000_000 - DRIFT_MAX) / 1_000_000;
+        let lived = self.now - lease.renewed;
+        if lived >= promised {
+            return Ok(());
+        }
+        Err(format!("lease {} was renewed for {} s, and is gone after {} ms", lease.id, lease.ttl, lived / MS))
+    }
+}
+
+/// The answer to a write, in the words of the history.
+fn heard(call: Call, answer: &model::Answer) -> Answer {
+    match (call, answer) {
+        (Call::Delete, model::Answer::Deleted(count, _)) => Answer::Deleted(*count > 0),
+        (Call::Swap(..), model::Answer::Txn(true, _)) => Answer::Swapped,
+        (Call::Swap(..), model::Answer::Txn(false, answers)) => match answers.first() {
+            Some(model::Answer::Range(pairs)) => {
+                Answer::NotSwapped(pairs.first().map_or(0, |pair| value_of(&pair.value)))
+            }
+            _ => Answer::NotSwapped(0),
+        },
+        _ => Answer::Done,
+    }
+}
+
+fn keys_of(partition: u64) -> [Bytes; 2] {
+    if partition < ALONE {
+        return [Bytes::from(format!("alone/{partition}")), Bytes::new()];
+    }
+    ["left", "right"].map(|side| Bytes::from(format!("pair/{partition}/{side}")))
+}
+
+fn state_of(partition: u64, pairs: &[KeyValue]) -> [Value; 2] {
+    let [left, right] = keys_of(partition);
+    [left, right].map(|key| pairs.iter().find(|pair| pair.key == key).map_or(0, |pair| value_of(&pair.value)))
+}
+
+/// The number at the head of a value.
+fn value_of(value: &Bytes) -> Value {
+    let digits = value.iter().take_while(|byte| byte.is_ascii_digit());
+    digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0'))
+}
+
+fn after(key: &Bytes) -> Bytes {
+    [key.as_ref(), b"\0"].concat().into()
+}
+
+pub(crate) fn everything() -> RangeRequest {
+    let all = Bytes::from_static(b"\0");
+    RangeRequest { key: all.clone(), range_end: all, ..Default::default() }
+}
+
+fn range(key: Bytes, last: Option<Bytes>) -> RangeRequest {
+    RangeRequest { key, range_end: last.map(|last| after(&last)).unwrap_or_default(), ..Default::default() }
+}
+
+fn put(key: Bytes, value: &Bytes, lease: i64) -> PutRequest {
+    PutRequest { key, value: value.clone(), lease, ..Default::default() }
+}
+
+fn op(op: Op) -> RequestOp {
+    RequestOp { request: Some(op) }
+}
+
+fn txn(compare: Vec<Compare>, success: Vec<RequestOp>, failure: Vec<RequestOp>) -> Asked {
+    write(InternalRaftRequest { txn: Some(TxnRequest { compare, success, failure }), ..Default::default() })
+}
+
+fn write(request: InternalRaftRequest) -> Asked {
+    Asked::Write(Box::new(request))
+}
