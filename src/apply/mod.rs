@@ -21,6 +21,7 @@ mod entry;
 mod error;
 pub mod exchange;
 mod execute;
+pub mod native;
 mod quota;
 mod shape;
 mod state;
