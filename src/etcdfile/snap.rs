@@ -11,7 +11,9 @@ use prost::Message as _;
 use thiserror::Error;
 
 use crate::{
+    clock::Stopwatch,
     disk::{Directory, DiskFile},
+    metrics,
     pb::{raftpb, walpb},
 };
 
@@ -62,19 +64,25 @@ pub fn name(term: u64, index: u64) -> String {
 /// # Errors
 /// On failure to write, sync or rename.
 pub fn write<D: Directory>(directory: &D, snapshot: &raftpb::Snapshot) -> Result<String, SnapError> {
+    let begun = Stopwatch::start();
     let metadata = snapshot.metadata.clone().unwrap_or_default();
     let name = name(metadata.term, metadata.index);
     let data = Bytes::from(snapshot.encode_to_vec());
     let file = walpb::SnapFile { crc: crc32c::crc32c(&data), data };
+    let bytes = file.encode_to_vec();
+    metrics::SNAP_SAVE_ENCODING.observe(begun.elapsed());
     let temporary = format!("{TEMPORARY_PREFIX}{name}");
     let put = || {
         let to = directory.create(&temporary)?;
-        to.write_at(&file.encode_to_vec(), 0)?;
+        to.write_at(&bytes, 0)?;
+        let written = Stopwatch::start();
         to.sync()?;
+        metrics::SNAP_FSYNC.observe(written.elapsed());
         directory.rename(&temporary, &name)?;
         directory.sync()
     };
     put().map_err(io_error(directory, "write", &name))?;
+    metrics::SNAP_SAVE.observe(begun.elapsed());
     Ok(name)
 }
 

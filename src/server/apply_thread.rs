@@ -1,16 +1,21 @@
 //! The replicated state at its desk, and the thread that owns it. It applies what is committed, publishes the result, answers those who
 //! wait, and removes compacted history between groups of entries.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    mem,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use crate::{
     apply::{Applied, Applier, CompactionProgress, Effect, Response},
     clock::Clock as _,
+    lease::Lessor,
     metrics,
     mvcc::Changes,
     pb::raftpb::{ConfChange, ConfChangeType, Entry},
     raft::{Change, Input, Role},
-    storage::FjallEngine,
+    storage::{Engine as _, FjallEngine},
     types::{LogIndex, MemberId},
 };
 
@@ -19,9 +24,10 @@ use super::{
     desk::Work,
     inbox::Taken,
     keeper::Keeper,
-    op_counts,
+    lessor_options, op_counts,
     raft_thread::RaftOrder,
-    shared::{Shared, Thread},
+    shared::{Place, Shared, Thread},
+    snapshots::Staged,
     watch_thread::WatchOrder,
 };
 
@@ -36,6 +42,8 @@ const BYTES_PER_GROUP_MAX: usize = 8 << 20;
 pub(super) enum ApplyOrder {
     /// Committed entries, in order.
     Entries(Vec<Entry>),
+    /// A received snapshot, durable and live on the disk: go on from there.
+    Install(Box<Staged>),
 }
 
 /// Runs until the desk is closed and empty, or applying fails: from then on this member would diverge. Compacted history
@@ -82,12 +90,12 @@ impl Work for ApplyWork {
     type Outcome = Result<(), ServerFailure>;
 
     fn work(&mut self, orders: &mut Vec<ApplyOrder>) -> Self::Outcome {
-        let entries: Vec<Entry> = orders.drain(..).flat_map(|ApplyOrder::Entries(entries)| entries).collect();
         // Nothing may be applied on top of half an entry.
         if self.failed {
+            orders.clear();
             return Ok(());
         }
-        let outcome = self.apply_all(&entries);
+        let outcome = self.carry_out(orders);
         if outcome.is_err() {
             (self.failed, self.compaction_due) = (true, None);
         }
@@ -100,6 +108,53 @@ impl ApplyWork {
         let compaction_begun = shared.clock.monotonic();
         let compaction_due = Some(Duration::ZERO);
         Self { applier, keeper, shared, compaction_due, compaction_begun, failed: false }
+    }
+
+    fn carry_out(&mut self, orders: &mut Vec<ApplyOrder>) -> Result<(), ServerFailure> {
+        let mut entries = Vec::new();
+        for order in orders.drain(..) {
+            match order {
+                ApplyOrder::Entries(more) if entries.is_empty() => entries = more,
+                ApplyOrder::Entries(more) => entries.extend(more),
+                ApplyOrder::Install(staged) => {
+                    self.apply_all(&mem::take(&mut entries))?;
+                    self.install(*staged);
+                }
+            }
+        }
+        self.apply_all(&entries)
+    }
+
+    /// Goes on with the state of a received snapshot. The order of the steps is that of [`Self::apply_group`].
+    fn install(&mut self, staged: Staged) {
+        let Staged { generation, engine, applier, leases, .. } = staged;
+        // 1. The rows are durable already. Whoever reads the old ones may finish.
+        let old = mem::replace(&mut self.applier, applier);
+        self.shared.disk_bytes.store(engine.disk_bytes(), Ordering::Relaxed);
+        let replaced = self.shared.replace_engine(Place { engine, generation: Some(generation) });
+        // 2. Lease countdowns are a leader's, and a leader is sent no snapshots.
+        *self.shared.lessor() = Lessor::new(lessor_options(&self.shared.options), leases);
+        // 3. Watchers go on through the past of the new state, or are told that it is compacted.
+        let state = self.applier.published();
+        let (index, revision, compacted) = (state.applied, state.view.revision(), state.view.compact_revision());
+        self.order_watch(WatchOrder::Skipped(revision, compacted));
+        self.take_cluster_version(false);
+        // 4. Readers see it, and the transport whom it may speak with.
+        self.shared.publish(state);
+        self.shared.update_peers();
+        // 5. Raft hears it. What the snapshot began to remove goes on being removed.
+        self.shared.order_raft_quietly(RaftOrder::Input(Box::new(Input::Applied(index))));
+        self.keeper.installed();
+        self.compaction_begun = self.shared.clock.monotonic();
+        self.compaction_due = Some(self.compaction_begun);
+        self.shared.apply.nudge();
+        // 6. The old state goes once nobody reads it.
+        drop(old);
+        if let Some(generation) = &replaced.generation {
+            self.shared.snapshots.retire(generation.clone(), replaced.engine.clone());
+        }
+        metrics::SNAPSHOT_APPLY_IN_PROGRESS.set(0);
+        tracing::info!(%index, revision, "the state is that of a received snapshot");
     }
 
     fn apply_all(&mut self, entries: &[Entry]) -> Result<(), ServerFailure> {
@@ -116,7 +171,7 @@ impl ApplyWork {
     fn apply_group(&mut self, group: &[Entry]) -> Result<(), ServerFailure> {
         let started = self.shared.clock.monotonic();
         // 1. Rows, applied index included, in one atomic batch.
-        self.applier.observe_disk(self.shared.disk_bytes.load(std::sync::atomic::Ordering::Relaxed));
+        self.applier.observe_disk(self.shared.disk_bytes.load(Ordering::Relaxed));
         let mut applied = self.applier.apply(group).map_err(ServerFailure::Apply)?;
         // 2. Raft and lease countdowns learn what the entries mean before anybody can act on the answers.
         for entry in &applied {
@@ -147,8 +202,11 @@ impl ApplyWork {
 
     /// An accepted compaction concerns watchers too: those whose past it takes are cancelled.
     fn tell_watchers(&self, changes: Vec<Arc<Changes>>, compact_revision: i64) {
-        if self.shared.watch.push(WatchOrder::Changes(changes, compact_revision)).is_err() && !self.shared.is_stopping()
-        {
+        self.order_watch(WatchOrder::Changes(changes, compact_revision));
+    }
+
+    fn order_watch(&self, order: WatchOrder) {
+        if self.shared.watch.push(order).is_err() && !self.shared.is_stopping() {
             self.shared.fail(ServerFailure::Overrun { thread: "watch" });
         }
     }

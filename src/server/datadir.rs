@@ -6,11 +6,11 @@
 //!   FORMAT               "quorate <version>"
 //!   member/wal/          the log, unless --wal-dir moves it
 //!   member/snap/         .snap files
-//!   member/state/<n>/    the replicated state; CURRENT names the live n
+//!   member/state/<n>/    the replicated state; CURRENT names the live n (`generations`)
+//!   member/scratch/      databases on their way to and from etcd; nothing that outlives the process
 //! ```
 //!
-//! Invariants: FORMAT is written before anything else and never changes meaning; CURRENT is replaced by rename and
-//! names a complete generation; nothing is ever removed that holds applied entries; a name is durable before anything
+//! Invariants: FORMAT is written before anything else and never changes meaning; a name is durable before anything
 //! builds on what it names.
 
 use std::{
@@ -22,11 +22,15 @@ use std::{
 
 use thiserror::Error;
 
+use super::generations::Generations;
+
 /// Version of the directory's layout, and the only one this program reads.
 const FORMAT_VERSION: u32 = 1;
 /// Names the log's directory once the log exists.
 const FOUNDED: &str = "member/FOUNDED";
 const FORMAT_MAGIC: &str = "quorate";
+const STATE: &str = "member/state";
+const SCRATCH: &str = "member/scratch";
 /// FORMAT and CURRENT are one short line; more is not ours.
 const MARKER_BYTES_MAX: u64 = 64;
 
@@ -118,11 +122,12 @@ impl DataDir {
         let lock = lock(root)?;
         check_format(root)?;
         let wal = wal_dir.map_or_else(|| root.join("member/wal"), Path::to_owned);
-        for path in [root.join("member"), root.join("member/snap"), root.join("member/state")] {
+        clear(&root.join(SCRATCH))?;
+        for path in [root.join("member"), root.join("member/snap"), root.join(STATE), root.join(SCRATCH)] {
             create(&path)?;
         }
         // Names a killed process has left behind unsynced are built upon from here on.
-        for path in [root.to_owned(), root.join("member"), root.join("member/state")] {
+        for path in [root.to_owned(), root.join("member"), root.join(STATE)] {
             sync_directory(&path).map_err(DataDirError::io("syncing", &path))?;
         }
         let dir = Self { root: root.to_owned(), wal, _lock: lock };
@@ -176,64 +181,19 @@ impl DataDir {
         replace(&self.root.join(FOUNDED), &self.wal.to_string_lossy().replace('\n', " "))
     }
 
-    /// The live generation's directory, if one was ever made.
-    ///
-    /// # Errors
-    /// An unreadable CURRENT, or one that names nothing.
-    pub fn live_state(&self) -> Result<Option<PathBuf>, DataDirError> {
-        let marker = self.root.join("member/state/CURRENT");
-        let Some(line) = read_marker(&marker)? else { return Ok(None) };
-        let path = self.root.join("member/state").join(&line);
-        if line.parse::<u64>().is_err() || !path.is_dir() {
-            return Err(DataDirError::Torn { present: marker, missing: path });
-        }
-        Ok(Some(path))
+    /// The generations of the state.
+    pub(super) fn generations(&self) -> Generations {
+        Generations::new(self.root.join(STATE))
     }
 
-    /// The directories of generations, oldest first, whether CURRENT names them or not.
-    ///
-    /// # Errors
-    /// A directory that cannot be read.
-    pub fn generations(&self) -> Result<Vec<PathBuf>, DataDirError> {
-        let state = self.root.join("member/state");
-        let listed = || -> io::Result<Vec<u64>> {
-            let mut numbers = Vec::new();
-            for entry in fs::read_dir(&state)? {
-                numbers.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u64>().ok()));
-            }
-            numbers.sort_unstable();
-            Ok(numbers)
-        };
-        let numbers = listed().map_err(DataDirError::io("reading", &state))?;
-        Ok(numbers.into_iter().map(|number| state.join(number.to_string())).collect())
-    }
-
-    /// A new, empty generation beside those there are.
-    ///
-    /// # Errors
-    /// A directory that cannot be read or written.
-    pub fn new_generation(&self) -> Result<PathBuf, DataDirError> {
-        let number =
-            |path: &PathBuf| path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
-        let last: u64 = self.generations()?.last().and_then(number).unwrap_or(0);
-        let path = self.root.join("member/state").join(last.saturating_add(1).to_string());
-        create(&path)?;
-        Ok(path)
-    }
-
-    /// Makes a generation whose files are complete and durable the live one.
-    ///
-    /// # Errors
-    /// A directory that cannot be synced, or a CURRENT that cannot be written.
-    pub fn make_live(&self, generation: &Path) -> Result<(), DataDirError> {
-        sync_tree(generation).map_err(DataDirError::io("syncing", generation))?;
-        let name = generation.file_name().unwrap_or_default().to_string_lossy();
-        replace(&self.root.join("member/state/CURRENT"), &name)
+    /// Where files are that nobody needs after a start; everything in it is removed then.
+    pub(super) fn scratch(&self) -> PathBuf {
+        self.root.join(SCRATCH)
     }
 
     /// The error for a directory of which only one half is left.
     pub fn torn(&self, log_is_missing: bool) -> DataDirError {
-        let (log, state) = (self.wal.clone(), self.root.join("member/state"));
+        let (log, state) = (self.wal.clone(), self.root.join(STATE));
         if log_is_missing {
             DataDirError::Torn { present: state, missing: log }
         } else {
@@ -248,10 +208,10 @@ impl DataDir {
             |endings: &'static [&'static str]| move |name: &str| endings.iter().any(|ending| name.ends_with(ending));
         let member = self.root.join("member");
         warn_others(&self.root, plain(&["LOCK", "FORMAT", "FORMAT.tmp", "member", "fixtures", "proxy"]));
-        warn_others(&member, plain(&["wal", "snap", "state", "FOUNDED", "FOUNDED.tmp"]));
+        warn_others(&member, plain(&["wal", "snap", "state", "scratch", "FOUNDED", "FOUNDED.tmp"]));
         warn_others(&member.join("snap"), ends(&[".snap", ".broken", ".tmp"]));
         warn_others(&self.wal, ends(&[".wal", ".broken", ".tmp"]));
-        warn_others(&member.join("state"), |name| {
+        warn_others(&self.root.join(STATE), |name| {
             name.parse::<u64>().is_ok() || ["CURRENT", "CURRENT.tmp"].contains(&name)
         });
     }
@@ -268,6 +228,14 @@ impl DataDir {
     }
 }
 
+/// Removes what an earlier process has left behind.
+fn clear(path: &Path) -> Result<(), DataDirError> {
+    match fs::remove_dir_all(path) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(DataDirError::io("removing", path)(cause)),
+        _ => Ok(()),
+    }
+}
+
 fn warn_others(directory: &Path, is_ours: impl Fn(&str) -> bool) {
     for path in fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()) {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -279,7 +247,7 @@ fn warn_others(directory: &Path, is_ours: impl Fn(&str) -> bool) {
 }
 
 /// Creates a directory with everything above it that is missing, durably.
-fn create(path: &Path) -> Result<(), DataDirError> {
+pub(super) fn create(path: &Path) -> Result<(), DataDirError> {
     let missing: Vec<&Path> =
         path.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(DataDirError::io("creating directory", path))?;
@@ -300,7 +268,7 @@ fn sync_directory(path: &Path) -> io::Result<()> {
 }
 
 /// Makes the names in a directory and all below it durable.
-fn sync_tree(path: &Path) -> io::Result<()> {
+pub(super) fn sync_tree(path: &Path) -> io::Result<()> {
     for entry in fs::read_dir(path)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
@@ -337,7 +305,7 @@ fn check_format(root: &Path) -> Result<(), DataDirError> {
 }
 
 /// The file's line without its end, `None` if there is no file. What is not a short text reads as what it is, escaped.
-fn read_marker(path: &Path) -> Result<Option<String>, DataDirError> {
+pub(super) fn read_marker(path: &Path) -> Result<Option<String>, DataDirError> {
     use std::io::Read as _;
     let file = match File::open(path) {
         Ok(file) => file,
@@ -351,7 +319,7 @@ fn read_marker(path: &Path) -> Result<Option<String>, DataDirError> {
 }
 
 /// Writes one line durably: a temporary file, fsync, rename, fsync of the directory.
-fn replace(path: &Path, line: &str) -> Result<(), DataDirError> {
+pub(super) fn replace(path: &Path, line: &str) -> Result<(), DataDirError> {
     let temporary = path.with_extension("tmp");
     let write = || -> io::Result<()> {
         let mut file = File::create(&temporary)?;
@@ -403,19 +371,19 @@ mod tests {
         let root = parent.path().join("data");
         let dir = DataDir::open(&root, None).unwrap();
         assert_eq!(fs::metadata(&root).unwrap().permissions().mode() & 0o777, 0o700);
-        assert_eq!(dir.live_state().unwrap(), None);
+        assert_eq!(dir.generations().live().unwrap(), None);
         assert!(!dir.has_log());
-        let state = dir.new_generation().unwrap();
-        assert_eq!(dir.live_state().unwrap(), None, "it is not complete");
-        dir.make_live(&state).unwrap();
+        let state = dir.generations().create().unwrap();
+        assert_eq!(dir.generations().live().unwrap(), None, "it is not complete");
+        dir.generations().make_live(&state).unwrap();
         drop(dir);
         let dir = DataDir::open(&root, None).unwrap();
-        assert_eq!(dir.live_state().unwrap(), Some(state.clone()));
+        assert_eq!(dir.generations().live().unwrap(), Some(state.clone()));
         assert_eq!(
-            (dir.generations().unwrap(), state),
+            (dir.generations().all().unwrap(), state),
             (vec![root.join("member/state/1")], root.join("member/state/1"))
         );
-        assert_eq!(dir.new_generation().unwrap(), root.join("member/state/2"));
+        assert_eq!(dir.generations().create().unwrap(), root.join("member/state/2"));
     }
 
     #[test]
@@ -433,6 +401,6 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let dir = DataDir::open(root.path(), None).unwrap();
         fs::write(root.path().join("member/state/CURRENT"), "../../etc\n").unwrap();
-        assert!(matches!(dir.live_state().unwrap_err(), DataDirError::Torn { .. }));
+        assert!(matches!(dir.generations().live().unwrap_err(), DataDirError::Torn { .. }));
     }
 }

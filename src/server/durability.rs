@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use thiserror::Error;
 
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
 /// What others want of the log.
 #[derive(Debug)]
 pub enum WalOrder {
-    /// One round of the protocol.
+    /// One round of the protocol. One with a snapshot goes through [`install`].
     Batch(LogBatch),
     /// The state is durable at this snapshot: record it, and let go of segments behind `release`.
     Snapshot {
@@ -33,6 +34,13 @@ pub enum WalOrder {
         /// Whole segments kept beyond that.
         segments_kept: usize,
     },
+}
+
+impl WalOrder {
+    /// Whether it is for [`install`] and not for [`carry_out`].
+    pub fn is_install(&self) -> bool {
+        matches!(self, Self::Batch(batch) if batch.snapshot.is_some())
+    }
 }
 
 /// A published position, up to which the state may be declared durable.
@@ -55,6 +63,20 @@ pub enum KeeperError {
     /// The snapshot file failed.
     #[error("writing a snapshot file")]
     Snap(#[from] SnapError),
+}
+
+/// Why a received snapshot could not be installed.
+#[derive(Debug, Error)]
+pub enum InstallError {
+    /// The snapshot file failed.
+    #[error("writing the snapshot file of a received snapshot")]
+    Snap(#[from] SnapError),
+    /// The log failed.
+    #[error("recording a received snapshot in the log")]
+    Wal(#[from] WalError),
+    /// The new generation could not become the live one.
+    #[error("making the state of a received snapshot the live one")]
+    Live(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// Carries out everything ordered of the log, with one `sync` for all of it. Returns the number of the newest batch that
@@ -95,6 +117,38 @@ pub fn carry_out<D: Directory>(
     Ok(promised)
 }
 
+/// Makes a received snapshot the beginning of the log and the live state. Before: all its rows are durable in a generation
+/// of their own, beside the live one. After: the batch is durable, and [`crate::raft::Input::Synced`] of its number is due.
+///
+/// A cut of the power before step 3 leaves the old log and the old state; from there on the log stands for the snapshot,
+/// and [`super::recovery::resume`] finishes what is left.
+///
+/// # Errors
+/// The first failure, after which nothing may be acknowledged.
+pub fn install<D: Directory, S: Directory, E: std::error::Error + Send + Sync + 'static>(
+    wal: &mut Wal<D>,
+    snap: &S,
+    batch: &LogBatch,
+    staged: &Mark,
+    files_kept: Option<usize>,
+    sync: impl FnOnce(&mut Wal<D>) -> Result<(), WalError>,
+    make_live: impl FnOnce() -> Result<(), E>,
+) -> Result<Option<u64>, InstallError> {
+    // 1. etcd's snapshot file: who reads the mark without our state looks for it.
+    let mark = write_file(snap, staged, files_kept)?;
+    // 2. The log begins anew behind the snapshot; the hard state, in the same batch, commits it.
+    wal.mark_snapshot(&mark)?;
+    wal.append(&batch.entries, batch.hard_state.as_ref())?;
+    // 3. From here on there is no way back.
+    sync(wal)?;
+    // 4. A start finds the new state.
+    make_live().map_err(|cause| InstallError::Live(Box::new(cause)))?;
+    // 5. Nobody needs what was before.
+    let released = wal.release(staged.index, 0)?;
+    tracing::info!(index = mark.index, term = mark.term, released, "installed a received snapshot");
+    Ok(batch.must_sync.then_some(batch.number))
+}
+
 /// Makes the state durable at or above `mark`, which was published before this call, and says so in a `.snap` file, of
 /// which the newest `files_kept` stay. Returns the record for the log; segments may be released once that is durable.
 ///
@@ -109,14 +163,28 @@ pub fn save_snapshot<E: Engine, D: Directory>(
     // 1. The state, at or above the mark.
     engine.persist()?;
     // 2. etcd's snapshot file.
+    Ok(write_file(directory, mark, files_kept)?)
+}
+
+/// Writes etcd's snapshot file for `mark`, durably.
+fn write_file<D: Directory>(
+    directory: &D,
+    mark: &Mark,
+    files_kept: Option<usize>,
+) -> Result<walpb::Snapshot, SnapError> {
     let (index, term, conf_state) = (mark.index.0, mark.term.0, Some(mark.cluster.configuration().clone()));
-    let data = v2json::write(&tree(&mark.cluster)).into();
+    let data = v2_tree(&mark.cluster);
     let metadata = raftpb::SnapshotMetadata { conf_state: conf_state.clone(), index, term };
     snap::write(directory, &raftpb::Snapshot { data, metadata: Some(metadata) })?;
     if let Some(keep) = files_kept {
         snap::prune(directory, keep)?;
     }
     Ok(walpb::Snapshot { index, term, conf_state })
+}
+
+/// The cluster as etcd 3.5 looks for it: in the data of a snapshot.
+pub(super) fn v2_tree(cluster: &Cluster) -> Bytes {
+    v2json::write(&tree(cluster)).into()
 }
 
 fn tree(cluster: &Cluster) -> v2json::Tree {

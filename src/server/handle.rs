@@ -95,7 +95,6 @@ pub struct MemberStatus {
 #[derive(Clone, Debug)]
 pub struct Handle {
     pub(super) shared: Arc<Shared>,
-    pub(super) engine: crate::storage::FjallEngine,
 }
 
 impl Handle {
@@ -337,7 +336,7 @@ impl Handle {
     /// If the engine fails; the member then stops.
     pub async fn reclaim(&self) -> Result<(), ServerError> {
         self.await_compaction().await?;
-        let (engine, shared) = (self.engine.clone(), Arc::clone(&self.shared));
+        let (engine, shared) = (self.shared.engine(), Arc::clone(&self.shared));
         let reclaim = move || {
             engine.reclaim()?;
             shared.disk_bytes.store(engine.disk_bytes(), Ordering::Relaxed);
@@ -351,7 +350,7 @@ impl Handle {
     /// # Errors
     /// If the engine fails; the member then stops.
     pub async fn persist(&self) -> Result<(), ServerError> {
-        let engine = self.engine.clone();
+        let engine = self.shared.engine();
         self.blocking(move || Ok(engine.persist()?)).await
     }
 
@@ -393,7 +392,7 @@ impl Handle {
     /// # Errors
     /// A store that cannot be read.
     pub async fn hash(&self) -> Result<(u32, i64), ServerError> {
-        let (engine, revision) = (self.engine.clone(), self.published().view.revision());
+        let (engine, revision) = (self.shared.engine(), self.published().view.revision());
         self.blocking(move || {
             let snapshot = engine.snapshot();
             let mut crc = 0;

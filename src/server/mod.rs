@@ -22,6 +22,7 @@ mod departure;
 mod desk;
 pub mod durability;
 mod duties;
+mod generations;
 mod handle;
 mod handover;
 mod inbox;
@@ -65,7 +66,9 @@ use crate::{
 };
 
 use apply_thread::ApplyWork;
+use durability::InstallError;
 use raft_thread::{RaftOrder, RaftWork};
+use snapshots::Snapshots;
 
 pub use apply_thread::raft_change;
 pub use auto_compact::Policy;
@@ -96,6 +99,9 @@ pub enum ServerFailure {
     /// The log's disk failed.
     #[error("the write-ahead log failed: check the disk, then restart the member")]
     Wal(#[source] WalError),
+    /// A received snapshot could not become the state.
+    #[error("installing a received snapshot failed: check the disk, then restart the member")]
+    Install(#[source] InstallError),
     /// Applying failed.
     #[error(
         "the state machine failed, and the member stops before it can diverge: check the disk of the data directory, then \
@@ -118,7 +124,7 @@ pub enum ServerFailure {
     /// The cluster removed this member.
     #[error("the member {0} has been permanently removed from the cluster")]
     Removed(MemberId),
-    /// A snapshot without a transport to bring one.
+    /// A snapshot that no peer has sent.
     #[error("raft asked to install a snapshot nobody sent")]
     UnexpectedSnapshot,
     /// Watchers cannot be told what happened.
@@ -155,10 +161,12 @@ impl Server {
         let state = applier.published();
         let sole_voter = state.cluster.configuration().voters == [identity.member.0];
         let first = first_input(&options, sole_voter);
-        let shared = Arc::new(shared::Shared::new(options, identity, state, lessor, remotes));
+        let snapshots = Snapshots::new(snapshots::Place::new(&dir, &options, identity));
+        let place = shared::Place { engine, generation: dir.generations().live().ok().flatten() };
+        let shared = Arc::new(shared::Shared::new(options, identity, state, lessor, remotes, place, snapshots));
         shared.set_sole_voter(sole_voter);
-        let (keeper, keeper_thread) = keeper::Keeper::new(&shared, engine.clone(), snap);
-        let handle = Handle { shared: Arc::clone(&shared), engine };
+        let (keeper, keeper_thread) = keeper::Keeper::new(&shared, snap);
+        let handle = Handle { shared: Arc::clone(&shared) };
         let (for_raft, for_wal, for_apply, for_watch, for_reader) =
             (Arc::clone(&shared), Arc::clone(&shared), Arc::clone(&shared), Arc::clone(&shared), Arc::clone(&shared));
         shared.raft.take_up(RaftWork::new(member, Arc::clone(&shared)));
@@ -189,6 +197,7 @@ impl Server {
     pub fn connect(&self, runtime: tokio::runtime::Handle) -> Arc<Transport> {
         let shared = &self.handle.shared;
         let options = TransportOptions { election_timeout: shared.options.election };
+        shared.snapshots.connect(runtime.clone());
         let transport = Transport::new(Arc::clone(shared) as Arc<dyn Local>, options, runtime);
         shared.transport.store(Some(Arc::clone(&transport)));
         shared.update_peers();
@@ -335,7 +344,7 @@ mod tests {
             handle.propose(put()).await.unwrap();
         }
         let newest_alone = async {
-            while handle.engine.open_snapshots() > 1 {
+            while handle.shared.engine().open_snapshots() > 1 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };

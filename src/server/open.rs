@@ -128,25 +128,8 @@ pub fn open(dir: DataDir, options: &Options, bootstrap: &Bootstrap) -> Result<Op
     if !has_log && dir.is_founded()? {
         return Err(dir.torn(true).into());
     }
-    let (state, engine) = if has_log {
-        let state = dir.live_state()?.ok_or_else(|| dir.torn(false))?;
-        let engine = open_engine(&state, options)?;
-        (state, engine)
-    } else {
-        if bootstrap.joining.is_none() {
-            bootstrap.founder(&options.name).map_err(|cause| placed(cause, &dir, Path::new("")))?;
-        }
-        first_state(&dir, options)?
-    };
-    dir.create_wal()?;
-    let (log, settings) = (FileDirectory::new(dir.wal()), settings(options));
-    let parts = match &bootstrap.joining {
-        _ if has_log => recovery::restart(engine.clone(), log, &settings, bootstrap),
-        Some(joining) => recovery::join(engine.clone(), log, &settings, joining.identity),
-        None => recovery::found(engine.clone(), log, &settings, bootstrap, &options.name),
-    };
-    let Parts { identity, restarted, applier, leases, wal, member } =
-        parts.map_err(|cause| placed(cause, &dir, &state))?;
+    let (parts, engine) = if has_log { resumed(&dir, options, bootstrap) } else { begun(&dir, options, bootstrap) }?;
+    let Parts { identity, restarted, applier, leases, wal, member } = parts;
     if applier.published().cluster.is_removed(identity.member) {
         return Err(OpenError::Removed(identity.member));
     }
@@ -154,6 +137,72 @@ pub fn open(dir: DataDir, options: &Options, bootstrap: &Bootstrap) -> Result<Op
     let snap = FileDirectory::new(dir.snap());
     let remotes = bootstrap.remotes(restarted);
     Ok(Opened { identity, restarted, dir, engine, applier, leases, wal, member, snap, remotes })
+}
+
+type Found = (Parts<FjallEngine, FileDirectory>, FjallEngine);
+
+/// A member that was here before.
+fn resumed(dir: &DataDir, options: &Options, bootstrap: &Bootstrap) -> Result<Found, OpenError> {
+    let on_disk = OnDisk { dir, options };
+    recovery::resume(&on_disk, FileDirectory::new(dir.wal()), &settings(options), bootstrap)
+}
+
+/// A member that is founded, or joins.
+fn begun(dir: &DataDir, options: &Options, bootstrap: &Bootstrap) -> Result<Found, OpenError> {
+    if bootstrap.joining.is_none() {
+        bootstrap.founder(&options.name).map_err(|cause| placed(cause, dir, Path::new("")))?;
+    }
+    let (state, engine) = first_state(dir, options)?;
+    dir.create_wal()?;
+    let (log, settings) = (FileDirectory::new(dir.wal()), settings(options));
+    let parts = match &bootstrap.joining {
+        Some(joining) => recovery::join(engine.clone(), log, &settings, joining.identity),
+        None => recovery::found(engine.clone(), log, &settings, bootstrap, &options.name),
+    };
+    Ok((parts.map_err(|cause| placed(cause, dir, &state))?, engine))
+}
+
+/// The generations in a data directory, as a start finds them.
+struct OnDisk<'a> {
+    dir: &'a DataDir,
+    options: &'a Options,
+}
+
+impl recovery::Generations for OnDisk<'_> {
+    type Engine = FjallEngine;
+    type Name = PathBuf;
+    type Error = OpenError;
+
+    fn live(&self) -> Result<(PathBuf, FjallEngine), OpenError> {
+        let state = self.dir.generations().live()?.ok_or_else(|| self.dir.torn(false))?;
+        let engine = open_engine(&state, self.options)?;
+        Ok((state, engine))
+    }
+
+    fn others(&self) -> Result<Vec<PathBuf>, OpenError> {
+        let generations = self.dir.generations();
+        let live = generations.live()?;
+        Ok(generations.all()?.into_iter().rev().filter(|state| Some(state) != live.as_ref()).collect())
+    }
+
+    fn open(&self, name: &PathBuf) -> Result<FjallEngine, OpenError> {
+        open_engine(name, self.options)
+    }
+
+    fn make_live(&self, name: &PathBuf) -> Result<(), OpenError> {
+        Ok(self.dir.generations().make_live(name)?)
+    }
+
+    fn remove(&self, name: &PathBuf) {
+        match self.dir.generations().remove(name) {
+            Ok(()) => tracing::info!(path = ?name, "removed a state that is not the live one"),
+            Err(cause) => tracing::warn!(path = ?name, %cause, "cannot remove a state that is not the live one"),
+        }
+    }
+
+    fn failed(&self, name: &PathBuf, cause: PartsError) -> OpenError {
+        placed(cause, self.dir, name)
+    }
 }
 
 /// Says where it happened.
@@ -175,35 +224,36 @@ fn placed(cause: PartsError, dir: &DataDir, state: &Path) -> OpenError {
 /// The state to found a member in. An engine that is killed while it makes its files may not be able to open them again,
 /// so a generation becomes the live one when it is complete, and one that cannot be opened before is left behind.
 fn first_state(dir: &DataDir, options: &Options) -> Result<(PathBuf, FjallEngine), OpenError> {
-    if let Some(state) = dir.live_state()? {
+    let generations = dir.generations();
+    if let Some(state) = generations.live()? {
         let engine = open_engine(&state, options)?;
         return Ok((state, engine));
     }
-    for state in dir.generations()? {
+    for state in generations.all()? {
         match open_engine(&state, options) {
             Ok(engine) => return live(dir, state, engine),
             Err(cause) => tracing::warn!(path = ?state, %cause, "left a state behind that was never finished"),
         }
     }
-    let state = dir.new_generation()?;
+    let state = generations.create()?;
     let engine = open_engine(&state, options)?;
     live(dir, state, engine)
 }
 
 fn live(dir: &DataDir, state: PathBuf, engine: FjallEngine) -> Result<(PathBuf, FjallEngine), OpenError> {
     engine.persist().map_err(|cause| OpenError::State { path: state.clone(), cause: cause.into() })?;
-    dir.make_live(&state)?;
+    dir.generations().make_live(&state)?;
     Ok((state, engine))
 }
 
-fn open_engine(path: &Path, options: &Options) -> Result<FjallEngine, OpenError> {
+pub(super) fn open_engine(path: &Path, options: &Options) -> Result<FjallEngine, OpenError> {
     let fjall = FjallOptions { cache_bytes: options.cache_bytes, ..FjallOptions::default() };
     let failed = |cause: StorageError| OpenError::State { path: path.to_owned(), cause: cause.into() };
     FjallEngine::open(path, &fjall).map_err(failed)
 }
 
 /// Everything but the member's identifier, which the log tells.
-fn settings(options: &Options) -> Settings {
+pub(super) fn settings(options: &Options) -> Settings {
     Settings {
         raft: raft_options(options),
         apply: ApplyOptions {
@@ -277,7 +327,7 @@ mod tests {
     fn state_whose_making_was_interrupted_is_left_behind() {
         for leftovers in [&["STATE-FORMAT.tmp"][..], &["STATE-FORMAT", "lock", "0.jnl"], &[]] {
             let root = tempfile::tempdir().unwrap();
-            let unfinished = DataDir::open(root.path(), None).unwrap().new_generation().unwrap();
+            let unfinished = DataDir::open(root.path(), None).unwrap().generations().create().unwrap();
             for name in leftovers {
                 fs::write(unfinished.join(name), if *name == "STATE-FORMAT" { "quorate state 2\n" } else { "" })
                     .unwrap();
@@ -285,7 +335,7 @@ mod tests {
             let first = opened(root.path()).unwrap();
             assert!(!first.restarted);
             let expected = if leftovers.is_empty() { unfinished } else { root.path().join("member/state/2") };
-            assert_eq!(first.dir.live_state().unwrap(), Some(expected));
+            assert_eq!(first.dir.generations().live().unwrap(), Some(expected));
             drop(first);
             assert!(opened(root.path()).unwrap().restarted);
         }

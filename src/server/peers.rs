@@ -15,7 +15,7 @@ use crate::{
     types::{ClusterId, MemberId},
 };
 
-use super::{inbox::Refused, raft_thread::RaftOrder, shared::Shared};
+use super::{inbox::Refused, raft_thread::RaftOrder, shared::Shared, snapshots::Snapshots};
 
 impl Local for Shared {
     fn member(&self) -> MemberId {
@@ -62,7 +62,7 @@ impl Local for Shared {
         form: SnapshotForm,
         body: SnapshotBody,
     ) -> BoxFuture<'static, Result<(), SnapshotRefusal>> {
-        self.snapshots.receive(Arc::clone(&self), message, form, body)
+        Snapshots::receive(self, message, form, body)
     }
 }
 

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use crate::{
     clock::Clock as _,
     metrics,
+    pb::raftpb::Message,
     raft::{
         DropReason, Effect, FetchRequest, Fetched, Input, LogBatch, Member, PeerProgress, Proposal, RefuseReason, Role,
         Standing,
@@ -23,6 +24,7 @@ use super::{
     durability::WalOrder,
     inbox::{Refused, Taken},
     shared::{Shared, Thread},
+    snapshots::Staged,
 };
 
 /// A member that slept for longer than this (a stopped process, a suspended machine) goes on from now instead of
@@ -41,6 +43,15 @@ pub(super) enum RaftOrder {
     ReadsWaiting,
     /// A peer has sent a message.
     Arrived(Arrival),
+    /// A peer has sent a snapshot. It is staged, or not above what is committed here.
+    Snapshot {
+        /// The message, without data.
+        message: Box<Message>,
+        /// What it stands for.
+        staged: Option<Box<Staged>>,
+        /// Told when raft has looked at it.
+        done: oneshot::Sender<()>,
+    },
     /// Somebody wants to know how far the members have come.
     Survey(oneshot::Sender<Survey>),
     /// Anything else raft can be told.
@@ -86,6 +97,8 @@ pub(super) struct RaftWork {
     shared: Arc<Shared>,
     effects: Vec<Effect>,
     proposals: Vec<Proposal>,
+    /// The snapshot that raft is being told of.
+    staged: Option<Box<Staged>>,
     /// Entries ordered to be applied, and not told of yet.
     committed: usize,
     /// When a refused message was last told of, and how many were refused since.
@@ -108,8 +121,15 @@ impl Work for RaftWork {
 
 impl RaftWork {
     pub(super) fn new(member: Member, shared: Arc<Shared>) -> Self {
-        let work =
-            Self { member, shared, effects: Vec::new(), proposals: Vec::new(), committed: 0, refusals: (None, 0) };
+        let work = Self {
+            member,
+            shared,
+            effects: Vec::new(),
+            proposals: Vec::new(),
+            staged: None,
+            committed: 0,
+            refusals: (None, 0),
+        };
         work.take_standing(Standing::default(), work.member.standing());
         work
     }
@@ -137,6 +157,11 @@ impl RaftWork {
                 self.flush_proposals();
                 self.member.accept(Input::FromPeer(message), &mut self.effects);
             }
+            RaftOrder::Snapshot { message, staged, done } => {
+                self.receive_snapshot(message, staged);
+                // The transport may have given up.
+                let _given_up = done.send(());
+            }
             RaftOrder::Survey(asker) => {
                 // Whoever asked may have gone.
                 drop(asker.send(self.survey()));
@@ -145,6 +170,19 @@ impl RaftWork {
                 self.flush_proposals();
                 self.member.accept(*input, &mut self.effects);
             }
+        }
+    }
+
+    /// Raft takes a snapshot at once or not at all.
+    fn receive_snapshot(&mut self, message: Box<Message>, staged: Option<Box<Staged>>) {
+        self.flush_proposals();
+        self.settle();
+        self.staged = staged;
+        self.member.accept(Input::FromPeer(message), &mut self.effects);
+        self.settle();
+        if let Some(unwanted) = self.staged.take() {
+            tracing::info!(index = %unwanted.mark.index, "a received snapshot is not needed any more");
+            self.shared.snapshots.discard(unwanted);
         }
     }
 
@@ -228,10 +266,14 @@ impl RaftWork {
         tracing::warn!(%from, %reason, not_told = since, "refused a message of a peer");
     }
 
-    fn persist(&self, batch: LogBatch) {
+    fn persist(&mut self, batch: LogBatch) {
         if batch.snapshot.is_some() {
-            self.shared.fail(ServerFailure::UnexpectedSnapshot);
-            return;
+            let Some(staged) = self.staged.take() else {
+                return self.shared.fail(ServerFailure::UnexpectedSnapshot);
+            };
+            let voters = &staged.mark.cluster.configuration().voters;
+            self.shared.set_sole_voter(*voters == [self.shared.identity.member.0]);
+            self.shared.snapshots.hand_over(staged);
         }
         // The log's thread comes by when it has synced. Until then a lone voter gains nothing from appending more.
         self.shared.raft.announce();

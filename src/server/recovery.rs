@@ -6,6 +6,8 @@
 //!   written. Until a log exists nothing was promised, and until the founding entries are durable raft has not begun.
 //! - The state is the truth about what is applied, the log about what is promised: a start reads the state's position
 //!   and replays the log behind it.
+//! - A received snapshot replaced state and log, or neither: a start finishes an installation that the log records, and
+//!   discards what it does not.
 
 use std::collections::BTreeMap;
 
@@ -263,6 +265,76 @@ pub fn restart<E: Engine + Clone, D: Directory>(
         entries,
     };
     assemble(settings, identity, true, state, wal, recovered)
+}
+
+/// The generations of a member's state, of which one is live. Errors are those of whoever keeps them.
+#[expect(clippy::missing_errors_doc, reason = "every method has the same errors")]
+pub trait Generations {
+    /// What keeps them.
+    type Engine: Engine + Clone;
+    /// Names one.
+    type Name: Clone;
+    /// Why one cannot be used.
+    type Error;
+
+    /// The live one. That it is, is durable when this returns: the others may be removed.
+    fn live(&self) -> Result<(Self::Name, Self::Engine), Self::Error>;
+    /// The others, newest first.
+    fn others(&self) -> Result<Vec<Self::Name>, Self::Error>;
+    /// Opens one of the others.
+    fn open(&self, name: &Self::Name) -> Result<Self::Engine, Self::Error>;
+    /// Makes a complete one the live one, durably.
+    fn make_live(&self, name: &Self::Name) -> Result<(), Self::Error>;
+    /// Removes one that is not live. Failing does no harm.
+    fn remove(&self, name: &Self::Name);
+    /// An error of the member on the generation `name`.
+    fn failed(&self, name: &Self::Name, cause: PartsError) -> Self::Error;
+}
+
+/// A generation and what keeps it.
+type Named<G> = (<G as Generations>::Name, <G as Generations>::Engine);
+/// A recovered member, and the engine its applier works on.
+pub type Resumed<G, D> = (Parts<<G as Generations>::Engine, D>, <G as Generations>::Engine);
+
+/// Recovers the member whose log is in a directory, as [`restart`] does, from the generation that belongs to it.
+///
+/// The installation of a snapshot that has reached the log, and not CURRENT, is finished: what it stands for is durable,
+/// and the log has nothing from before it. Every other generation is a leftover and removed, once the member is
+/// recovered without it.
+///
+/// # Errors
+/// Those of the generations, and every [`PartsError`].
+pub fn resume<G: Generations, D: Directory>(
+    generations: &G,
+    log: D,
+    settings: &Settings,
+    bootstrap: &Bootstrap,
+) -> Result<Resumed<G, D>, G::Error> {
+    let (mut name, mut engine) = generations.live()?;
+    let mut parts = restart(engine.clone(), log.clone(), settings, bootstrap);
+    if let Err(PartsError::Wal(WalError::SnapshotAhead { index, term, .. })) = &parts
+        && let Some(staged) = staged(generations, *index, *term)?
+    {
+        generations.make_live(&staged.0)?;
+        tracing::warn!(%index, "finished the interrupted installation of a received snapshot");
+        (name, engine) = staged;
+        parts = restart(engine.clone(), log, settings, bootstrap);
+    }
+    let parts = parts.map_err(|cause| generations.failed(&name, cause))?;
+    generations.others()?.iter().for_each(|leftover| generations.remove(leftover));
+    Ok((parts, engine))
+}
+
+/// The generation that a snapshot at this position has filled.
+fn staged<G: Generations>(generations: &G, index: LogIndex, term: Term) -> Result<Option<Named<G>>, G::Error> {
+    for name in generations.others()? {
+        // One that was never finished cannot be opened, or says so by its position.
+        let Ok(engine) = generations.open(&name) else { continue };
+        if position_of(&engine).is_ok_and(|position| (position.index, position.term) == (index, term)) {
+            return Ok(Some((name, engine)));
+        }
+    }
+    Ok(None)
 }
 
 fn assemble<E: Engine, D: Directory>(

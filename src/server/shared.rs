@@ -4,6 +4,7 @@
 
 use std::{
     collections::BTreeSet,
+    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -22,6 +23,7 @@ use crate::{
     membership::Member,
     metrics,
     raft::{FetchRequest, Proposal, Role, Standing},
+    storage::FjallEngine,
     transport::Transport,
     types::{ClusterId, LogIndex, MemberId, Rejection, RequestIds, Term, Ticks},
 };
@@ -58,6 +60,14 @@ pub struct Identity {
     pub member: MemberId,
     /// Its cluster.
     pub cluster: ClusterId,
+}
+
+/// Where the replicated state is.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) engine: FjallEngine,
+    /// Its directory.
+    pub(super) generation: Option<PathBuf>,
 }
 
 /// The threads that must make progress for the member to be alive.
@@ -128,6 +138,10 @@ pub(super) struct Shared {
     applied_term: AtomicU64,
     /// Bytes of the state on disk; written by the keeper thread.
     pub(super) disk_bytes: AtomicU64,
+    /// Bytes of entries applied since the start; written by the apply thread.
+    pub(super) log_bytes: AtomicU64,
+    /// Where the state is; replaced by the apply thread when it installs a snapshot.
+    place: ArcSwap<Place>,
     pub(super) waiters: Waiters<Reply>,
     pub(super) shares: Arc<Semaphore>,
     pub(super) reads: Reads,
@@ -171,6 +185,8 @@ impl Shared {
         first: State,
         lessor: Lessor,
         remotes: Vec<Member>,
+        place: Place,
+        snapshots: Snapshots,
     ) -> Self {
         let clock = SystemClock::new();
         let started_ms = u64::try_from(clock.wall().as_millis()).unwrap_or(u64::MAX);
@@ -185,6 +201,8 @@ impl Shared {
             sole_voter: AtomicBool::new(false),
             alone: AtomicBool::new(false),
             disk_bytes: AtomicU64::new(0),
+            log_bytes: AtomicU64::new(0),
+            place: ArcSwap::from_pointee(place),
             waiters: Waiters::default(),
             shares: Arc::new(Semaphore::new(PROPOSAL_BYTES_IN_FLIGHT_MAX)),
             reads: Reads::default(),
@@ -197,7 +215,7 @@ impl Shared {
             arrivals: Arrivals::default(),
             transport: ArcSwapOption::empty(),
             remotes,
-            snapshots: Snapshots::default(),
+            snapshots,
             leadership: Mutex::default(),
             removal_told_by: Mutex::default(),
             removal_told: Notify::new(),
@@ -217,6 +235,16 @@ impl Shared {
     /// The newest state readers may see.
     pub(super) fn published(&self) -> Arc<State> {
         self.published.load_full()
+    }
+
+    /// The engine that holds the state. Hold it no longer than a call: a received snapshot brings another one.
+    pub(super) fn engine(&self) -> FjallEngine {
+        self.place.load().engine.clone()
+    }
+
+    /// Goes on with another engine, and returns the one before.
+    pub(super) fn replace_engine(&self, place: Place) -> Arc<Place> {
+        self.place.swap(Arc::new(place))
     }
 
     /// The member's time, as the synchronous floors count it.

@@ -6,13 +6,14 @@ use crate::{
     clock::Clock as _,
     disk::FileDirectory,
     metrics,
-    raft::Input,
+    raft::{Input, LogBatch},
     wal::{Filler, Wal, WalError},
 };
 
 use super::{
     ServerFailure,
-    durability::{WalOrder, carry_out},
+    apply_thread::ApplyOrder,
+    durability::{self, WalOrder, carry_out},
     inbox::Taken,
     raft_thread::RaftOrder,
     shared::{Shared, Thread},
@@ -30,8 +31,8 @@ pub(super) fn run(mut wal: Wal<FileDirectory>, shared: &Arc<Shared>) {
     let mut orders = Vec::new();
     while shared.wal.take(&mut orders, None) != Taken::Closed {
         let busy = shared.pulse(Thread::Wal);
-        if let Err(cause) = serve(&mut wal, &mut orders, shared) {
-            return shared.fail(ServerFailure::Wal(cause));
+        if let Err(failure) = serve(&mut wal, &mut orders, shared) {
+            return shared.fail(failure);
         }
         drop(busy);
     }
@@ -48,7 +49,7 @@ pub(super) fn fill(filler: Filler<FileDirectory>) {
 }
 
 /// One round. The order of the steps is what makes small loads quick and large ones batches.
-fn serve(wal: &mut Wal<FileDirectory>, orders: &mut Vec<WalOrder>, shared: &Shared) -> Result<(), WalError> {
+fn serve(wal: &mut Wal<FileDirectory>, orders: &mut Vec<WalOrder>, shared: &Shared) -> Result<(), ServerFailure> {
     // 1. What is proposed while the disk works waits for this thread, and wakes nobody.
     shared.raft.announce();
     // 2. What was proposed since the batch was made joins it.
@@ -57,7 +58,7 @@ fn serve(wal: &mut Wal<FileDirectory>, orders: &mut Vec<WalOrder>, shared: &Shar
     }
     shared.wal.drain(orders);
     // 3. Everything becomes durable.
-    let synced = carry_out(wal, orders, |wal| timed_sync(wal, shared))?;
+    let synced = write(wal, orders, shared)?;
     // 4. Raft hears it, and makes the next batch of what was proposed meanwhile.
     let committed = shared.raft.visit(synced.map(|number| RaftOrder::Input(Box::new(Input::Synced(number)))));
     // 5. A lonely entry is applied here and now. Beside a next batch, or if it takes longer, its own thread applies.
@@ -68,6 +69,47 @@ fn serve(wal: &mut Wal<FileDirectory>, orders: &mut Vec<WalOrder>, shared: &Shar
         shared.apply.wake();
     }
     Ok(())
+}
+
+/// Everything ordered, up to its end; a received snapshot, of which there is hardly ever one, on its own.
+fn write(
+    wal: &mut Wal<FileDirectory>,
+    orders: &mut Vec<WalOrder>,
+    shared: &Shared,
+) -> Result<Option<u64>, ServerFailure> {
+    let mut promised = None;
+    while let Some(at) = orders.iter().position(WalOrder::is_install) {
+        let behind = orders.split_off(at + 1);
+        let snapshot = orders.pop();
+        promised = sync_all(wal, orders, shared)?.or(promised);
+        if let Some(WalOrder::Batch(batch)) = snapshot {
+            promised = install(wal, &batch, shared)?.or(promised);
+        }
+        orders.extend(behind);
+    }
+    Ok(sync_all(wal, orders, shared)?.or(promised))
+}
+
+fn sync_all(
+    wal: &mut Wal<FileDirectory>,
+    orders: &mut Vec<WalOrder>,
+    shared: &Shared,
+) -> Result<Option<u64>, ServerFailure> {
+    carry_out(wal, orders, |wal| timed_sync(wal, shared)).map_err(ServerFailure::Wal)
+}
+
+/// A received snapshot becomes durable. The owner of the state finds it before the entries that follow it.
+fn install(wal: &mut Wal<FileDirectory>, batch: &LogBatch, shared: &Shared) -> Result<Option<u64>, ServerFailure> {
+    let staged = shared.snapshots.take_over().ok_or(ServerFailure::UnexpectedSnapshot)?;
+    let place = shared.snapshots.place();
+    metrics::SNAPSHOT_APPLY_IN_PROGRESS.set(1);
+    let live = || place.generations.make_live(&staged.generation);
+    let files_kept = shared.options.snapshots_max;
+    let synced =
+        durability::install(wal, &place.snap, batch, &staged.mark, files_kept, |wal| timed_sync(wal, shared), live);
+    let synced = synced.map_err(ServerFailure::Install)?;
+    shared.order_apply_quietly(ApplyOrder::Install(staged));
+    Ok(synced)
 }
 
 fn timed_sync(wal: &mut Wal<FileDirectory>, shared: &Shared) -> Result<(), WalError> {

@@ -44,6 +44,8 @@ type Token = u64;
 pub(super) enum WatchOrder {
     /// New revisions, and the compact revision behind them.
     Changes(Vec<Arc<Changes>>, i64),
+    /// The state jumped to this revision, with this compact revision.
+    Skipped(i64, i64),
     /// A new stream.
     Open(Token, Arc<Outbox>),
     /// A client's request.
@@ -284,6 +286,7 @@ impl WatchThread {
     fn carry_out(&mut self, order: WatchOrder, out: &mut Vec<Delivery>) {
         match order {
             WatchOrder::Changes(changes, compact_revision) => self.changes(changes, compact_revision, out),
+            WatchOrder::Skipped(revision, compact_revision) => self.hub.skip_to(revision, compact_revision),
             WatchOrder::Open(token, outbox) => self.open(token, outbox),
             WatchOrder::Request(token, request) => {
                 if let Some(stream) = self.stream_of(token) {

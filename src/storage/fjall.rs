@@ -132,6 +132,11 @@ impl FjallEngine {
         self.0.files.database.supervisor.snapshot_tracker.open_snapshots()
     }
 
+    /// Whether this is the last one of its clones, and no snapshot is held: nobody reads it any more.
+    pub fn is_unused(&self) -> bool {
+        Arc::strong_count(&self.0) == 1 && self.open_snapshots() == 0
+    }
+
     /// Reads every row once, which checks every block against its checksum, and returns the number of rows.
     ///
     /// # Errors
