@@ -1,0 +1,258 @@
+//! Members that were away for longer than the log reaches back, and newcomers: they are brought up to date by a snapshot,
+//! whoever is killed meanwhile.
+
+mod support;
+
+use quorate::pb::etcdserverpb::{self as pb, watch_request::RequestUnion};
+use support::{
+    cluster::{Cluster, PATIENCE},
+    daemon::Daemon,
+    grpc::{self, Client},
+    random::Random,
+    setting, wait_for,
+};
+use tokio::runtime::Runtime;
+use tokio_stream::wrappers::ReceiverStream;
+
+/// The log is compacted often, and keeps next to nothing.
+const FORGETFUL: [&str; 2] = ["--snapshot-count=100", "--snapshot-catchup-entries=10"];
+/// Writers at a time.
+const WRITERS: u64 = 8;
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime")
+}
+
+fn member(cluster: &Cluster, number: usize) -> &Daemon {
+    cluster.members.get(number).expect("a member of this number")
+}
+
+/// Writes `count` values of `bytes` bytes through member `number`.
+fn load(runtime: &Runtime, cluster: &Cluster, number: usize, count: u64, bytes: usize) {
+    let endpoint = member(cluster, number).endpoint();
+    runtime.block_on(async {
+        let client = Client::connect(&endpoint).await.expect("the member serves");
+        let mut tasks = tokio::task::JoinSet::new();
+        for writer in 0..WRITERS {
+            let mut kv = client.kv.clone();
+            tasks.spawn(async move {
+                let mut random = Random::new(writer);
+                for key in (0..count).filter(|key| key % WRITERS == writer) {
+                    let value: Vec<u8> = (0..bytes.div_ceil(8)).flat_map(|_| random.bits().to_le_bytes()).collect();
+                    kv.put(grpc::put(format!("key-{key:08}"), value)).await.expect("a put");
+                }
+            });
+        }
+        while let Some(ended) = tasks.join_next().await {
+            ended.expect("a writer");
+        }
+    });
+}
+
+async fn hash(endpoint: &str) -> Option<(i64, u32)> {
+    let mut client = Client::connect(endpoint).await.ok()?;
+    let answer = client.maintenance.hash_kv(pb::HashKvRequest { revision: 0 }).await.ok()?.into_inner();
+    Some((answer.hash_revision, answer.hash))
+}
+
+/// Waits until all members are at one revision with one hash.
+fn agree(runtime: &Runtime, cluster: &Cluster) {
+    let mut found = Vec::new();
+    let agreed = wait_for(2 * PATIENCE, || {
+        let endpoints = cluster.members.iter().map(Daemon::endpoint);
+        found = endpoints.map(|endpoint| runtime.block_on(hash(&endpoint))).collect();
+        found.iter().all(|hash| hash.is_some() && Some(hash) == found.first()).then_some(())
+    });
+    assert!(agreed.is_some(), "the members do not agree: {found:?}\n{}", logs(cluster));
+}
+
+fn logs(cluster: &Cluster) -> String {
+    let end = |member: &Daemon| {
+        let log = member.log();
+        let lines: Vec<&str> = log.lines().collect();
+        lines.get(lines.len().saturating_sub(40)..).unwrap_or_default().join("\n")
+    };
+    cluster.members.iter().map(end).collect::<Vec<_>>().join("\n---\n")
+}
+
+fn wait_for_log(cluster: &Cluster, number: usize, text: &str) {
+    let said = wait_for(2 * PATIENCE, || member(cluster, number).log().contains(text).then_some(()));
+    assert!(said.is_some(), "member {number} does not say {text:?}\n{}", logs(cluster));
+}
+
+/// The generations of the state in a member's directory, and what is in its scratch directory.
+fn leftovers(cluster: &Cluster, number: usize) -> (usize, usize) {
+    let count = |path: &str, is: fn(&str) -> bool| {
+        let entries = std::fs::read_dir(member(cluster, number).data_dir().join(path)).into_iter().flatten().flatten();
+        entries.filter(|entry| entry.file_name().to_str().is_some_and(is)).count()
+    };
+    (count("member/state", |name| name.parse::<u64>().is_ok()), count("member/scratch", |_| true))
+}
+
+fn await_tidy(cluster: &Cluster, number: usize) {
+    let mut found = (0, 0);
+    let tidy = wait_for(PATIENCE, || {
+        found = leftovers(cluster, number);
+        (found == (1, 0)).then_some(())
+    });
+    assert!(tidy.is_some(), "{found:?} generations and scratch files are left");
+}
+
+/// A watch on every key from `start` on, and the revisions it has shown.
+async fn watch(
+    endpoint: &str,
+    start: i64,
+) -> (tokio::sync::mpsc::Sender<pb::WatchRequest>, tonic::Streaming<pb::WatchResponse>) {
+    let mut client = Client::connect(endpoint).await.expect("the member serves");
+    let (open, requests) = tokio::sync::mpsc::channel(1);
+    let create =
+        pb::WatchCreateRequest { key: "k".into(), range_end: "l".into(), start_revision: start, ..Default::default() };
+    open.send(pb::WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) })
+        .await
+        .expect("an open stream");
+    let responses = client.watch.watch(ReceiverStream::new(requests)).await.expect("a watch").into_inner();
+    (open, responses)
+}
+
+/// Reads events up to `last` and returns their revisions; the compact revision if the watch is cancelled for it.
+async fn revisions_to(responses: &mut tonic::Streaming<pb::WatchResponse>, last: i64) -> Result<Vec<i64>, i64> {
+    let mut seen = Vec::new();
+    while seen.last().is_none_or(|seen| *seen < last) {
+        let response = tokio::time::timeout(PATIENCE, responses.message()).await;
+        let response = response.expect("an event in time").expect("an open watch").expect("more events");
+        if response.canceled {
+            return Err(response.compact_revision);
+        }
+        seen.extend(response.events.iter().filter_map(|event| event.kv.as_ref()).map(|kv| kv.mod_revision));
+    }
+    Ok(seen)
+}
+
+/// A follower sleeps while the log goes past it. It goes on from a snapshot without a restart: its watchers are shown every
+/// event they missed, or told that it is compacted, its readers see the newest state, and it takes writes.
+#[test]
+fn follower_that_slept_goes_on_from_a_snapshot() {
+    let (runtime, cluster) = (runtime(), Cluster::start(3, &FORGETFUL));
+    let leader = cluster.leader();
+    let sleeper = (leader + 1) % 3;
+    load(&runtime, &cluster, leader, 50, 100);
+    agree(&runtime, &cluster);
+    let endpoint = cluster.members[sleeper].endpoint();
+    let before = runtime.block_on(hash(&endpoint)).unwrap().0;
+    let mut synced = runtime.block_on(watch(&endpoint, 0));
+    let mut lagging = runtime.block_on(watch(&endpoint, 2));
+    runtime.block_on(async {
+        assert!(synced.1.message().await.unwrap().unwrap().created);
+        assert_eq!(revisions_to(&mut lagging.1, before).await.unwrap(), (2..=before).collect::<Vec<_>>());
+    });
+    let lease = cluster.ctl(leader, &["lease", "grant", "600"]).unwrap();
+    cluster.members[sleeper].signal("STOP");
+    load(&runtime, &cluster, leader, 1_000, 1_000);
+    let later = cluster.ctl(leader, &["lease", "grant", "700"]).unwrap();
+    cluster.members[sleeper].signal("CONT");
+    wait_for_log(&cluster, sleeper, "the state is that of a received snapshot");
+    agree(&runtime, &cluster);
+    let after = runtime.block_on(hash(&endpoint)).unwrap().0;
+    assert_eq!(after, before + 1_000);
+    for watcher in [&mut synced, &mut lagging] {
+        let seen = runtime.block_on(revisions_to(&mut watcher.1, after)).unwrap();
+        assert_eq!(seen, (before + 1..=after).collect::<Vec<_>>(), "every event once and in order");
+    }
+    for lease in [lease, later] {
+        let id = lease.split_whitespace().nth(1).unwrap();
+        assert!(cluster.ctl(sleeper, &["lease", "list"]).unwrap().contains(id), "{lease}");
+    }
+    await_tidy(&cluster, sleeper);
+
+    // Once more, and this time what a watcher stands at is compacted away meanwhile.
+    cluster.members[sleeper].signal("STOP");
+    load(&runtime, &cluster, leader, 1_000, 1_000);
+    let compacted = (after + 900).to_string();
+    cluster.ctl(leader, &["compact", &compacted, "--physical"]).unwrap();
+    load(&runtime, &cluster, leader, 300, 1_000);
+    cluster.members[sleeper].signal("CONT");
+    let told = runtime.block_on(revisions_to(&mut synced.1, after + 1_300));
+    assert!(told == Err(after + 900) || told == Ok((after + 1..=after + 1_300).collect()), "{told:?}");
+    agree(&runtime, &cluster);
+    cluster.ctl(sleeper, &["put", "k", "through the sleeper"]).unwrap();
+    agree(&runtime, &cluster);
+    await_tidy(&cluster, sleeper);
+}
+
+#[test]
+fn restarted_member_and_newcomer_start_from_a_snapshot() {
+    let (runtime, mut cluster) = (runtime(), Cluster::start(3, &FORGETFUL));
+    let leader = cluster.leader();
+    let away = (leader + 1) % 3;
+    cluster.members[away].kill();
+    load(&runtime, &cluster, leader, 1_000, 1_000);
+    cluster.members[away].restart();
+    wait_for_log(&cluster, away, "the state is that of a received snapshot");
+    agree(&runtime, &cluster);
+    await_tidy(&cluster, away);
+    // What it has installed, it finds again.
+    cluster.members[away].kill();
+    load(&runtime, &cluster, leader, 20, 10);
+    cluster.members[away].restart();
+    agree(&runtime, &cluster);
+
+    let new = cluster.prepare(&FORGETFUL);
+    let urls = format!("--peer-urls=http://{}", cluster.members[new].peer);
+    let added = cluster.ctl_until(leader, &["member", "add", "m4", &urls, "--learner"]);
+    let id = added.split_whitespace().nth(1).unwrap().to_owned();
+    cluster.join(new);
+    wait_for_log(&cluster, new, "the state is that of a received snapshot");
+    await_tidy(&cluster, new);
+    // A learner answers no questions about its hash.
+    cluster.ctl_until(leader, &["member", "promote", &id]);
+    cluster.ctl(new, &["put", "k", "through the newcomer"]).unwrap();
+    agree(&runtime, &cluster);
+}
+
+/// The log is kept for a while for those who were sent a snapshot. Only a restart makes a member forget them at once.
+fn forget_receivers(cluster: &mut Cluster) {
+    for member in &mut cluster.members {
+        member.terminate();
+        member.restart();
+    }
+}
+
+/// `kill -9` of whoever receives and of whoever sends, at any moment of a transfer.
+#[test]
+fn broken_transfers_are_begun_anew() {
+    let (runtime, mut cluster) = (runtime(), Cluster::start(3, &FORGETFUL));
+    let mut random = Random::new(setting("SNAPSHOT_SEED", 1));
+    load(&runtime, &cluster, cluster.leader(), 600, 100_000);
+    for round in 0..setting("SNAPSHOT_ROUNDS", 4) {
+        forget_receivers(&mut cluster);
+        let leader = cluster.leader();
+        let receiver = (leader + 1) % 3;
+        cluster.members[receiver].kill();
+        load(&runtime, &cluster, leader, 300, 1_000);
+        cluster.members[receiver].spawn();
+        let begun =
+            wait_for(PATIENCE, || cluster.members[receiver].log().contains("receiving a snapshot").then_some(()));
+        assert!(begun.is_some(), "no snapshot comes in round {round}\n{}", logs(&cluster));
+        std::thread::sleep(std::time::Duration::from_millis(random.below(2_500)));
+        let victim = if round % 2 == 0 { receiver } else { leader };
+        cluster.members[victim].kill();
+        cluster.members[victim].restart();
+        assert!(cluster.members[receiver].wait_ready(2 * PATIENCE), "{}", logs(&cluster));
+        agree(&runtime, &cluster);
+        (0..3).for_each(|number| await_tidy(&cluster, number));
+    }
+}
+
+/// As long as the log reaches back, it is read: thousands of entries, more than memory keeps.
+#[test]
+fn log_on_the_disk_brings_a_member_up_to_date() {
+    let arguments = ["--snapshot-count=1000000", "--snapshot-catchup-entries=1000000"];
+    let (runtime, mut cluster) = (runtime(), Cluster::start(3, &arguments));
+    let leader = cluster.leader();
+    let away = (leader + 1) % 3;
+    cluster.members[away].kill();
+    load(&runtime, &cluster, leader, 4_000, 10_000);
+    cluster.members[away].restart();
+    agree(&runtime, &cluster);
+    assert!(!cluster.members[away].log().contains("receiving a snapshot"), "{}", logs(&cluster));
+}
