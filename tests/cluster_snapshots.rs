@@ -8,6 +8,7 @@ use support::{
     cluster::{Cluster, PATIENCE},
     daemon::Daemon,
     grpc::{self, Client},
+    program::Program,
     random::Random,
     setting, wait_for,
 };
@@ -255,4 +256,25 @@ fn log_on_the_disk_brings_a_member_up_to_date() {
     cluster.members[away].restart();
     agree(&runtime, &cluster);
     assert!(!cluster.members[away].log().contains("receiving a snapshot"), "{}", logs(&cluster));
+}
+
+/// Between etcd and us a snapshot is etcd's database, whoever sends it.
+#[test]
+fn snapshots_cross_between_etcd_and_us() {
+    for (old, new) in [(Program::subject(), Program::etcd()), (Program::etcd(), Program::subject())] {
+        let (runtime, mut cluster) = (runtime(), Cluster::start_of(&old, 1, &FORGETFUL));
+        load(&runtime, &cluster, 0, 1_000, 1_000);
+        cluster.ctl(0, &["lease", "grant", "600"]).unwrap();
+        cluster.ctl(0, &["compact", "500", "--physical"]).unwrap();
+        let newcomer = cluster.prepare_of(&new, &FORGETFUL);
+        let urls = format!("--peer-urls=http://{}", cluster.members[newcomer].peer);
+        cluster.ctl_until(0, &["member", "add", "m2", &urls]);
+        cluster.join(newcomer);
+        agree(&runtime, &cluster);
+        cluster.ctl_until(newcomer, &["put", "k", "through the newcomer"]);
+        agree(&runtime, &cluster);
+        assert_eq!(cluster.ctl(0, &["lease", "list"]), cluster.ctl(newcomer, &["lease", "list"]));
+        let heard = cluster.members.iter().any(|member| member.log().contains("a snapshot"));
+        assert!(heard, "no snapshot was sent\n{}", logs(&cluster));
+    }
 }

@@ -22,9 +22,17 @@ impl Cluster {
     /// # Panics
     /// If they do not form a cluster in time.
     pub fn start(size: usize, arguments: &[&str]) -> Self {
+        Self::start_of(&Program::subject(), size, arguments)
+    }
+
+    /// As [`start`](Self::start), with members of another kind.
+    ///
+    /// # Panics
+    /// If they do not form a cluster in time.
+    pub fn start_of(program: &Program, size: usize, arguments: &[&str]) -> Self {
         let mut cluster = Self { members: Vec::new(), founders: Vec::new() };
         for _ in 0..size {
-            cluster.prepare(arguments);
+            cluster.prepare_of(program, arguments);
         }
         let list = cluster.initial_cluster();
         for member in &mut cluster.members {
@@ -39,8 +47,13 @@ impl Cluster {
 
     /// Chooses name, ports and directory for one more member and returns its number.
     pub fn prepare(&mut self, arguments: &[&str]) -> usize {
+        self.prepare_of(&Program::subject(), arguments)
+    }
+
+    /// As [`prepare`](Self::prepare), with a member of another kind.
+    pub fn prepare_of(&mut self, program: &Program, arguments: &[&str]) -> usize {
         let name = format!("m{}", self.members.len() + 1);
-        let mut member = Daemon::prepare(&std::env::temp_dir(), &Program::subject(), arguments);
+        let mut member = Daemon::prepare(&std::env::temp_dir(), program, arguments);
         member.add_argument(format!("--name={name}"));
         self.founders.push((name, member.peer));
         self.members.push(member);
