@@ -210,7 +210,7 @@ impl Server {
     }
 
     /// Stops the threads in the order of the flow, so that what was accepted is finished, and makes the state durable, as
-    /// far as [`KEEPER_PATIENCE`] suffices. Callers still waiting hear [`crate::types::Rejection::Stopped`]. The directory
+    /// far as `KEEPER_PATIENCE` suffices. Callers still waiting hear [`crate::types::Rejection::Stopped`]. The directory
     /// stays locked as long as the returned value lives.
     pub fn shut_down(self) -> DataDir {
         let shared = &self.handle.shared;
