@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Alarms, Applied, ApplyError, OpenError,
+    Alarms, Applied, ApplyError, Digest, OpenError,
     state::{Proof, State, lease_rows, write_cluster_id, write_rows},
 };
 use crate::{
@@ -43,6 +43,8 @@ pub struct Published<S> {
     pub cluster: Arc<Cluster>,
     /// Raised alarms.
     pub alarms: Arc<Alarms>,
+    /// What entries have changed up to here.
+    pub digest: Digest,
 }
 
 /// Where the removal of compacted rows stands.
@@ -222,6 +224,7 @@ impl State {
             term: self.term,
             cluster: self.cluster.clone(),
             alarms: self.alarms.clone(),
+            digest: self.digest,
         }
     }
 

@@ -7,9 +7,10 @@ use bytes::Bytes;
 use super::{
     AlarmKind, Applied, ApplyError, Effect, EntryError, Response,
     alarms::{self, to_pb},
+    digest::EntryDigest,
     entry::{self, Content, Request},
     quota::{LEASE_COST_BYTES, put_cost, txn_cost},
-    state::{State, speaks, write_rows},
+    state::{State, speaks},
 };
 use crate::{
     lease::LeaseRow,
@@ -50,6 +51,7 @@ impl State {
     /// Applies one entry: refusals become its outcome, everything else stops the member.
     pub(super) fn apply_entry<R: Read>(&mut self, batch: &mut Batch<R>, entry: &Entry) -> Result<Applied, ApplyError> {
         let index = LogIndex(entry.index);
+        self.entry = EntryDigest::of(entry);
         let content = entry::read(entry).map_err(|cause| ApplyError::Entry { index, cause })?;
         let (request, outcome) = match content {
             Content::Empty => (None, Outcome::from(Response::NewLeader)),
@@ -61,7 +63,9 @@ impl State {
         };
         let Outcome { result, changes, effects } = outcome;
         let changes = changes.map(Arc::new);
-        Ok(Applied { index, term: Term(entry.term), request, outcome: result, changes, effects })
+        self.entry.number(self.store.take_changed());
+        self.digest.add(self.entry);
+        Ok(Applied { index, term: Term(entry.term), request, outcome: result, changes, effects, digest: self.digest })
     }
 
     /// The layers around a request, outermost first: CORRUPT, NOSPACE, quota (peer-and-disk, §3.5).
@@ -128,6 +132,7 @@ impl State {
 
     fn compact<R: Read>(&mut self, batch: &mut Batch<R>, revision: i64) -> Result<Outcome, Refused> {
         self.store.compact(batch, revision)?;
+        self.entry.number(revision.cast_unsigned());
         let response = Response::Compaction(pb::CompactionResponse { header: Some(self.header()) });
         Ok(Outcome::from(response).with(Effect::CompactionRequested { revision }))
     }
@@ -145,6 +150,8 @@ impl State {
         }
         let ttl = grant.ttl.max(self.options.lease_ttl_min);
         write_lease(batch, LeaseRow { id, ttl, remaining: 0 });
+        // The time to live depends on the options of each member, too.
+        self.entry.row(Table::Lease, &LeaseRow::key_of(id), Some(&[]));
         let response = pb::LeaseGrantResponse { header: Some(self.header()), id: id.0, ttl, error: String::new() };
         Ok(Outcome::from(Response::LeaseGrant(response)).with(Effect::LeaseGranted { id, ttl }))
     }
@@ -158,6 +165,7 @@ impl State {
         change.delete_lease_keys(id)?;
         let changes = change.end();
         batch.delete_row(Table::Lease, &LeaseRow::key_of(id));
+        self.entry.row(Table::Lease, &LeaseRow::key_of(id), None);
         self.leases.remove(&id);
         let response = Response::LeaseRevoke(pb::LeaseRevokeResponse { header: Some(self.header()) });
         Ok(Outcome { changes, ..Outcome::from(response) }.with(Effect::LeaseRevoked(id)))
@@ -212,7 +220,9 @@ impl State {
     ) -> (Vec<pb::AlarmMember>, bool) {
         let raised = Arc::make_mut(&mut self.alarms).raise(kind, member);
         if raised {
-            batch.put_row(Table::Alarm, &alarms::row_key(kind, member), Bytes::new());
+            let key = alarms::row_key(kind, member);
+            self.entry.row(Table::Alarm, &key, Some(&[]));
+            batch.put_row(Table::Alarm, &key, Bytes::new());
         }
         (vec![to_pb(kind, member)], raised)
     }
@@ -226,7 +236,9 @@ impl State {
         if !Arc::make_mut(&mut self.alarms).clear(kind, member) {
             return (Vec::new(), false);
         }
-        batch.delete_row(Table::Alarm, &alarms::row_key(kind, member));
+        let key = alarms::row_key(kind, member);
+        self.entry.row(Table::Alarm, &key, None);
+        batch.delete_row(Table::Alarm, &key);
         (vec![to_pb(kind, member)], true)
     }
 
@@ -238,7 +250,8 @@ impl State {
         let lowered = self.cluster.version().is_some_and(|before| version < before);
         let cluster = Arc::make_mut(&mut self.cluster);
         cluster.set_version(version);
-        write_rows(batch, [cluster.version_row()]);
+        let row = cluster.version_row();
+        self.write_cluster(batch, [row]);
         Ok(Outcome::from(Response::Done).with(Effect::ClusterVersionChanged { lowered }))
     }
 
@@ -250,7 +263,8 @@ impl State {
         let target = set.enabled.then(|| set.ver.parse()).transpose().map_err(EntryError::Version)?;
         let cluster = Arc::make_mut(&mut self.cluster);
         cluster.set_downgrade(Downgrade { target });
-        write_rows(batch, [cluster.downgrade_row()]);
+        let row = cluster.downgrade_row();
+        self.write_cluster(batch, [row]);
         Ok(Outcome::from(Response::Done).with(Effect::DowngradeChanged))
     }
 
@@ -269,7 +283,8 @@ impl State {
         if !cluster.publish(id, set.member_attributes.clone().unwrap_or_default().into()) {
             return Err(Rejection::MemberNotFound.into());
         }
-        write_rows(batch, [cluster.member_row(id)]);
+        let row = cluster.member_row(id);
+        self.write_cluster(batch, [row]);
         Ok(Outcome::from(Response::Done).with(Effect::MembersChanged))
     }
 
@@ -281,7 +296,8 @@ impl State {
         let id = change.id();
         let cluster = Arc::make_mut(&mut self.cluster);
         cluster.apply(change);
-        write_rows(batch, cluster.change_rows(id));
+        let rows = cluster.change_rows(id);
+        self.write_cluster(batch, rows);
         let outcome = Outcome::from(Response::Members(self.cluster.clone()))
             .with(Effect::ConfChange(change.for_raft()))
             .with(Effect::MembersChanged);

@@ -17,6 +17,7 @@
 
 mod alarms;
 mod applier;
+mod digest;
 mod entry;
 mod error;
 pub mod exchange;
@@ -30,6 +31,7 @@ mod tests;
 
 pub use alarms::{AlarmKind, Alarms};
 pub use applier::{Applier, ApplyOptions, CompactionProgress, Published};
+pub use digest::{DIGEST_FORM, Digest};
 pub use entry::EntryError;
 pub use error::{ApplyError, OpenError};
 pub use quota::{LEASE_COST_BYTES, PUT_OVERHEAD_BYTES, QUOTA_BYTES_DEFAULT, put_cost, quota_cost, txn_cost};
@@ -59,6 +61,8 @@ pub struct Applied {
     pub changes: Option<Arc<Changes>>,
     /// What else follows from it, in order.
     pub effects: Vec<Effect>,
+    /// What was changed up to and including this entry.
+    pub digest: Digest,
 }
 
 /// The answer to an entry.

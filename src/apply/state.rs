@@ -4,7 +4,10 @@ use std::{collections::HashSet, sync::Arc};
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 
-use super::{Alarms, ApplyOptions, OpenError};
+use super::{
+    Alarms, ApplyOptions, OpenError,
+    digest::{Digest, EntryDigest},
+};
 use crate::{
     lease::LeaseRow,
     membership::{Bucket, CONFIGURATION_KEY, Cluster, ClusterRows, DOWNGRADE_KEY, Row, VERSION_KEY, Version},
@@ -18,6 +21,8 @@ use crate::{
 pub(super) const POSITION_KEY: &str = "position";
 /// The cluster this state belongs to; a row of ours.
 pub(super) const CLUSTER_ID_KEY: &str = "clusterId";
+/// What entries have changed so far ([`Digest`]); a row of ours. Without it the digest begins where the state stands.
+pub(super) const DIGEST_KEY: &str = "digest";
 const AUTH_ENABLED_KEY: &str = "authEnabled";
 
 /// Where a state stands: in one row, so that whatever becomes of a disk, it is known whether the others belong to it.
@@ -93,6 +98,10 @@ pub(super) struct State {
     pub(super) alarms: Arc<Alarms>,
     /// Which leases exist: the keys of the lease table.
     pub(super) leases: HashSet<LeaseId>,
+    /// What was changed by whole entries.
+    pub(super) digest: Digest,
+    /// What is being changed by the entry at work.
+    pub(super) entry: EntryDigest,
     /// Bytes on this member's disk, for the quota alone.
     pub(super) disk_bytes: u64,
 }
@@ -122,6 +131,8 @@ impl State {
             cluster: Arc::new(cluster),
             alarms: Arc::new(read_alarms(rows)?),
             leases,
+            digest: digest(rows, position.index)?,
+            entry: EntryDigest::default(),
             disk_bytes: 0,
         })
     }
@@ -131,6 +142,18 @@ impl State {
         let (index, term, revision, proof) = (self.applied, self.term, self.store.revision(), self.proof);
         let position = Position { index, term, revision, proof };
         batch.put_row(Table::Meta, POSITION_KEY.as_bytes(), position.encode());
+        batch.put_row(Table::Meta, DIGEST_KEY.as_bytes(), self.digest.encode());
+    }
+
+    /// Writes rows about the cluster for the entry at work.
+    pub(super) fn write_cluster<R: Read>(&mut self, batch: &mut Batch<R>, rows: impl IntoIterator<Item = Row>) {
+        for row in rows {
+            // Founders have raft's configuration before their log says so; newcomers have not.
+            if row.bucket != Bucket::Meta {
+                self.entry.row(table_of(row.bucket), &row.key, row.value.as_deref());
+            }
+            write_rows(batch, [row]);
+        }
     }
 }
 
@@ -157,6 +180,12 @@ pub(super) fn write_cluster_id<R: Read>(batch: &mut Batch<R>, id: ClusterId) {
 pub fn position(rows: &impl Read) -> Result<Position, OpenError> {
     let row = rows.row(Table::Meta, POSITION_KEY.as_bytes())?;
     row.map_or(Ok(Position::default()), |row| Position::decode(row).ok_or(OpenError::Meta(POSITION_KEY)))
+}
+
+/// The stored digest, or one that begins at `index`, where a state without it stands.
+fn digest(rows: &impl Read, index: LogIndex) -> Result<Digest, OpenError> {
+    let row = rows.row(Table::Meta, DIGEST_KEY.as_bytes())?;
+    row.map_or(Ok(Digest::begin(index)), |row| Digest::decode(row).ok_or(OpenError::Meta(DIGEST_KEY)))
 }
 
 /// Every stored lease, by identifier.

@@ -343,6 +343,7 @@ fn start_duties(tasks: &mut Tasks, handle: &Handle) {
     start_duty(tasks, "housekeeping", server::keep_house(handle.clone()));
     start_duty(tasks, "version", server::negotiate_version(handle.clone()));
     start_duty(tasks, "downgrade", server::watch_downgrade(handle.clone()));
+    start_duty(tasks, "digest comparison", server::compare_digests(handle.clone()));
     start_duty(tasks, "removal", server::watch_removal(handle.clone()));
     tasks.start("status", report_status(handle.clone(), tasks.stop()));
     if let Some(period) = systemd::watchdog_period() {

@@ -31,6 +31,8 @@ pub struct Store {
     pub(super) revision: i64,
     compact_revision: i64,
     pub(super) digest: u64,
+    /// The changes since [`Store::take_changed`].
+    pub(super) changed: u64,
     pub(super) counts: Arc<Counts>,
     /// Where rows are spelled out to be summed.
     pub(super) scratch: Vec<u8>,
@@ -50,6 +52,7 @@ impl Store {
             revision: changed.max(compact_revision).max(FIRST),
             compact_revision,
             digest,
+            changed: 0,
             counts: Arc::new(Counts::load(read)?),
             scratch: Vec::new(),
         })
@@ -63,6 +66,11 @@ impl Store {
     /// The revision of the newest accepted compaction; −1 if there was none.
     pub fn compact_revision(&self) -> i64 {
         self.compact_revision
+    }
+
+    /// One number for the changes since the last call, whatever came before them; zero for none.
+    pub fn take_changed(&mut self) -> u64 {
+        std::mem::take(&mut self.changed)
     }
 
     /// Begins one request. Everything the batch holds already is visible to it.

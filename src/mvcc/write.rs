@@ -75,6 +75,7 @@ impl<R: Read> Writer<'_, R> {
         let tombstone = new.is_none();
         let (len, crc) = rows::etcd_sum(at, tombstone, new.unwrap_or(&grave), &mut self.store.scratch);
         self.store.digest = digest::extend(self.store.digest, len, crc);
+        self.store.changed = digest::extend(self.store.changed, len, crc);
         let (creates, supersedes) = (old.is_none() && !tombstone, old.map(|old| old.modified));
         let trace = Trace { tombstone, creates, supersedes, len, crc, digest: self.store.digest, key: key.clone() };
         self.batch.put(Bytes::copy_from_slice(&rows::revision_key(at)), trace.encode());

@@ -187,6 +187,7 @@ impl ApplyWork {
         if !changes.is_empty() || compacted {
             self.tell_watchers(changes, state.view.compact_revision());
         }
+        self.shared.digests.note(&applied);
         // 4. Readers see the state, and the transport whom it may speak with: it answers by what is published.
         self.shared.publish(state);
         if applied.iter().flat_map(|entry| &entry.effects).any(|effect| *effect == Effect::MembersChanged) {

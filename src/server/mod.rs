@@ -17,9 +17,11 @@ mod alone;
 mod apply_thread;
 mod arrivals;
 mod auto_compact;
+mod comparison;
 mod datadir;
 mod departure;
 mod desk;
+mod digests;
 pub mod durability;
 mod duties;
 mod generations;
@@ -41,6 +43,7 @@ mod reconfigure;
 pub mod recovery;
 mod shared;
 mod snapshots;
+mod verdict;
 mod versions;
 mod waiters;
 mod wal_thread;
@@ -72,6 +75,7 @@ use snapshots::Snapshots;
 
 pub use apply_thread::raft_change;
 pub use auto_compact::Policy;
+pub use comparison::compare_digests;
 pub use datadir::{DataDir, DataDirError};
 pub use departure::{Trouble, watch_removal};
 pub use durability::KeeperError;
@@ -124,6 +128,20 @@ pub enum ServerFailure {
     /// The cluster removed this member.
     #[error("the member {0} has been permanently removed from the cluster")]
     Removed(MemberId),
+    /// This member's state is not that of the others.
+    #[error(
+        "the state of this member is not that of member {peer}: at index {index} its digest is {own:016x} instead of {theirs:016x}; remove the member from the cluster, delete its data directory and add it again"
+    )]
+    Diverged {
+        /// The entry after which they were compared.
+        index: LogIndex,
+        /// This member's digest there.
+        own: u64,
+        /// Who contradicts.
+        peer: MemberId,
+        /// Its digest.
+        theirs: u64,
+    },
     /// A snapshot that no peer has sent.
     #[error("raft asked to install a snapshot nobody sent")]
     UnexpectedSnapshot,

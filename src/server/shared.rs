@@ -33,6 +33,7 @@ use super::{
     apply_thread::{ApplyOrder, ApplyWork},
     arrivals::Arrivals,
     desk::Desk,
+    digests::Digests,
     durability::WalOrder,
     inbox::{Inbox, Refused},
     leadership::Leadership,
@@ -150,6 +151,8 @@ pub(super) struct Shared {
     pub(super) wal: Inbox<WalOrder>,
     pub(super) apply: Desk<ApplyWork>,
     pub(super) watch: Inbox<WatchOrder>,
+    /// Written by whoever applies.
+    pub(super) digests: Digests,
     /// Entries wanted back from the log's files.
     pub(super) fetches: Inbox<FetchRequest>,
     /// Messages of peers that raft has not taken yet.
@@ -211,6 +214,7 @@ impl Shared {
             wal: Inbox::new(inbox_capacity),
             apply: Desk::new(inbox_capacity),
             watch: Inbox::new(inbox_capacity),
+            digests: Digests::default(),
             fetches: Inbox::new(log_reader::REQUESTS_MAX),
             arrivals: Arrivals::default(),
             transport: ArcSwapOption::empty(),

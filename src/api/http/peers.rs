@@ -9,7 +9,9 @@ use axum::{
     http::{HeaderValue, StatusCode},
     response::Response,
 };
+use bytes::Bytes;
 use prost::Message;
+use serde::Deserialize;
 use tokio::time::timeout;
 
 use super::{
@@ -19,6 +21,7 @@ use super::{
 use crate::{
     api::Api,
     membership::Member,
+    mvcc::HashKv,
     pb::{
         etcdserverpb::{
             LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
@@ -46,6 +49,8 @@ pub(super) fn router(api: &Arc<Api>) -> Router {
         .route("/version", get_only(api, debug::version))
         .route("/leases", post_only(api, renew))
         .route("/leases/internal", post_only(api, time_to_live))
+        .route("/members/hashkv", get_only(api, hash_kv))
+        .route("/members/digest", get_only(api, digest))
         .route("/downgrade/enabled", get_only(api, downgrade_enabled))
         .fallback(not_found)
 }
@@ -73,6 +78,54 @@ fn with_cluster(api: &Api, mut response: Response) -> Response {
         response.headers_mut().insert(CLUSTER_HEADER, id);
     }
     response
+}
+
+/// Whether the question is meant for a member of this cluster: it names it, or none.
+fn is_for_us(api: &Api, request: &Request) -> bool {
+    let named = request.headers().get(CLUSTER_HEADER);
+    named.is_none_or(|id| id.as_bytes() == api.identity().cluster.to_string().as_bytes())
+}
+
+fn other_cluster(api: &Api) -> Response {
+    with_cluster(api, plain::text(StatusCode::PRECONDITION_FAILED, "cluster ID mismatch"))
+}
+
+/// Hashes the key space at the revision that the body names; the texts are etcd's, which looks for them.
+async fn hash_kv(api: Arc<Api>, request: Request) -> Response {
+    #[derive(Deserialize)]
+    struct Question {
+        #[serde(default)]
+        revision: i64,
+    }
+    if !is_for_us(&api, &request) {
+        return other_cluster(&api);
+    }
+    let refuse = |text: &str| plain::text(StatusCode::BAD_REQUEST, text);
+    let answer = match body_of(request).await.map(|body| serde_json::from_slice(&body)) {
+        Err(refusal) => *refusal,
+        Ok(Err(_)) => refuse("error unmarshalling request"),
+        Ok(Ok(Question { revision })) => match api.server().hash_kv(revision).await {
+            Ok(hash) => plain::body("application/json", hash_json(&hash)),
+            Err(why) => refuse(why.to_string().trim_start_matches("etcdserver: ")),
+        },
+    };
+    with_cluster(&api, answer)
+}
+
+/// As Go writes it: zeros are left out, and of the header everything but the revision.
+fn hash_json(hash: &HashKv) -> String {
+    let numbers =
+        [("hash", hash.hash.into()), ("compact_revision", hash.compact_revision), ("hash_revision", hash.revision)];
+    let told = numbers.iter().filter(|(_, number)| *number != 0).map(|(name, number)| format!(",\"{name}\":{number}"));
+    format!("{{\"header\":{{\"revision\":{}}}{}}}\n", hash.current_revision, told.collect::<String>())
+}
+
+/// What this member says of its state to members of its kind.
+async fn digest(api: Arc<Api>, request: Request) -> Response {
+    if !is_for_us(&api, &request) {
+        return other_cluster(&api);
+    }
+    with_cluster(&api, plain::body("application/json", api.server().digest_json()))
 }
 
 /// Promotes a learner for a member that does not lead.
@@ -132,14 +185,18 @@ async fn time_to_live(api: Arc<Api>, request: Request) -> Response {
 
 /// A lease question in protobuf.
 async fn question<M: Message + Default>(request: Request) -> Result<M, Box<Response>> {
+    let body = body_of(request).await?;
+    M::decode(body).map_err(|_| Box::new(plain::text(StatusCode::BAD_REQUEST, "error unmarshalling request")))
+}
+
+async fn body_of(request: Request) -> Result<Bytes, Box<Response>> {
     let body = timeout(QUESTION_PATIENCE, axum::body::to_bytes(request.into_body(), QUESTION_BYTES_MAX)).await;
-    let refuse = |status, text| Box::new(plain::text(status, text));
-    let body = match body {
-        Ok(Ok(body)) => body,
-        Ok(Err(_)) => return Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, "request body too large")),
-        Err(_) => return Err(refuse(StatusCode::BAD_REQUEST, "error reading body")),
-    };
-    M::decode(body).map_err(|_| refuse(StatusCode::BAD_REQUEST, "error unmarshalling request"))
+    let refuse = |status, text| Err(Box::new(plain::text(status, text)));
+    match body {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(_)) => refuse(StatusCode::PAYLOAD_TOO_LARGE, "request body too large"),
+        Err(_) => refuse(StatusCode::BAD_REQUEST, "error reading body"),
+    }
 }
 
 fn protobuf(answer: &impl Message) -> Response {

@@ -1,0 +1,260 @@
+//! Whether the members of our kind have the same state, twice a second and by default.
+//!
+//! The leader asks the others for their newest digests and compares them with its own at the same entries. A difference is
+//! proof: whoever contradicts a majority gets etcd's CORRUPT alarm, which stops all writes. In a cluster with members of
+//! etcd nobody raises an alarm on our word alone; there every member of ours compares itself with a leader of ours, and the
+//! one that is wrong stops.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::Error;
+use futures_util::future::join_all;
+use tokio::time::sleep;
+
+use crate::{
+    apply::{AlarmKind, Digest},
+    clock::Clock as _,
+    pb::etcdserverpb::{AlarmRequest, AlarmType, InternalRaftRequest, alarm_request::AlarmAction},
+    transport::{
+        Capabilities,
+        ask::{self, Target},
+    },
+    types::{LogIndex, MemberId},
+};
+
+use super::{
+    Handle, ServerError, ServerFailure,
+    digests::{Point, Testimony},
+    verdict::{Verdict, judge},
+};
+
+/// Pause between two rounds: a difference is known within a second of the first entry that makes it.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// Time a peer has to answer; less than a pause, so that a silent one delays nothing.
+const PATIENCE: Duration = Duration::from_millis(400);
+/// While nothing new is applied and all agree, members are asked this seldom.
+const IDLE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// A peer's digest beside this member's, at the same entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Finding {
+    index: u64,
+    own: Digest,
+    theirs: Digest,
+    /// Zero if they agree; members that went the same wrong way have the same number.
+    apart: u64,
+}
+
+/// What is known from earlier rounds.
+#[derive(Debug, Default)]
+struct Comparison {
+    /// For peers whose digest begins at another entry than ours: the difference that must stay.
+    bases: BTreeMap<MemberId, Base>,
+    /// Where all peers agreed last, and when by the member's clock.
+    settled: Option<(LogIndex, Duration)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Base {
+    own_since: LogIndex,
+    their_since: LogIndex,
+    apart: u64,
+}
+
+impl Comparison {
+    /// How far `peer` is from where it should be.
+    fn apart(&mut self, peer: MemberId, own: Digest, theirs: Digest) -> u64 {
+        let apart = own.sum.wrapping_sub(theirs.sum);
+        if own.since == theirs.since {
+            return apart;
+        }
+        let now = Base { own_since: own.since, their_since: theirs.since, apart };
+        let base = self.bases.entry(peer).or_insert(now);
+        if (base.own_since, base.their_since) != (own.since, theirs.since) {
+            *base = now;
+        }
+        apart.wrapping_sub(base.apart)
+    }
+
+    fn is_idle(&self, applied: LogIndex, now: Duration) -> bool {
+        self.settled.is_some_and(|(index, at)| index == applied && now.saturating_sub(at) < IDLE_INTERVAL)
+    }
+
+    /// One round: asks `peers` and looks again before it says that any is wrong.
+    async fn round(&mut self, handle: &Handle, peers: &[MemberId]) {
+        let (applied, now) = (handle.published().applied, handle.shared.clock.monotonic());
+        if self.is_idle(applied, now) {
+            return;
+        }
+        let mut findings = self.ask(handle, peers).await;
+        if findings.values().any(|finding| finding.apart != 0) {
+            findings = self.ask(handle, peers).await;
+        }
+        let all_here = findings.len() == peers.len() && findings.values().all(|found| found.index == applied.0);
+        let verdict = handle.judge(&findings);
+        self.settled = (all_here && verdict == Verdict::Agreed).then_some((applied, now));
+        handle.act_on(&verdict, &findings).await;
+    }
+
+    async fn ask(&mut self, handle: &Handle, peers: &[MemberId]) -> BTreeMap<MemberId, Finding> {
+        let answers = join_all(peers.iter().map(|peer| handle.points_of(*peer))).await;
+        let answers = peers.iter().zip(answers);
+        answers.filter_map(|(peer, points)| Some((*peer, self.find(handle, *peer, &points)?))).collect()
+    }
+
+    /// Compares at the newest entry that both know.
+    fn find(&mut self, handle: &Handle, peer: MemberId, points: &[Point]) -> Option<Finding> {
+        let (index, theirs, own) =
+            points.iter().find_map(|point| Some((point.index, point.digest(), handle.digest_at(point.index)?)))?;
+        Some(Finding { index, own, theirs, apart: self.apart(peer, own, theirs) })
+    }
+}
+
+impl Handle {
+    fn capabilities(&self, peer: MemberId) -> Option<Capabilities> {
+        self.shared.transport.load().as_ref()?.capabilities(peer)
+    }
+
+    /// Whether a member of etcd takes part, as far as this member has heard.
+    pub(super) fn is_mixed(&self) -> bool {
+        self.shared
+            .peers()
+            .into_keys()
+            .any(|id| id != self.member_id() && self.capabilities(id).is_some_and(|capabilities| !capabilities.quorate))
+    }
+
+    /// Whom this member compares itself with.
+    fn compared_peers(&self) -> Vec<MemberId> {
+        let own = self.member_id();
+        let compares = |id: &MemberId| *id != own && self.capabilities(*id).is_some_and(|able| able.digest);
+        if self.leads() {
+            return self.shared.peers().into_keys().filter(compares).collect();
+        }
+        let leader = self.shared.standing().leader.filter(compares);
+        leader.filter(|_| self.is_mixed()).into_iter().collect()
+    }
+
+    /// What `peer` says; nothing if it does not.
+    async fn points_of(&self, peer: MemberId) -> Vec<Point> {
+        for url in self.shared.peers().remove(&peer).unwrap_or_default() {
+            match ask::get(Target { url: &url, patience: PATIENCE }, self.cluster_id(), "/members/digest").await {
+                Ok(answer) => return Testimony::read(&answer, peer).unwrap_or_default(),
+                Err(why) => tracing::debug!(url, %why, "a member does not tell its digest"),
+            }
+        }
+        Vec::new()
+    }
+
+    fn judge(&self, findings: &BTreeMap<MemberId, Finding>) -> Verdict {
+        let mut said: BTreeMap<MemberId, u64> = findings.iter().map(|(id, found)| (*id, found.apart)).collect();
+        said.insert(self.member_id(), 0);
+        judge(&said, self.published().cluster.members().count())
+    }
+
+    async fn act_on(&self, verdict: &Verdict, findings: &BTreeMap<MemberId, Finding>) {
+        if *verdict == Verdict::Agreed {
+            return;
+        }
+        let apart = findings.iter().filter(|(_, finding)| finding.apart != 0);
+        if self.is_mixed() {
+            self.stop_if_wrong(verdict, apart);
+            return;
+        }
+        let alarmed = match verdict {
+            Verdict::Against(members) => members.clone(),
+            // etcd's way to say that somebody is wrong.
+            _ => vec![MemberId(0)],
+        };
+        if alarmed.iter().all(|member| self.is_alarmed(*member)) {
+            return;
+        }
+        for (peer, found) in apart {
+            let (own, theirs) = (format!("{:016x}", found.own.sum), format!("{:016x}", found.theirs.sum));
+            let (index, own_member, peer) = (found.index, self.member_id(), *peer);
+            tracing::error!(index, %own_member, own, %peer, theirs, "the states of two members differ");
+        }
+        self.raise_corrupt(&alarmed).await;
+    }
+
+    /// A leader is right unless a majority says otherwise.
+    fn stop_if_wrong<'a>(&self, verdict: &Verdict, mut apart: impl Iterator<Item = (&'a MemberId, &'a Finding)>) {
+        let wrong = match verdict {
+            Verdict::Agreed => false,
+            Verdict::Against(members) => members.contains(&self.member_id()),
+            Verdict::Undecided => !self.leads(),
+        };
+        if let Some((peer, found)) = apart.next().filter(|_| wrong) {
+            let (index, own, theirs) = (LogIndex(found.index), found.own.sum, found.theirs.sum);
+            self.shared.fail(ServerFailure::Diverged { index, own, peer: *peer, theirs });
+        }
+    }
+
+    pub(super) fn is_alarmed(&self, member: MemberId) -> bool {
+        let raised = self.published().alarms.list(Some(AlarmKind::Corrupt));
+        raised.iter().any(|alarm| alarm.member_id == member.0)
+    }
+
+    /// Raises the CORRUPT alarm for those that have it not.
+    pub(super) async fn raise_corrupt(&self, members: &[MemberId]) {
+        for member in members.iter().filter(|member| !self.is_alarmed(**member)) {
+            match self.propose_corrupt(*member).await {
+                Ok(()) => tracing::error!(%member, "alarm raised: the data of the cluster is corrupt"),
+                Err(why) => tracing::warn!(%member, %why, "failed to raise the CORRUPT alarm"),
+            }
+        }
+    }
+
+    async fn propose_corrupt(&self, member: MemberId) -> Result<(), ServerError> {
+        let (action, alarm) = (AlarmAction::Activate.into(), AlarmType::Corrupt.into());
+        let alarm = AlarmRequest { action, member_id: member.0, alarm };
+        self.propose(InternalRaftRequest { alarm: Some(alarm), ..Default::default() }).await.map(|_| ())
+    }
+}
+
+/// Compares digests for as long as the member runs.
+///
+/// # Errors
+/// Never.
+pub async fn compare_digests(handle: Handle) -> Result<(), Error> {
+    let mut comparison = Comparison::default();
+    loop {
+        tokio::select! {
+            () = sleep(INTERVAL) => {}
+            () = handle.stopped() => return Ok(()),
+        }
+        let peers = handle.compared_peers();
+        if peers.is_empty() {
+            comparison = Comparison::default();
+        } else {
+            comparison.round(&handle, &peers).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest(since: u64, sum: u64) -> Digest {
+        Digest { since: LogIndex(since), sum }
+    }
+
+    #[test]
+    fn digests_with_one_beginning_must_be_equal() {
+        let mut comparison = Comparison::default();
+        assert_eq!(comparison.apart(MemberId(2), digest(0, 9), digest(0, 9)), 0);
+        assert_eq!(comparison.apart(MemberId(2), digest(0, 9), digest(0, 4)), 5);
+    }
+
+    #[test]
+    fn digests_with_two_beginnings_must_keep_their_difference() {
+        let mut comparison = Comparison::default();
+        let peer = MemberId(2);
+        assert_eq!(comparison.apart(peer, digest(0, 100), digest(7, 40)), 0, "nothing to compare with yet");
+        assert_eq!(comparison.apart(peer, digest(0, 30), digest(7, 30_u64.wrapping_sub(60))), 0);
+        assert_eq!(comparison.apart(peer, digest(0, 130), digest(7, 71)), u64::MAX);
+        assert_eq!(comparison.apart(MemberId(3), digest(0, 130), digest(7, 71)), 0, "another peer");
+        assert_eq!(comparison.apart(peer, digest(0, 130), digest(9, 5)), 0, "it took a snapshot meanwhile");
+        assert_eq!(comparison.apart(peer, digest(0, 131), digest(9, 5)), 1);
+    }
+}
