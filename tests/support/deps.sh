@@ -6,7 +6,7 @@ set -eu
 
 wanted=""
 want() { wanted="$wanted $*"; }
-have() { command -v "$1" >/dev/null 2>&1; }
+have() { PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null 2>&1; }
 
 need_build() {
     have cargo || {
@@ -22,7 +22,10 @@ need_build() {
 need_test() {
     need_build
     have curl || want curl
-    have setpriv || want util-linux
+    have setpriv && have nsenter || want util-linux
+    have ip && have tc || want iproute2
+    have nft || want nftables
+    have mkfs.ext4 || want e2fsprogs
     have etcdctl || want etcd-client
     have python3 && python3 -c 'import ensurepip, venv' 2>/dev/null || want python3 python3-venv
     have protoc || want protobuf-compiler

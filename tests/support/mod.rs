@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod daemon;
 pub mod features;
 pub mod grpc;
+pub mod hosts;
 pub mod http;
 pub mod mask;
 pub mod program;
