@@ -11,6 +11,7 @@ pub mod features;
 pub mod grpc;
 pub mod hosts;
 pub mod http;
+pub mod linear;
 pub mod mask;
 pub mod program;
 pub mod random;
