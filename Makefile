@@ -7,7 +7,7 @@ TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 export ORACLE_DIR ?= $(TARGET)/oracle
 CARGO_FLAGS ?= --locked
 .DEFAULT_GOAL := build
-.PHONY: run build test lint doc unit deny advisories oracle clients interop differential crash sim bench fuzz-short systemd-test fresh-test
+.PHONY: run build test lint doc unit deny advisories oracle clients interop differential crash sim cluster bench fuzz-short systemd-test fresh-test
 .NOTPARALLEL:
 
 deps-%:
@@ -54,6 +54,13 @@ crash: deps-test
 # Whole clusters in one thread: SEEDS worlds from SIM_FIRST on, the kinds of trouble met and what went wrong.
 sim: deps-test
 	SIM_SEEDS=$(or $(SEEDS),10000) cargo test --release $(CARGO_FLAGS) --test sim chaos -- --nocapture
+
+CLUSTER_SIZES ?= 3,5,7
+# Every fault against clusters on hosts of their own, and the same against etcd: when writes go on, side by side.
+cluster: oracle
+	ROUNDS=$(or $(ROUNDS),100) CLUSTER_SIZES=$(CLUSTER_SIZES) CLUSTER_COMPARE=1 CLUSTER_GROW_TO=7 \
+	PAUSE_SECONDS=10 STALL_SECONDS=30 LEARNER_MEGABYTES=$(or $(LEARNER_MEGABYTES),2048) \
+	cargo test --release $(CARGO_FLAGS) --no-fail-fast --test 'cluster_*' -- --nocapture --test-threads=1
 
 bench: oracle
 	cargo bench $(CARGO_FLAGS) --bench compare

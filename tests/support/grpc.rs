@@ -31,6 +31,15 @@ impl Client {
         Ok(Self::over(channel))
     }
 
+    /// Dials `endpoint`, a base URL, when the first request comes, and again whenever the connection was lost.
+    ///
+    /// # Panics
+    /// If it is no URL.
+    pub fn lazy(endpoint: &str) -> Self {
+        let endpoint = Endpoint::new(endpoint.to_owned()).expect("a URL");
+        Self::over(endpoint.tcp_nodelay(true).connect_timeout(Duration::from_secs(1)).connect_lazy())
+    }
+
     /// The services over an existing connection; answers may be of any size.
     pub fn over(channel: Channel) -> Self {
         Self {

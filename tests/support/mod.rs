@@ -7,6 +7,8 @@
 
 pub mod cluster;
 pub mod daemon;
+pub mod deployment;
+pub mod faults;
 pub mod features;
 pub mod grpc;
 pub mod hosts;
@@ -15,6 +17,7 @@ pub mod linear;
 pub mod mask;
 pub mod program;
 pub mod random;
+pub mod traffic;
 
 use std::ffi::OsStr;
 use std::str::FromStr;
