@@ -21,9 +21,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 /// Bytes of every value.
-const VALUE_BYTES: usize = 256;
+pub(crate) const VALUE_BYTES: usize = 256;
 /// Keys that puts and gets choose from.
-const KEYS: u64 = 100_000;
+pub(crate) const KEYS: u64 = 100_000;
 /// Keys of the large database.
 const KEYS_LARGE: u64 = 1_000_000;
 /// Keys put by one transaction while loading, below the limit of operations.
@@ -36,7 +36,7 @@ const LIST_KEYS: u64 = 500;
 const WATCHERS: u64 = 1_000;
 const WATCH_STREAMS: u64 = 50;
 /// One answer in so many is decoded and looked at. Every one has to say that its call succeeded.
-const SAMPLE: u64 = 16;
+pub(crate) const SAMPLE: u64 = 16;
 /// How long an idle daemon is left alone before it is looked at.
 const IDLE: Duration = Duration::from_secs(3);
 
@@ -112,7 +112,7 @@ pub(crate) struct Scale {
 }
 
 impl Scale {
-    fn of(self, number: u64) -> u64 {
+    pub(crate) fn of(self, number: u64) -> u64 {
         (number / self.divisor.max(1)).max(1)
     }
 }
@@ -227,21 +227,8 @@ impl Bench {
     }
 
     /// Figures of a load of `operations` operations, whose counters began at `before`.
-    #[expect(clippy::cast_precision_loss, reason = "figures are printed with three digits")]
     fn measured(&self, latencies: &Latencies, operations: u64, before: [Usage; 2]) -> Measured {
-        let [server, loader] = self.usage();
-        let [server_before, loader_before] = before;
-        let (server, loader) = (server.since(server_before), loader.since(loader_before));
-        let operations = operations as f64;
-        vec![
-            (Figure::PerSecond, operations / latencies.elapsed.as_secs_f64()),
-            (Figure::MedianMicros, micros(latencies.percentile(50))),
-            (Figure::P99Micros, micros(latencies.percentile(99))),
-            (Figure::CpuMicros, micros(server.cpu) / operations),
-            (Figure::WrittenBytes, server.written_bytes as f64 / operations),
-            (Figure::ResidentMegabytes, self.resident_megabytes()),
-            (Figure::LoaderCpuMicros, micros(loader.cpu) / operations),
-        ]
+        figures(latencies, operations, before, self.usage(), process::resident_bytes(&self.pid()))
     }
 
     #[expect(clippy::cast_precision_loss, reason = "figures are printed with three digits")]
@@ -466,17 +453,41 @@ impl Fan {
     }
 }
 
-fn key(number: u64) -> Bytes {
+/// Figures of a load of `operations` operations: what the server and the loader had used before and after it, and the
+/// memory that the server holds then.
+#[expect(clippy::cast_precision_loss, reason = "figures are printed with three digits")]
+pub(crate) fn figures(
+    latencies: &Latencies,
+    operations: u64,
+    before: [Usage; 2],
+    after: [Usage; 2],
+    resident_bytes: u64,
+) -> Measured {
+    let ([server_before, loader_before], [server, loader]) = (before, after);
+    let (server, loader) = (server.since(server_before), loader.since(loader_before));
+    let operations = operations as f64;
+    vec![
+        (Figure::PerSecond, operations / latencies.elapsed.as_secs_f64()),
+        (Figure::MedianMicros, micros(latencies.percentile(50))),
+        (Figure::P99Micros, micros(latencies.percentile(99))),
+        (Figure::CpuMicros, micros(server.cpu) / operations),
+        (Figure::WrittenBytes, server.written_bytes as f64 / operations),
+        (Figure::ResidentMegabytes, resident_bytes as f64 / 1e6),
+        (Figure::LoaderCpuMicros, micros(loader.cpu) / operations),
+    ]
+}
+
+pub(crate) fn key(number: u64) -> Bytes {
     Bytes::from(format!("key/{number:010}"))
 }
 
 /// The `number`-th of a sequence that visits 0..`end` in no order a cache could follow.
-fn scattered(number: u64, end: u64) -> u64 {
+pub(crate) fn scattered(number: u64, end: u64) -> u64 {
     Random::new(number).below(end)
 }
 
 /// An answer that holds less than it should would make a fast daemon of a wrong one.
-fn found(got: usize, expected: usize) -> Result<(), Status> {
+pub(crate) fn found(got: usize, expected: usize) -> Result<(), Status> {
     if got == expected { Ok(()) } else { Err(Status::internal(format!("{got} found, {expected} expected"))) }
 }
 
@@ -484,6 +495,6 @@ fn ended() -> Status {
     Status::internal("the stream ended")
 }
 
-fn micros(duration: Duration) -> f64 {
+pub(crate) fn micros(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e6
 }

@@ -1,11 +1,12 @@
 //! Is it faster, smaller and sooner ready than etcd? Both daemons take the same load in turn, one process each on
-//! loopback, and the table shows the medians and their ratios.
+//! loopback, three for the cases called `c3…`, and the table shows the medians and their ratios.
 //!
 //! `BENCH_ONLY=put64,get` chooses cases, `BENCH_RUNS=3` the number of runs (5), `BENCH_SUBJECT=ours|etcd` one side only,
 //! `BENCH_SCALE=10` a tenth of the requests and keys, `SUBJECT_BIN=path` another executable in our place. One thread
 //! makes the load, so that the daemon has the rest of the machine.
 
 mod cases;
+mod cluster;
 mod load;
 mod process;
 mod report;
@@ -14,6 +15,7 @@ mod support;
 mod wire;
 
 use cases::{Case, Scale};
+use cluster::ClusterCase;
 use report::Report;
 use std::collections::BTreeSet;
 use support::program::{self, Program};
@@ -26,10 +28,13 @@ const FLAGS: [&str; 1] = ["--quota-backend-bytes=8589934592"];
 
 fn main() {
     let only: BTreeSet<String> = names("BENCH_ONLY");
-    let unknown: Vec<_> = only.iter().filter(|name| !Case::ALL.iter().any(|case| case.name() == **name)).collect();
-    assert!(unknown.is_empty(), "BENCH_ONLY names {unknown:?}; there are {:?}", Case::ALL.map(Case::name));
-    let chosen: Vec<Case> =
-        Case::ALL.into_iter().filter(|case| only.is_empty() || only.contains(case.name())).collect();
+    let there_are: Vec<&str> =
+        Case::ALL.map(Case::name).into_iter().chain(ClusterCase::ALL.map(ClusterCase::name)).collect();
+    let unknown: Vec<_> = only.iter().filter(|name| !there_are.contains(&name.as_str())).collect();
+    assert!(unknown.is_empty(), "BENCH_ONLY names {unknown:?}; there are {there_are:?}");
+    let is_chosen = |name: &str| only.is_empty() || only.contains(name);
+    let alone: Vec<Case> = Case::ALL.into_iter().filter(|case| is_chosen(case.name())).collect();
+    let together: Vec<ClusterCase> = ClusterCase::ALL.into_iter().filter(|case| is_chosen(case.name())).collect();
     let subjects = subjects();
     let runs = setting("BENCH_RUNS", RUNS);
     let scale = Scale { divisor: setting("BENCH_SCALE", 1) };
@@ -38,7 +43,8 @@ fn main() {
         // Turn and turn about, so that both sides meet the same moods of the machine.
         for (side, subject) in subjects.iter().enumerate() {
             eprintln!("run {run} of {runs}: {}", subject.name);
-            cases::run(subject, &chosen, scale, |case, measured| report.add(side, case, measured));
+            cases::run(subject, &alone, scale, |case, measured| report.add(side, case, measured));
+            cluster::run(subject, &together, scale, |case, measured| report.add(side, case, measured));
         }
     }
     print!("{}", report.table());

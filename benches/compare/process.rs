@@ -1,6 +1,7 @@
 //! What the kernel says about a process: CPU, memory and bytes written.
 
 use std::fs;
+use std::iter::Sum;
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -31,6 +32,15 @@ impl Usage {
     /// What was used since `earlier`.
     pub(crate) fn since(self, earlier: Self) -> Self {
         Self { cpu: self.cpu.saturating_sub(earlier.cpu), written_bytes: self.written_bytes - earlier.written_bytes }
+    }
+}
+
+impl Sum for Usage {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, one| Self {
+            cpu: sum.cpu + one.cpu,
+            written_bytes: sum.written_bytes + one.written_bytes,
+        })
     }
 }
 

@@ -13,6 +13,8 @@ pub(crate) enum Figure {
     WrittenBytes,
     ResidentMegabytes,
     ReadyMillis,
+    FirstWriteMedianMillis,
+    FirstWriteWorstMillis,
     LoaderCpuMicros,
 }
 
@@ -26,6 +28,8 @@ impl Figure {
             Self::WrittenBytes => "bytes written/op",
             Self::ResidentMegabytes => "RSS MB",
             Self::ReadyMillis => "ready ms",
+            Self::FirstWriteMedianMillis => "first write p50 ms",
+            Self::FirstWriteWorstMillis => "first write max ms",
             Self::LoaderCpuMicros => "(loader CPU us/op)",
         }
     }
