@@ -266,18 +266,20 @@ pub(super) fn hard_state(bytes: &[u8]) -> Option<raftpb::HardState> {
     (state.term > 0).then_some(state)
 }
 
-/// Whether `data`, after which the running CRC is `computed` and not `expected`, differs in one bit from what was written:
-/// the difference of two CRCs depends on the difference of the data alone, and is followed back from the end.
-pub(super) fn one_bit_differs(data: &[u8], computed: u32, expected: u32) -> bool {
+/// The byte of `data` in which a single bit is not as it was written, if that alone explains why the running CRC after it
+/// is `computed` and not `expected`: the difference of two CRCs depends on the difference of the data alone, and is
+/// followed back from the end.
+pub(super) fn byte_of_one_bit(data: &[u8], computed: u32, expected: u32) -> Option<usize> {
     /// Castagnoli's polynomial, reversed: also what a single bit leaves in an empty register.
     const POLYNOMIAL: u32 = 0x82f6_3b78;
     const LAST: u32 = 1 << 31;
     let mut difference = computed ^ expected;
-    (0..data.len().saturating_mul(8)).any(|_| {
+    let from_the_end = (0..data.len().saturating_mul(8)).find(|_| {
         let here = difference == POLYNOMIAL;
         difference = if difference & LAST == 0 { difference << 1 } else { (difference ^ POLYNOMIAL) << 1 | 1 };
         here
-    })
+    })?;
+    Some(data.len() - 1 - from_the_end / 8)
 }
 
 /// Member and cluster of an encoded metadata record. `None` if it does not parse.

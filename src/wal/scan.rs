@@ -122,14 +122,23 @@ const HEAD_BYTES: usize = 24;
 
 impl<F: DiskFile> Frames<F> {
     /// Whether the frame ahead is a record that was written whole, after which the running CRC was `crc`, but for one bit.
-    /// No interrupted write does that.
+    /// No interrupted write does that, unless the bit is the only one of a sector that was not written.
     fn is_one_bit_off(&mut self, crc: u32) -> std::io::Result<bool> {
+        let wanted = (HEAD_BYTES + crate::disk::SECTOR_BYTES) as u64;
+        let wanted = usize::try_from(wanted.min(self.size.saturating_sub(self.offset()))).unwrap_or(0);
+        if self.rest().len() < wanted {
+            self.fill(wanted)?;
+        }
         if let Frame::Record { crc: expected, data, .. } = record::decode_frame(self.rest())
-            && record::one_bit_differs(data, crc32c::crc32c_append(crc, data), expected)
+            && let Some(byte) = record::byte_of_one_bit(data, crc32c::crc32c_append(crc, data), expected)
+            && !self.is_unwritten(data.as_ptr().addr() - self.rest().as_ptr().addr() + byte)
         {
             return Ok(true);
         }
         for bit in 0..HEAD_BYTES * 8 {
+            if self.is_unwritten(bit / 8) {
+                continue;
+            }
             self.flip(bit);
             let is_whole = self.is_whole(crc);
             self.flip(bit);
@@ -138,6 +147,16 @@ impl<F: DiskFile> Frames<F> {
             }
         }
         Ok(false)
+    }
+
+    /// Whether this byte, counted from the frame ahead, may be in a sector that was never written: from the frame or the
+    /// sector's beginning on there are only zeros.
+    fn is_unwritten(&self, byte: usize) -> bool {
+        let sector = crate::disk::SECTOR_BYTES;
+        let start = usize::try_from(self.offset() % sector as u64).unwrap_or(0);
+        let first = (start + byte) / sector * sector;
+        let part = first.saturating_sub(start)..(first + sector - start).min(self.rest().len());
+        self.rest().get(part).unwrap_or_default().iter().all(|byte| *byte == 0)
     }
 
     fn flip(&mut self, bit: usize) {
