@@ -32,22 +32,24 @@ pub(crate) enum Bug {
     DuplicatesEvents,
     /// Responses that do not fit a busy stream are dropped.
     LosesEventsOfBusyStream,
-    /// A deletion at the compacted revision is left out of the past (etcd issue 19179).
+    /// A deletion at the compacted revision is left out of the past, as etcd once did.
     LosesDeletionAtCompaction,
-    /// A read of a compacted revision in a transaction is carried out on members that still have it (etcd issue 18667).
+    /// A read of a compacted revision in a transaction is carried out on members that still have it, as etcd once did.
     ReadsCompactedInTxn,
     /// A received snapshot is acknowledged before it is durable.
     AcknowledgesSnapshotEarly,
     /// A new leader does not start the countdowns anew.
     ForgetsToExtendLeases,
+    /// A renewal leaves the checkpoint from which a later leader counts on.
+    LeavesCheckpoints,
     /// A leader answers when it has appended, not when the entry is applied.
     AnswersBeforeCommit,
-    /// A learner is taken for a voter by those that hear of it first.
+    /// Raft gives a learner a vote.
     CountsLearners,
 }
 
 impl Bug {
-    pub(crate) const ALL: [Self; 20] = [
+    pub(crate) const ALL: [Self; 21] = [
         Self::AcknowledgesBeforeSync,
         Self::LosesWritesAlone,
         Self::SkipsReadIndex,
@@ -66,6 +68,7 @@ impl Bug {
         Self::ReadsCompactedInTxn,
         Self::AcknowledgesSnapshotEarly,
         Self::ForgetsToExtendLeases,
+        Self::LeavesCheckpoints,
         Self::AnswersBeforeCommit,
         Self::CountsLearners,
     ];

@@ -4,8 +4,9 @@ use bytes::Bytes;
 use quorate::apply::Response;
 use quorate::pb::etcdserverpb::Compare;
 use quorate::pb::etcdserverpb::{
-    CompactionRequest, DeleteRangeRequest, InternalRaftRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest,
-    RangeRequest, RequestOp, TxnRequest, compare, request_op::Request as Op,
+    CompactionRequest, DeleteRangeRequest, InternalRaftRequest, LeaseCheckpoint, LeaseCheckpointRequest,
+    LeaseGrantRequest, LeaseRevokeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, compare,
+    request_op::Request as Op,
 };
 use quorate::pb::mvccpb::KeyValue;
 use quorate::types::{LeaseId, Rejection};
@@ -87,6 +88,14 @@ struct Lease {
     renewed: Time,
 }
 
+impl Lease {
+    /// It exists until then, whatever clocks say.
+    fn promised_until(&self) -> Time {
+        let ttl = u64::try_from(self.ttl).unwrap_or(0) * SECOND;
+        self.renewed + ttl - ttl * DRIFT_MAX / 1_000_000
+    }
+}
+
 #[derive(Debug)]
 struct Pending {
     host: usize,
@@ -152,8 +161,10 @@ impl World {
         let mut host = *self.random.pick(&hosts);
         let (what, asked) = self.next_operation(client);
         if matches!(what, What::Renew) {
-            // A member that does not lead would forward it.
-            host = self.leading_host().unwrap_or(host);
+            // A member that does not lead would forward it; there may be two that think they do.
+            let leads = |host: &usize| self.hosts[*host].life.as_ref().is_some_and(|life| life.leads());
+            let leaders: Vec<usize> = hosts.iter().copied().filter(leads).collect();
+            host = if leaders.is_empty() { host } else { *self.random.pick(&leaders) };
         }
         self.note(|world| format!("c{client} asks {}: {what:?}", world.hosts[host].name));
         let (began, floor) = (self.now, self.newest_revision);
@@ -166,11 +177,6 @@ impl World {
             self.at(delay, Event::Request(host, Request { client, number, asked }));
         }
         self.at(PATIENCE, Event::GiveUp(client, number));
-    }
-
-    /// Where most clients think that the leader is.
-    fn leading_host(&self) -> Option<usize> {
-        (0..self.hosts.len()).rev().find(|host| self.hosts[*host].life.as_ref().is_some_and(|life| life.leads()))
     }
 
     fn client_delay(&mut self) -> Time {
@@ -205,6 +211,11 @@ impl World {
             85..90 => {
                 let newest = self.newest_revision;
                 let revision = self.random.between((newest - 15).max(1), newest + 1);
+                // Where a key went is where compactions have gone wrong.
+                let went =
+                    |(_, changes): &(&i64, &Vec<model::Change>)| changes.iter().any(|(_, value)| value.is_none());
+                let gone = self.oracle.history.range(revision..).find(went).map(|(revision, _)| *revision);
+                let revision = gone.filter(|_| self.random.chance(50)).unwrap_or(revision);
                 let compaction = Some(CompactionRequest { revision, physical: false });
                 (What::Compact, write(InternalRaftRequest { compaction, ..Default::default() }))
             }
@@ -269,13 +280,13 @@ impl World {
         let Some(lease) = self.clients[client].lease.clone() else {
             self.clients[client].leases += 1;
             let id = (client as i64 + 1) * 1_000 + self.clients[client].leases;
-            let ttl = self.random.between(2, 6);
+            let ttl = self.random.between(2, 8);
             let lease_grant = Some(LeaseGrantRequest { id, ttl });
             return (What::Grant { id }, write(InternalRaftRequest { lease_grant, ..Default::default() }));
         };
         match self.random.below(100) {
-            0..50 => (What::Renew, Asked::Renew(LeaseId(lease.id))),
-            50..85 => {
+            0..60 => (What::Renew, Asked::Renew(LeaseId(lease.id))),
+            60..85 => {
                 let (_, bytes) = self.new_value();
                 let key = Bytes::from(format!("leased/{}/{}", lease.id, self.random.below(3)));
                 let put = Some(put(key, &bytes, lease.id));
@@ -283,6 +294,7 @@ impl World {
             }
             85..93 => {
                 let lease_revoke = Some(LeaseRevokeRequest { id: lease.id });
+                self.promises.remove(&lease.id);
                 (What::Revoke, write(InternalRaftRequest { lease_revoke, ..Default::default() }))
             }
             _ => {
@@ -328,6 +340,13 @@ impl World {
             Asked::Renew(lease) => {
                 let now = self.hosts[life.host].clock(self.now);
                 match life.lessor.renew(lease, now) {
+                    Ok(renewed) if renewed.clear_checkpoint && self.bug != Some(Bug::LeavesCheckpoints) => {
+                        // A later leader must not count on from the checkpoint.
+                        let checkpoints = vec![LeaseCheckpoint { id: lease.0, remaining_ttl: 0 }];
+                        let lease_checkpoint = Some(LeaseCheckpointRequest { checkpoints });
+                        let id = life.propose(InternalRaftRequest { lease_checkpoint, ..Default::default() });
+                        life.renewals.insert(id, (waiter, renewed.ttl));
+                    }
                     Ok(renewed) => self.reply(waiter, Reply::Renewed(renewed.ttl)),
                     Err(_) => self.refuse(waiter),
                 }
@@ -420,12 +439,18 @@ impl World {
                 self.hear_checked(client, partition, call, reply, began, floor)
             }
             (What::Grant { id }, Reply::Applied(Ok(Response::LeaseGrant(grant)))) => {
-                self.clients[client].lease = Some(Lease { id, ttl: grant.ttl, renewed: began });
+                let lease = Lease { id, ttl: grant.ttl, renewed: began };
+                self.promises.insert(id, lease.promised_until());
+                self.clients[client].lease = Some(lease);
                 Ok(())
             }
             (What::Renew, Reply::Renewed(ttl)) => {
                 if let Some(lease) = &mut self.clients[client].lease {
                     (lease.ttl, lease.renewed) = (ttl, lease.renewed.max(began));
+                    let promised = lease.promised_until();
+                    if let Some(until) = self.promises.get_mut(&lease.id) {
+                        *until = promised.max(*until);
+                    }
                 }
                 Ok(())
             }
@@ -535,9 +560,8 @@ impl World {
     fn lease_is_gone(&mut self, client: usize) -> Result<(), Wrong> {
         let Some(lease) = self.clients[client].lease.take() else { return Ok(()) };
         self.count("leases found expired");
-        let promised = u64::try_from(lease.ttl).unwrap_or(0) * SECOND * (1_000_000 - DRIFT_MAX) / 1_000_000;
         let lived = self.now - lease.renewed;
-        if lived >= promised {
+        if self.now >= lease.promised_until() {
             return Ok(());
         }
         Err(format!("lease {} was renewed for {} s, and is gone after {} ms", lease.id, lease.ttl, lived / MS))

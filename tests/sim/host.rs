@@ -148,6 +148,8 @@ pub(crate) struct Life {
     pub(crate) compaction_due: bool,
     /// Clients that wait for an entry.
     pub(crate) waiters: BTreeMap<RequestId, Waiter>,
+    /// Renewals that wait until a checkpoint is cleared, with their answer.
+    pub(crate) renewals: BTreeMap<RequestId, (Waiter, i64)>,
     /// Reads that wait for the next round, by round, and by the index that must be applied first.
     pub(crate) reads_waiting: Vec<(Waiter, Asked)>,
     pub(crate) rounds: BTreeMap<RequestId, Vec<(Waiter, Asked)>>,
@@ -189,6 +191,7 @@ impl Life {
             entries_since_mark: 0,
             compaction_due: true,
             waiters: BTreeMap::new(),
+            renewals: BTreeMap::new(),
             reads_waiting: Vec::new(),
             rounds: BTreeMap::new(),
             reads_applying: BTreeMap::new(),
@@ -242,7 +245,7 @@ impl Life {
 }
 
 fn lessor_options() -> LessorOptions {
-    LessorOptions { retry_ms: 2_000, checkpoint_ms: Some(1_500) }
+    LessorOptions { retry_ms: 2_000, checkpoint_ms: Some(2_500) }
 }
 
 impl Host {

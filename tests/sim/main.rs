@@ -44,6 +44,25 @@ use world::{Begin, Ended, Tally, run};
 
 /// Seeds of the short form.
 const SEEDS: u64 = 500;
+/// What the short form must have met, so that none of it slips out of reach unnoticed.
+const MET: [&str; 16] = [
+    "compactions finished",
+    "entries fetched from the log",
+    "failures in a start",
+    "failures of a disk",
+    "leases expired",
+    "losses of torn sectors",
+    "members joined",
+    "members removed",
+    "messages doubled",
+    "partitions in one direction",
+    "pauses",
+    "pieces of the past read",
+    "responses in fragments",
+    "snapshots installed",
+    "stalled disks",
+    "watches cancelled by compaction",
+];
 /// The end of a trace that is shown with a failure.
 const SHOWN_LINES: usize = 60;
 
@@ -56,6 +75,10 @@ fn clusters_keep_their_promises_in_chaos() {
     let report = live(first, seeds);
     println!("{seeds} seeds, {:.1} simulated hours: {:#?}", report.hours, report.tally);
     assert!(report.wrongs.is_empty(), "{}", report.wrongs.join("\n\n"));
+    if seeds >= SEEDS {
+        let missed: Vec<_> = MET.into_iter().filter(|what| !report.tally.contains_key(what)).collect();
+        assert!(missed.is_empty(), "never met: {missed:?}");
+    }
 }
 
 struct Report {
@@ -149,7 +172,7 @@ fn one_seed_has_one_story() {
 type Noticed = (u64, String);
 
 /// Seeds within which every bug must be noticed.
-const BUG_SEEDS: u64 = 60;
+const BUG_SEEDS: u64 = 200;
 
 #[test]
 fn known_bugs_are_noticed() {
@@ -181,6 +204,8 @@ fn notice(bug: Bug) -> Option<Noticed> {
     (0..BUG_SEEDS).find_map(|seed| {
         let ended = run(Begin { seed, members: bug.members(), bug: Some(bug), traced: false });
         let wrong = ended.outcome.err()?;
+        let without = run(Begin { seed, members: bug.members(), bug: None, traced: false });
+        assert_eq!(without.outcome, Ok(()), "seed {seed} goes wrong without {bug:?}");
         let line = wrong.lines().next().unwrap_or_default();
         Some((seed + 1, line.chars().take(100).collect()))
     })

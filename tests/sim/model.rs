@@ -71,6 +71,11 @@ impl Model {
         Self { revision: 1, compacted: -1, voters, ..Self::default() }
     }
 
+    /// Who has a vote, and who only listens.
+    pub(crate) fn configuration(&self) -> (BTreeSet<u64>, BTreeSet<u64>) {
+        (self.voters.clone(), self.learners.clone())
+    }
+
     pub(crate) fn is_member(&self, id: u64) -> bool {
         self.voters.contains(&id) || self.learners.contains(&id)
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use quorate::apply::{Applied, Effect, Published};
 use quorate::lease::LeaseRow;
 use quorate::mvcc::HashKv;
-use quorate::pb::raftpb::{Entry, Message, MessageType};
+use quorate::pb::raftpb::{ConfState, Entry, EntryType, Message, MessageType};
 use quorate::raft::LogBatch;
 use quorate::storage::Read;
 use quorate::types::{LogIndex, RequestId};
@@ -28,6 +28,8 @@ pub(crate) struct Oracle {
     /// What happened at each revision.
     pub(crate) history: BTreeMap<i64, Vec<Change>>,
     hashes: BTreeMap<(i64, i64), u32>,
+    /// Voters and learners behind each change of the configuration.
+    configurations: BTreeMap<u64, (BTreeSet<u64>, BTreeSet<u64>)>,
     digests: BTreeMap<u64, u64>,
     /// Who led which term.
     leaders: BTreeMap<u64, u64>,
@@ -55,6 +57,7 @@ impl Oracle {
             states: BTreeMap::new(),
             history: BTreeMap::new(),
             hashes: BTreeMap::new(),
+            configurations: BTreeMap::new(),
             digests: BTreeMap::new(),
             leaders: BTreeMap::new(),
             votes: BTreeMap::new(),
@@ -154,12 +157,27 @@ impl Oracle {
         if !expected.changes.is_empty() {
             self.history.insert(self.model.revision, expected.changes.clone());
         }
+        if entry.r#type == i32::from(EntryType::EntryConfChange) && entry.index > self.founders {
+            self.configurations.insert(entry.index, self.model.configuration());
+        }
         // One who joins learns of the founders one by one.
         if entry.index >= self.founders && entry.index.is_multiple_of(STATE_EVERY) {
             self.states.insert(entry.index, self.model.render());
         }
         self.seen.push(Seen { entry: entry.clone(), expected, effects: shared(&applied.effects) });
         Ok(())
+    }
+
+    /// Raft's configuration behind a change is that of the membership there.
+    pub(crate) fn configured(&self, id: u64, index: LogIndex, found: &ConfState) -> Result<(), Wrong> {
+        let set = |ids: &[u64]| ids.iter().copied().collect::<BTreeSet<_>>();
+        let found = (set(&found.voters), set(&found.learners));
+        match self.configurations.get(&index.0) {
+            Some(known) if *known != found => {
+                Err(format!("{id:x} is configured at {index} with {found:x?}, and the membership is {known:x?}"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The state behind a group of entries: equal indexes have equal states.

@@ -29,7 +29,11 @@ impl World {
         }
         let pause = self.random.below(2 * self.habits.calm) + 1;
         self.at(pause, Event::Trouble);
-        let host = self.random.index(self.hosts.len());
+        // A leader that comes back from somewhere is worth more trouble than others.
+        let favoured = self.random.chance(35);
+        let leader = self.leader().filter(|_| favoured);
+        let anybody = self.random.index(self.hosts.len());
+        let host = leader.unwrap_or(anybody);
         match self.random.below(100) {
             0..16 => self.crash(host),
             16..24 => self.fail_a_disk(host),
@@ -42,6 +46,11 @@ impl World {
             _ => self.slow_down(host),
         }
         Ok(())
+    }
+
+    /// The machine of a member that leads, or thinks that it does.
+    fn leader(&self) -> Option<usize> {
+        (0..self.hosts.len()).rev().find(|host| self.hosts[*host].life.as_ref().is_some_and(|life| life.leads()))
     }
 
     fn crash(&mut self, host: usize) {
@@ -64,7 +73,7 @@ impl World {
     }
 
     fn pause(&mut self, host: usize) {
-        let long = 200 * MS + self.random.below(6 * SECOND);
+        let long = 200 * MS + self.random.below(4 * SECOND);
         self.count("pauses");
         self.hosts[host].paused_until = self.now + long;
         if let Some(life) = &mut self.hosts[host].life {
@@ -93,11 +102,7 @@ impl World {
         let n = self.hosts.len();
         let some: BTreeSet<usize> = match self.random.below(3) {
             0 => BTreeSet::from([self.random.index(n)]),
-            1 => (0..self.hosts.len())
-                .rev()
-                .find(|host| self.hosts[*host].life.as_ref().is_some_and(|l| l.leads()))
-                .into_iter()
-                .collect(),
+            1 => self.leader().into_iter().collect(),
             _ => (0..n).filter(|_| self.random.chance(50)).collect(),
         };
         let kind = self.random.below(3);
@@ -128,9 +133,7 @@ impl World {
 
     /// An operator asks the leader for a change of the membership, under etcd's strict rules.
     fn reconfigure(&mut self) -> Result<(), Wrong> {
-        let leader =
-            (0..self.hosts.len()).rev().find(|host| self.hosts[*host].life.as_ref().is_some_and(|l| l.leads()));
-        let Some(leader) = leader else { return Ok(()) };
+        let Some(leader) = self.leader() else { return Ok(()) };
         self.with(leader, None, |world, life| {
             world.propose_change(life);
             Ok(())

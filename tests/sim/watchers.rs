@@ -142,7 +142,11 @@ impl World {
             return;
         }
         let host = *self.random.pick(&hosts);
+        // What is not compacted can be watched from its beginning.
+        let from = self.oracle.model.compacted.max(2) - 1;
+        let again = !self.healing && self.random.chance(30);
         let this = &mut self.watchers[watcher];
+        this.seen = if again { from.min(this.seen) } else { this.seen };
         this.connection += 1;
         (this.host, this.created, this.heard_at) = (Some(host), false, self.now);
         this.fragments.clear();

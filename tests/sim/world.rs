@@ -113,7 +113,11 @@ pub(crate) struct World {
     pub(crate) values: u64,
     /// The newest revision in any answer.
     pub(crate) newest_revision: i64,
+    /// Until when each lease exists, unless a client gives it up.
+    pub(crate) promises: BTreeMap<i64, Time>,
     pub(crate) healing: bool,
+    /// A promise found broken where nobody could say so.
+    broken: Option<Wrong>,
     lives: u64,
     traced: bool,
     pub(crate) trace: Vec<String>,
@@ -174,7 +178,9 @@ impl World {
             history: Vec::new(),
             values: 0,
             newest_revision: 0,
+            promises: BTreeMap::new(),
             healing: false,
+            broken: None,
             lives: 0,
             traced,
             trace: Vec::new(),
@@ -230,6 +236,9 @@ impl World {
                 continue;
             }
             self.happen(event)?;
+            if let Some(wrong) = self.broken.take() {
+                return Err(wrong);
+            }
         }
         Err("there is no end to what happens".to_owned())
     }
@@ -526,6 +535,7 @@ impl World {
             Effect::Standing { from, to } => self.stand(life, from, to)?,
             Effect::Dropped { ids, reason } => self.dropped(life, &ids, reason),
             Effect::Configured { index, conf_state } => {
+                self.oracle.configured(life.identity.member.0, index, &conf_state)?;
                 life.sole_voter = conf_state.voters == [life.identity.member.0];
                 self.note(|world| {
                     let name = &world.hosts[life.host].name;
@@ -714,6 +724,9 @@ impl World {
         // 4. Readers see the state, and 5. writers hear their answers.
         self.serve_reads(life)?;
         for entry in applied {
+            if let Some((waiter, ttl)) = entry.request.and_then(|request| life.renewals.remove(&request)) {
+                self.reply(waiter, Reply::Renewed(ttl));
+            }
             if let Some(waiter) = entry.request.and_then(|request| life.waiters.remove(&request)) {
                 self.reply(waiter, Reply::Applied(entry.outcome));
             }
@@ -746,7 +759,12 @@ impl World {
         let now = self.hosts[life.host].clock(self.now);
         match effect {
             apply::Effect::LeaseGranted { id, ttl } => life.lessor.granted(*id, *ttl, now),
-            apply::Effect::LeaseRevoked(id) => life.lessor.revoked(*id),
+            apply::Effect::LeaseRevoked(id) => {
+                life.lessor.revoked(*id);
+                if self.promises.remove(&id.0).is_some_and(|until| self.now < until) {
+                    self.broken.get_or_insert(format!("lease {} is revoked at {index}, too early", id.0));
+                }
+            }
             apply::Effect::LeaseCheckpointed { id, remaining } => life.lessor.checkpointed(*id, *remaining, now),
             apply::Effect::ConfChange(change) => {
                 let change = change.as_ref().map_or(raft::Change::None, raft_change);
@@ -1110,7 +1128,7 @@ impl Habits {
             files_kept: *random.pick(&[None, Some(1), Some(3)]),
             group_entries_max: *random.pick(&[1, 4, 50]),
             compaction_rows_max: *random.pick(&[1, 5, 100]),
-            calm: *random.pick(&[150 * MS, 400 * MS, SECOND]),
+            calm: *random.pick(&[200 * MS, 600 * MS, 2 * SECOND]),
             think: *random.pick(&[100 * MS, 200 * MS, 400 * MS]),
             value_bytes_max: *random.pick(&[20, 60, 800]),
             drift_max: *random.pick(&[0, 1_000, 50_000]),
