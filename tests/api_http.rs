@@ -363,6 +363,12 @@ fn metrics_are_counted_under_etcds_names() {
     assert_eq!(value("etcd_debugging_mvcc_current_revision"), "4");
     let put_latency = r#"etcd_server_request_duration_seconds_count{success="true",type="Put"}"#;
     assert_eq!(value(put_latency), "3", "a put that its entry refuses was carried out");
+    let applied = |op: &str, success: bool| {
+        value(&format!(r#"etcd_server_apply_duration_seconds_count{{op="{op}",success="{success}",version="v3"}}"#))
+    };
+    assert_eq!((applied("Put", true), applied("Put", false), applied("DeleteRange", true)), ("2", "1", "1"));
+    assert_ne!((applied("ClusterMemberAttrSet", true), applied("Alarm", true)), ("0", "0"));
+    assert_ne!(value(r#"etcd_server_range_duration_seconds_count{success="true"}"#), "0");
     assert_eq!(value("etcd_debugging_mvcc_total_put_size_in_bytes"), "6");
     let call = |method: &str, code: &str| {
         let service = r#"grpc_service="etcdserverpb.KV",grpc_type="unary""#;

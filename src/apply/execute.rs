@@ -53,19 +53,20 @@ impl State {
         let index = LogIndex(entry.index);
         self.entry = EntryDigest::of(entry);
         let content = entry::read(entry).map_err(|cause| ApplyError::Entry { index, cause })?;
-        let (request, outcome) = match content {
-            Content::Empty => (None, Outcome::from(Response::NewLeader)),
-            Content::Change(id, change) => (id, self.change_members(batch, &change)),
+        let (request, operation, outcome) = match content {
+            Content::Empty => (None, None, Outcome::from(Response::NewLeader)),
+            Content::Change(id, change) => (id, None, self.change_members(batch, &change)),
             Content::Request(id, request) => {
                 let outcome = self.carry_out(batch, &request);
-                (id, outcome.or_else(|refused| self.settle(index, refused))?)
+                (id, Some(request.name()), outcome.or_else(|refused| self.settle(index, refused))?)
             }
         };
         let Outcome { result, changes, effects } = outcome;
         let changes = changes.map(Arc::new);
         self.entry.number(self.store.take_changed());
         self.digest.add(self.entry);
-        Ok(Applied { index, term: Term(entry.term), request, outcome: result, changes, effects, digest: self.digest })
+        let (term, digest) = (Term(entry.term), self.digest);
+        Ok(Applied { index, term, request, operation, outcome: result, changes, effects, digest })
     }
 
     /// The layers around a request, outermost first: CORRUPT, NOSPACE, quota (peer-and-disk, §3.5).
@@ -339,6 +340,33 @@ impl State {
 }
 
 impl Request {
+    /// What etcd's metrics call it.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::ClusterVersion(_) => "ClusterVersionSet",
+            Self::Attributes(_) => "ClusterMemberAttrSet",
+            Self::Downgrade(_) => "DowngradeInfoSet",
+            Self::VersionTest => "DowngradeVersionTest",
+            Self::Range(_) => "Range",
+            Self::Put(_) => "Put",
+            Self::DeleteRange(_) => "DeleteRange",
+            Self::Txn(_) => "Txn",
+            Self::Compaction(_) => "Compaction",
+            Self::LeaseGrant(_) => "LeaseGrant",
+            Self::LeaseRevoke(_) => "LeaseRevoke",
+            Self::LeaseCheckpoint(_) => "LeaseCheckpoint",
+            Self::Alarm(_) => "Alarm",
+            Self::Authenticate => "Authenticate",
+            Self::AuthDisable => "AuthDisable",
+            // etcd has forgotten to name this one.
+            Self::AuthStatus => "unknown",
+            Self::AuthUserGet => "AuthUserGet",
+            Self::AuthUserList => "AuthUserList",
+            Self::AuthRoleGet => "AuthRoleGet",
+            Self::AuthRoleList => "AuthRoleList",
+        }
+    }
+
     fn cost(&self) -> u64 {
         match self {
             Self::Put(put) => put_cost(put),

@@ -55,6 +55,8 @@ pub struct Applied {
     pub term: Term,
     /// Who waits for it, if anybody can.
     pub request: Option<RequestId>,
+    /// What etcd calls the request, if it is one.
+    pub operation: Option<&'static str>,
     /// The answer, with `header.revision` filled, or the refusal that every member computes alike.
     pub outcome: Result<Response, Rejection>,
     /// What it changed in the key space.

@@ -805,7 +805,7 @@ fn dump(engine: &MemoryEngine) -> Vec<(Bytes, Bytes)> {
 fn essence(applied: Vec<Applied>) -> Vec<String> {
     applied
         .into_iter()
-        .map(|Applied { index, term, request, outcome, changes, effects, digest: _ }| {
+        .map(|Applied { index, term, request, operation: _, outcome, changes, effects, digest: _ }| {
             format!("{index} {term} {request:?} {outcome:?} {changes:?} {effects:?}")
         })
         .collect()

@@ -116,6 +116,11 @@ impl Stopwatch {
     pub fn elapsed(&self) -> Duration {
         system().monotonic().saturating_sub(self.begun)
     }
+
+    /// Time from the start of this one to that of a later one.
+    pub fn until(&self, later: &Self) -> Duration {
+        later.begun.saturating_sub(self.begun)
+    }
 }
 
 /// A source of chance.

@@ -107,20 +107,34 @@ impl Histogram {
 
     /// Counts a duration.
     pub fn observe(&self, duration: Duration) {
-        let scale = match self.unit {
-            Unit::Seconds => 1.0,
-            Unit::Milliseconds => 1_000.0,
-        };
-        self.observe_value(duration.as_secs_f64() * scale);
+        self.observe_value(self.value_of(duration));
+    }
+
+    /// Counts `count` things that took so long together, each with its share.
+    pub fn observe_shares(&self, together: Duration, count: u32) {
+        if count > 0 {
+            self.count_value(self.value_of(together) / f64::from(count), count);
+        }
     }
 
     /// Counts a number in the histogram's own unit.
     pub fn observe_value(&self, value: f64) {
+        self.count_value(value, 1);
+    }
+
+    fn value_of(&self, duration: Duration) -> f64 {
+        match self.unit {
+            Unit::Seconds => duration.as_secs_f64(),
+            Unit::Milliseconds => duration.as_secs_f64() * 1_000.0,
+        }
+    }
+
+    fn count_value(&self, value: f64, count: u32) {
         let cell = self.bounds.partition_point(|bound| *bound < value);
         if let Some(cell) = self.cells.get(cell) {
-            cell.fetch_add(1, Ordering::Relaxed);
+            cell.fetch_add(count.into(), Ordering::Relaxed);
         }
-        let add = |bits| Some((f64::from_bits(bits) + value).to_bits());
+        let add = |bits| Some((f64::from_bits(bits) + value * f64::from(count)).to_bits());
         // The closure never declines, so there is no refusal to handle.
         let (Ok(_) | Err(_)) = self.sum.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
     }
@@ -175,6 +189,15 @@ mod tests {
         }
         assert_eq!(histogram.cumulative().collect::<Vec<_>>(), [(1.0, 2), (2.0, 3), (4.0, 4)]);
         assert_eq!((histogram.count(), histogram.sum().to_bits()), (5, 16.0_f64.to_bits()));
+    }
+
+    #[test]
+    fn shares_are_counted_each_and_add_up() {
+        let histogram = Histogram::new(&[0.001, 0.1], Unit::Seconds);
+        histogram.observe_shares(Duration::from_millis(8), 4);
+        histogram.observe_shares(Duration::from_secs(1), 0);
+        assert_eq!(histogram.cumulative().collect::<Vec<_>>(), [(0.001, 0), (0.1, 4)]);
+        assert_eq!((histogram.count(), histogram.sum().to_bits()), (4, 0.008_f64.to_bits()));
     }
 
     #[test]

@@ -194,10 +194,13 @@ impl ApplyWork {
             self.shared.update_peers();
         }
         // 5. Writers hear their answers.
+        let runs = op_counts::runs(&applied);
         self.answer(applied);
         self.shared.order_raft_quietly(RaftOrder::Input(Box::new(Input::Applied(last))));
         self.keeper.applied(group.len(), group.iter().map(|entry| entry.data.len()).sum());
-        self.warn_if_slow(started, group.len());
+        let took = self.shared.clock.monotonic().saturating_sub(started);
+        op_counts::observe(&runs, took);
+        self.warn_if_slow(took, group.len());
         Ok(())
     }
 
@@ -316,8 +319,7 @@ impl ApplyWork {
         self.shared.compacted.send_replace(self.applier.published().view.compact_revision());
     }
 
-    fn warn_if_slow(&self, started: Duration, entries: usize) {
-        let took = self.shared.clock.monotonic().saturating_sub(started);
+    fn warn_if_slow(&self, took: Duration, entries: usize) {
         metrics::BACKEND_COMMIT.observe(took);
         if took > self.shared.options.warn_apply {
             metrics::SLOW_APPLY.inc();

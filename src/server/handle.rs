@@ -197,6 +197,11 @@ impl Handle {
         }
     }
 
+    /// Whether [`Handle::read_index`] has nothing to wait for.
+    pub fn reads_at_once(&self) -> bool {
+        self.shared.is_alone()
+    }
+
     /// Waits until a read of [`Handle::published`] is linearizable: it then sees every write acknowledged before the
     /// call.
     ///

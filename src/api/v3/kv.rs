@@ -1,6 +1,6 @@
 //! `etcdserverpb.KV`: ranges, puts, deletes, transactions, compaction.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -35,16 +35,32 @@ const STREAM_KVS_FIRST: usize = 10;
 pub(super) async fn range(api: Arc<Api>, call: Call, request: Bytes) -> Result<Reply, Status> {
     let request: RangeRequest = decode(request)?;
     api.admit(&call, call::UNARY, request.serializable)?;
-    let watch = Stopwatch::start();
-    let outcome = read_range(&api, request).await;
-    observe("Range", outcome.is_ok(), watch);
+    let arrived = Stopwatch::start();
+    let mut begun = None;
+    let outcome = read_range(&api, request, arrived, &mut begun).await;
+    let took = arrived.elapsed();
+    if let Some(begun) = begun {
+        let reading = took.saturating_sub(arrived.until(&begun));
+        metrics::RANGE_DURATION.with([word(outcome.is_ok())]).observe(reading);
+    }
+    observe("Range", outcome.is_ok(), took);
     outcome
 }
 
-async fn read_range(api: &Arc<Api>, request: RangeRequest) -> Result<Reply, Status> {
+/// Reads an interval for a request that has `arrived`. `begun` is set when the state is read, from the last look at the
+/// clock before that.
+async fn read_range(
+    api: &Arc<Api>,
+    request: RangeRequest,
+    arrived: Stopwatch,
+    begun: &mut Option<Stopwatch>,
+) -> Result<Reply, Status> {
     check::check_range(&request)?;
-    if !request.serializable {
+    if request.serializable || api.server().reads_at_once() {
+        *begun = Some(arrived);
+    } else {
         api.server().read_index().await?;
+        *begun = Some(Stopwatch::start());
     }
     if !request.range_end.is_empty() {
         metrics::MVCC_RANGE.inc();
@@ -99,6 +115,7 @@ async fn send_range(api: &Arc<Api>, mut request: RangeRequest, outbound: &mut Ou
     let mut kvs_max = STREAM_KVS_FIRST;
     let mut left = plan.kvs();
     loop {
+        let reading = Stopwatch::start();
         let (back, chunk) = api
             .blocking(move || {
                 let chunk = plan.next_chunk(kvs_max, usize::MAX);
@@ -106,6 +123,7 @@ async fn send_range(api: &Arc<Api>, mut request: RangeRequest, outbound: &mut Ou
             })
             .await?;
         plan = back;
+        metrics::RANGE_DURATION.with([word(chunk.is_ok())]).observe(reading.elapsed());
         let kvs = chunk?;
         left = left.saturating_sub(kvs.len() as u64);
         let last = left == 0 || kvs.is_empty();
@@ -172,7 +190,7 @@ pub(super) async fn txn(api: Arc<Api>, _: Call, request: TxnRequest) -> Result<T
     if checked.is_ok() && check::is_read_only(&request) {
         let watch = Stopwatch::start();
         let outcome = read_txn(&api, request).await;
-        observe("ReadonlyTxn", outcome.is_ok(), watch);
+        observe("ReadonlyTxn", outcome.is_ok(), watch.elapsed());
         return outcome;
     }
     let proposal = InternalRaftRequest { txn: Some(request), ..Default::default() };
@@ -219,7 +237,7 @@ fn reads_points(request: &TxnRequest) -> bool {
 pub(super) async fn compact(api: Arc<Api>, _: Call, request: CompactionRequest) -> Result<CompactionResponse, Status> {
     let watch = Stopwatch::start();
     let outcome = api.server().compact(request).await;
-    observe("Compaction", was_applied(&outcome), watch);
+    observe("Compaction", was_applied(&outcome), watch.elapsed());
     let mut answer = outcome?;
     api.complete(&mut answer.header);
     Ok(answer)
@@ -229,7 +247,7 @@ pub(super) async fn compact(api: Arc<Api>, _: Call, request: CompactionRequest) 
 pub(super) async fn propose(api: &Api, name: &'static str, request: InternalRaftRequest) -> Result<Response, Status> {
     let watch = Stopwatch::start();
     let outcome = api.server().propose(request).await;
-    observe(name, was_applied(&outcome), watch);
+    observe(name, was_applied(&outcome), watch.elapsed());
     Ok(outcome?)
 }
 
@@ -244,9 +262,12 @@ fn was_applied<T>(outcome: &Result<T, ServerError>) -> bool {
     }
 }
 
-fn observe(name: &'static str, success: bool, watch: Stopwatch) {
-    let success = if success { "true" } else { "false" };
-    metrics::REQUEST_DURATION.with([success, name]).observe(watch.elapsed());
+fn observe(name: &'static str, success: bool, took: Duration) {
+    metrics::REQUEST_DURATION.with([word(success), name]).observe(took);
+}
+
+fn word(success: bool) -> &'static str {
+    if success { "true" } else { "false" }
 }
 
 /// An answer that does not belong to the request: a defect of this program.
