@@ -89,7 +89,9 @@ pub enum EntryError {
         path: String,
     },
     /// A change of users, roles or permissions.
-    #[error("the entry changes authentication ({0}), which this version cannot enforce")]
+    #[error(
+        "the entry changes authentication ({0}), which this version cannot enforce: it serves only in clusters without users"
+    )]
     Auth(&'static str),
     /// A version that does not parse.
     #[error("the entry sets a version")]

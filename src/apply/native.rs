@@ -10,7 +10,7 @@
 //! The checksum of a block goes on from the one of the block before, so that a block that is missing, repeated or out of
 //! its place shows as well as a damaged one. A stream without its end is not taken.
 
-use std::{io, ops::Bound};
+use std::{io, ops::Bound, sync::Arc};
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use prost::Message as _;
@@ -286,7 +286,7 @@ impl<I: Iterator<Item = io::Result<Bytes>>> Iterator for Rows<I> {
         }
         let row = self.next_row();
         self.ended = !matches!(row, Ok(Some(_)));
-        row.map_err(|cause| StorageError::engine("loading a received state", cause)).transpose()
+        row.map_err(|cause| StorageError::Source(Arc::new(cause))).transpose()
     }
 }
 

@@ -518,7 +518,7 @@ fn auth_changes_stop_the_member_and_auth_reads_say_that_there_is_none() {
     let text = world.fails_with(&add);
     assert_eq!(
         text,
-        "applying entry 3: the entry changes authentication (add a user), which this version cannot enforce"
+        "applying entry 3: the entry changes authentication (add a user), which this version cannot enforce: it serves only in clusters without users"
     );
 }
 

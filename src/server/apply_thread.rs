@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    apply::{Applied, Applier, CompactionProgress, Effect, Response},
+    apply::{Applied, Applier, ApplyError, CompactionProgress, Effect, Response},
     clock::Clock as _,
     lease::Lessor,
     metrics,
@@ -172,7 +172,7 @@ impl ApplyWork {
         let started = self.shared.clock.monotonic();
         // 1. Rows, applied index included, in one atomic batch.
         self.applier.observe_disk(self.shared.disk_bytes.load(Ordering::Relaxed));
-        let mut applied = self.applier.apply(group).map_err(ServerFailure::Apply)?;
+        let mut applied = self.applier.apply(group).map_err(|cause| self.stopped_by(cause))?;
         // 2. Raft and lease countdowns learn what the entries mean before anybody can act on the answers.
         for entry in &applied {
             self.take_effects(entry);
@@ -298,7 +298,7 @@ impl ApplyWork {
             return Ok(());
         }
         let rows = self.shared.options.compaction_batch_max;
-        let progress = self.applier.compact_some(rows).map_err(ServerFailure::Apply)?;
+        let progress = self.applier.compact_some(rows).map_err(|cause| self.stopped_by(cause))?;
         metrics::COMPACTION_PAUSE.observe(self.shared.clock.monotonic().saturating_sub(now));
         match progress {
             CompactionProgress::Working => self.compaction_due = Some(now + self.shared.options.compaction_pause),
@@ -317,6 +317,14 @@ impl ApplyWork {
         // The removed rows are gone for readers of the new state only.
         self.shared.publish(self.applier.published());
         self.shared.compacted.send_replace(self.applier.published().view.compact_revision());
+    }
+
+    fn stopped_by(&self, cause: ApplyError) -> ServerFailure {
+        match cause {
+            // The disk has nothing to do with it.
+            ApplyError::Entry { .. } | ApplyError::VersionTooOld { .. } => ServerFailure::Unservable(cause),
+            cause => ServerFailure::Apply { path: self.applier.engine().path().to_owned(), cause },
+        }
     }
 
     fn warn_if_slow(&self, took: Duration, entries: usize) {

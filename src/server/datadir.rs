@@ -84,7 +84,7 @@ pub enum DataDirError {
     },
     /// One of log and state is there without the other.
     #[error(
-        "{present} exists but {missing} does not: restore the missing part from a backup (was --wal-dir changed?), or give this member an empty --data-dir"
+        "{present} exists but {missing} does not: restore the missing part from a backup (was --wal-dir changed?), or remove this member from the cluster and add it again with an empty --data-dir"
     )]
     Torn {
         /// What is there.

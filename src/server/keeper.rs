@@ -90,7 +90,7 @@ impl KeeperThread {
     pub(super) fn run(mut self) {
         let outcome = self.serve().and_then(|()| Ok(self.shared.engine().persist()?));
         if let Err(cause) = outcome {
-            self.shared.fail(ServerFailure::Keeper(cause));
+            self.shared.fail(ServerFailure::Keeper { path: self.shared.engine().path().to_owned(), cause });
         }
     }
 

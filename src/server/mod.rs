@@ -51,6 +51,7 @@ mod watch_thread;
 
 use std::{
     io,
+    path::PathBuf,
     sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
@@ -108,13 +109,25 @@ pub enum ServerFailure {
     Install(#[source] InstallError),
     /// Applying failed.
     #[error(
-        "the state machine failed, and the member stops before it can diverge: check the disk of the data directory, then \
-         restart the member"
+        "the state machine failed, and the member stops before it can diverge: check the disk of {path}, then restart the \
+         member"
     )]
-    Apply(#[source] ApplyError),
+    Apply {
+        /// The directory of the state.
+        path: PathBuf,
+        /// What failed.
+        #[source]
+        cause: ApplyError,
+    },
     /// The state's disk failed.
-    #[error("the state failed: check the disk, then restart the member")]
-    Keeper(#[source] KeeperError),
+    #[error("the state failed: check the disk of {path}, then restart the member")]
+    Keeper {
+        /// The directory of the state.
+        path: PathBuf,
+        /// What failed.
+        #[source]
+        cause: KeeperError,
+    },
     /// This member acknowledged entries it no longer has.
     #[error(
         "the log ends at {last}, but this member acknowledged {acknowledged}: remove it from the cluster and add it again"
@@ -142,6 +155,9 @@ pub enum ServerFailure {
         /// Its digest.
         theirs: u64,
     },
+    /// The cluster has what this version cannot serve.
+    #[error("this member cannot take part in its cluster")]
+    Unservable(#[source] ApplyError),
     /// A snapshot that no peer has sent.
     #[error("raft asked to install a snapshot nobody sent")]
     UnexpectedSnapshot,

@@ -93,6 +93,20 @@ pub enum OpenError {
         "the member {0} has been permanently removed from the cluster: its data directory is of no more use; delete it, run `member add` and start with --initial-cluster-state=existing to take part again"
     )]
     Removed(MemberId),
+    /// The state holds nothing, or not the snapshot that the log goes on from.
+    #[error(
+        "the state in {state} is empty or lost: it has applied {applied}, and the log in {path} has entries up to {last}; restore the whole data directory from a backup, or remove this member from the cluster and add it again with an empty data directory"
+    )]
+    StateLost {
+        /// The state's directory.
+        state: PathBuf,
+        /// The log's directory.
+        path: PathBuf,
+        /// The last entry in the state.
+        applied: LogIndex,
+        /// The last entry of the log, as far as is known.
+        last: LogIndex,
+    },
     /// The log of one member next to the state of another.
     #[error(
         "the log in {path} belongs to cluster {log} but the state to cluster {state}: they come from different members (was --wal-dir changed?)"
@@ -217,6 +231,9 @@ fn placed(cause: PartsError, dir: &DataDir, state: &Path) -> OpenError {
         PartsError::Recovery(cause) => OpenError::Recovery { path, cause },
         PartsError::OtherLog { index } => OpenError::OtherLog { path, state: state.to_owned(), index },
         PartsError::Change(cause) => OpenError::Change { path, cause },
+        PartsError::StateLost { applied, last } => {
+            OpenError::StateLost { state: state.to_owned(), path, applied, last }
+        }
         PartsError::Mixed { log, state } => OpenError::Mixed { path, log, state },
     }
 }
@@ -338,6 +355,32 @@ mod tests {
             assert_eq!(first.dir.generations().live().unwrap(), Some(expected));
             drop(first);
             assert!(opened(root.path()).unwrap().restarted);
+        }
+    }
+
+    /// It was said to belong to cluster 0, as if --wal-dir were wrong.
+    #[test]
+    fn log_whose_state_is_gone_is_told_so() {
+        for empties in [true, false] {
+            let root = tempfile::tempdir().unwrap();
+            drop(opened(root.path()).unwrap());
+            let state = root.path().join("member/state/1");
+            if empties {
+                fs::remove_dir_all(&state).unwrap();
+                fs::create_dir(&state).unwrap();
+            } else {
+                fs::remove_file(state.join("0.jnl")).unwrap();
+            }
+            let error = anyhow::Error::from(opened(root.path()).unwrap_err());
+            let text = format!("{error:#}");
+            let told = if empties {
+                "empty or lost: it has applied 0, and the log in"
+            } else {
+                "journals (*.jnl) are missing"
+            };
+            assert!(text.contains(told) && text.contains(state.to_str().unwrap()), "{text}");
+            assert!(text.contains("remove this member from the cluster and add it"), "{text}");
+            assert_eq!(text.contains("entries up to 1;"), empties, "{text}");
         }
     }
 

@@ -9,7 +9,7 @@
 //! - A received snapshot replaced state and log, or neither: a start finishes an installation that the log records, and
 //!   discards what it does not.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Bound};
 
 use thiserror::Error;
 
@@ -102,6 +102,14 @@ pub enum PartsError {
     /// A configuration change in the log that cannot be read.
     #[error(transparent)]
     Change(#[from] ChangeError),
+    /// The state holds nothing, or not the snapshot that the log goes on from.
+    #[error("the state is empty or lost: it has applied {applied}, and the log has entries up to {last}")]
+    StateLost {
+        /// The last entry in the state.
+        applied: LogIndex,
+        /// The last entry of the log, as far as is known.
+        last: LogIndex,
+    },
     /// The log of one member next to the state of another.
     #[error("the log belongs to cluster {log} but the state to cluster {state}: they come from different members")]
     Mixed {
@@ -221,7 +229,11 @@ pub fn restart<E: Engine + Clone, D: Directory>(
     bootstrap: &Bootstrap,
 ) -> Result<Parts<E, D>, PartsError> {
     let position = position_of(&engine)?;
-    let (mut wal, found) = Wal::open(log.clone(), (position.index, position.term), &settings.wal)?;
+    let opened = Wal::open(log.clone(), (position.index, position.term), &settings.wal);
+    if is_empty(&engine)? {
+        return Err(lost(opened.map(|(_, found)| found.last)));
+    }
+    let (mut wal, found) = opened?;
     if let Some(repair) = &found.repaired {
         tracing::warn!(file = repair.file, offset = repair.offset, "repaired the torn end of the write-ahead log");
     }
@@ -320,9 +332,19 @@ pub fn resume<G: Generations, D: Directory>(
         (name, engine) = staged;
         parts = restart(engine.clone(), log, settings, bootstrap);
     }
-    let parts = parts.map_err(|cause| generations.failed(&name, cause))?;
+    let parts = parts.map_err(|cause| generations.failed(&name, unfinished(cause)))?;
     generations.others()?.iter().for_each(|leftover| generations.remove(leftover));
     Ok((parts, engine))
+}
+
+/// A snapshot that the log begins with must be somewhere: installing it was begun when it was complete.
+fn unfinished(cause: PartsError) -> PartsError {
+    match cause {
+        PartsError::Wal(WalError::SnapshotAhead { index, applied, .. }) => {
+            PartsError::StateLost { applied, last: index }
+        }
+        other => other,
+    }
 }
 
 /// The generation that a snapshot at this position has filled.
@@ -371,6 +393,21 @@ impl<E: Engine> State<E> {
     fn establish(&mut self, cluster: ClusterId, configuration: &raftpb::ConfState) -> Result<(), StateError> {
         self.applier.establish(cluster, configuration)?;
         Ok(self.applier.engine().persist()?)
+    }
+}
+
+/// Whether nothing was ever recorded in the state, not even its cluster: that is done before there is a log.
+fn is_empty<E: Engine>(engine: &E) -> Result<bool, StateError> {
+    Ok(engine.snapshot().scan(Bound::Unbounded, Bound::Unbounded).next().transpose()?.is_none())
+}
+
+/// What is said of an empty state beside a log that ends at `last`. The installation of a snapshot may still be finished.
+fn lost(last: Result<LogIndex, WalError>) -> PartsError {
+    match last {
+        Ok(last) | Err(WalError::StartsAfter { start: last, .. }) => {
+            PartsError::StateLost { applied: LogIndex(0), last }
+        }
+        Err(cause) => cause.into(),
     }
 }
 

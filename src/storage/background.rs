@@ -50,7 +50,7 @@ impl Worker {
         name: &str,
         mut work: impl FnMut(&Signal) -> Result<(), fjall::Error> + Send + 'static,
         failed: impl FnOnce(fjall::Error) + Send + 'static,
-    ) -> Result<Self, StorageError> {
+    ) -> io::Result<Self> {
         let signal = Arc::new(Signal::default());
         signal.wake();
         let seen = Arc::clone(&signal);
@@ -63,8 +63,7 @@ impl Worker {
                 failed(cause);
             }
         };
-        let thread = thread::Builder::new().name(name.into()).spawn(run);
-        let thread = thread.map_err(|cause| StorageError::engine("starting a thread", cause))?;
+        let thread = thread::Builder::new().name(name.into()).spawn(run)?;
         Ok(Self { signal, thread: Some(thread) })
     }
 

@@ -12,8 +12,10 @@ use thiserror::Error;
 #[derive(Debug, Clone, Error)]
 pub enum StorageError {
     /// The engine failed at `action`.
-    #[error("state store: {action} failed")]
+    #[error("state store: {action} failed in {path}")]
     Engine {
+        /// The directory, or the file.
+        path: PathBuf,
         /// What was being done.
         action: &'static str,
         /// The engine's own report.
@@ -40,6 +42,9 @@ pub enum StorageError {
         /// Length of the value.
         bytes: usize,
     },
+    /// The rows to load in bulk did not come to their end.
+    #[error("state store: the rows to load cannot be read")]
+    Source(#[source] Arc<dyn std::error::Error + Send + Sync>),
     /// Rows to load in bulk that do not ascend.
     #[error("state store: rows to load are out of order at key {key}")]
     OutOfOrder {
@@ -83,9 +88,9 @@ impl StorageError {
         Self::Corrupt { table, key: key.escape_ascii().to_string(), what }
     }
 
-    /// A failure reported by an engine.
-    pub fn engine(action: &'static str, cause: impl std::error::Error + Send + Sync + 'static) -> Self {
-        Self::Engine { action, cause: Arc::new(cause) }
+    /// A failure at the files in `path`, or at this one.
+    pub fn engine(path: &Path, action: &'static str, cause: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Engine { path: path.to_owned(), action, cause: Arc::new(cause) }
     }
 
     /// A failure reported by fjall at `action` on the files in `path`, in words.
@@ -93,12 +98,14 @@ impl StorageError {
         let what = match cause {
             fjall::Error::Io(cause) | fjall::Error::Storage(fjall::LsmError::Io(cause)) => {
                 if !is_damage(&cause) {
-                    return Self::engine(action, cause);
+                    return Self::engine(path, action, cause);
                 }
                 format!("{action}, a file ends too early or does not parse")
             }
-            fjall::Error::Poisoned => return Self::engine(action, io::Error::other("an earlier write or sync failed")),
-            fjall::Error::Locked => return Self::engine(action, io::Error::other("another process uses it")),
+            fjall::Error::Poisoned => {
+                return Self::engine(path, action, io::Error::other("an earlier write or sync failed"));
+            }
+            fjall::Error::Locked => return Self::engine(path, action, io::Error::other("another process uses it")),
             fjall::Error::Storage(fjall::LsmError::ChecksumMismatch { .. }) => {
                 format!("{action}, the checksum of a block does not match")
             }
@@ -134,4 +141,24 @@ impl StorageError {
 
 fn is_damage(cause: &io::Error) -> bool {
     matches!(cause.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::NotFound)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// "state store: writing failed: No space left on device" did not say where.
+    #[test]
+    fn failures_name_their_directory() {
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        let path = Path::new("/var/lib/member/state/1");
+        for cause in
+            [fjall::Error::Io(full()), fjall::Error::Poisoned, fjall::Error::Locked, fjall::Error::Unrecoverable]
+        {
+            let text = StorageError::of_fjall(path, "writing", cause).with_causes();
+            assert!(text.contains("writing") && text.contains("/var/lib/member/state/1"), "{text}");
+        }
+        let text = StorageError::of_fjall(path, "writing", full().into()).with_causes();
+        assert_eq!(text, format!("state store: writing failed in {}: {}", path.display(), full()));
+    }
 }

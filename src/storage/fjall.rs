@@ -6,14 +6,15 @@
 //! log, and a killed process finds its newest commits there. fjall syncs the journal before it flushes a memtable, so a
 //! state after a crash is always a prefix of the commits.
 //!
-//! What fjall does not check of its own files is checked before it opens them (`journal`, `manifest`): a damaged state is
-//! refused, or it is an earlier one of its states, never another.
+//! What fjall does not check of its own files is checked before it opens them (`inventory`, `journal`, `manifest`): a
+//! damaged state is refused, or it is an earlier one of its states, never another.
 //!
 //! Memtables are handed to the flush by a thread of ours, and not by fjall's own size check: that one queues a message for
 //! every commit above the limit, and a full queue stops the worker that would empty it. Merging has a thread of ours, too
 //! (`background`).
 
 use std::{
+    io,
     ops::Bound,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
@@ -26,7 +27,7 @@ use fjall::{AbstractTree as _, CompressionType, Database, Keyspace, KeyspaceCrea
 use super::{
     Engine, KEY_BYTES_MAX, Read, Row, Scan, StorageError, Writes,
     background::{self, Files, Worker},
-    bounds, format,
+    bounds, format, inventory,
     journal::{Journals, NUMBER_KEY},
     manifest, writes,
 };
@@ -105,8 +106,10 @@ impl FjallEngine {
     /// are not what was written; [`StorageError::Engine`] if it cannot be read.
     pub fn open(path: &Path, options: &FjallOptions) -> Result<Self, StorageError> {
         format::claim(path)?;
+        inventory::check(path)?;
         manifest::check(path)?;
         let journals = Journals::read(path)?;
+        inventory::clear(path);
         let opened = catch_unwind(AssertUnwindSafe(|| open_files(path, options)));
         let files = opened.unwrap_or_else(|panic| Err(not_understood(path, panic.as_ref())))?;
         let newest = files.check(&journals)?;
@@ -120,11 +123,19 @@ impl FjallEngine {
             let (poison, files) = (Arc::clone(&poison), Arc::clone(&files));
             move |cause| remember(&poison, &files.error("keeping its files in order", cause))
         };
+        let started = |worker: io::Result<Worker>| {
+            worker.map_err(|cause| StorageError::engine(&files.path, "starting a thread", cause))
+        };
         let merging = Arc::clone(&files);
-        let merger = Worker::start("state-merger", move |signal| merging.merge(signal), failed())?;
+        let merger = started(Worker::start("state-merger", move |signal| merging.merge(signal), failed()))?;
         let (rotating, signal) = (Arc::clone(&files), merger.signal());
-        let rotator = Worker::start("state-rotator", move |_| rotating.rotate(&signal), failed())?;
+        let rotator = started(Worker::start("state-rotator", move |_| rotating.rotate(&signal), failed()))?;
         Ok(Self(Arc::new(Inner { rotator, merger, files, newest: Mutex::new(newest), poison })))
+    }
+
+    /// The directory of its files.
+    pub fn path(&self) -> &Path {
+        &self.0.files.path
     }
 
     /// Snapshots that are held. Rows replaced after the oldest of them stay in memory and on disk.

@@ -24,7 +24,7 @@ pub(super) fn claim(path: &Path) -> Result<(), StorageError> {
     match fs::read(&marker) {
         Ok(text) => check(marker, &text),
         Err(error) if error.kind() == io::ErrorKind::NotFound => create(path, &marker),
-        Err(error) => Err(StorageError::engine("reading its format file", error)),
+        Err(error) => Err(StorageError::engine(&marker, "reading its format file", error)),
     }
 }
 
@@ -46,7 +46,7 @@ fn check(marker: PathBuf, text: &[u8]) -> Result<(), StorageError> {
 }
 
 fn create(path: &Path, marker: &Path) -> Result<(), StorageError> {
-    let failed = |error| StorageError::engine("creating its directory", error);
+    let failed = |error| StorageError::engine(path, "creating its directory", error);
     fs::create_dir_all(path).map_err(failed)?;
     if fs::read_dir(path).map_err(failed)?.next().is_some() {
         let what = format!(

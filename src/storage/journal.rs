@@ -90,10 +90,10 @@ impl Journals {
     /// [`StorageError::Damaged`], with nothing changed, or a failure to read or cut.
     pub(super) fn read(directory: &Path) -> Result<Self, StorageError> {
         let mut journals = Self::default();
-        let paths = list(directory).map_err(|cause| StorageError::engine("listing its journals", cause))?;
+        let paths = list(directory).map_err(|cause| StorageError::engine(directory, "listing its journals", cause))?;
         let newest = paths.len().saturating_sub(1);
         for (position, path) in paths.iter().enumerate() {
-            let failed = |cause| StorageError::engine("reading its journal", cause);
+            let failed = |cause| StorageError::engine(path, "reading its journal", cause);
             let mut reader = Reader::new(path).map_err(failed)?;
             loop {
                 let at = reader.position;
@@ -103,7 +103,7 @@ impl Journals {
                     Step::Broken { what, .. } if position < newest => return Err(damaged(path, at, what)),
                     Step::Broken { seen, what } => {
                         cut(path, at, seen, what)
-                            .map_err(|cause| StorageError::engine("mending its journal", cause))?;
+                            .map_err(|cause| StorageError::engine(path, "mending its journal", cause))?;
                         break;
                     }
                 }
@@ -163,7 +163,7 @@ fn damaged(path: &Path, offset: u64, what: &'static str) -> StorageError {
 }
 
 /// The journals, oldest first.
-fn list(directory: &Path) -> io::Result<Vec<PathBuf>> {
+pub(super) fn list(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();

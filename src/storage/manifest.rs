@@ -26,22 +26,23 @@ const TABLES: &str = "tables";
 /// # Errors
 /// [`StorageError::Damaged`], or a failure to read.
 pub(super) fn check(directory: &Path) -> Result<(), StorageError> {
-    let trees = directory.join(TREES);
-    let listed = || -> io::Result<Vec<PathBuf>> {
-        let mut paths = Vec::new();
-        for entry in fs::read_dir(&trees)? {
-            let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                paths.push(entry.path());
-            }
-        }
-        Ok(paths)
+    let trees = trees(directory).map_err(|cause| StorageError::engine(directory, "listing its trees", cause))?;
+    trees.iter().try_for_each(|tree| check_tree(tree))
+}
+
+/// The directories of the trees in `directory`, by name.
+pub(super) fn trees(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let listed = match fs::read_dir(directory.join(TREES)) {
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(found),
+        listed => listed?,
     };
-    match listed() {
-        Ok(paths) => paths.iter().try_for_each(|tree| check_tree(tree)),
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(cause) => Err(StorageError::engine("listing its trees", cause)),
+    for entry in listed {
+        let entry = entry?;
+        found.extend(entry.file_type()?.is_dir().then(|| entry.path()));
     }
+    found.sort_unstable();
+    Ok(found)
 }
 
 fn check_tree(tree: &Path) -> Result<(), StorageError> {
@@ -49,7 +50,7 @@ fn check_tree(tree: &Path) -> Result<(), StorageError> {
     let current = match fs::read(&path) {
         Ok(current) => current,
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => return check_unmade(tree),
-        Err(cause) => return Err(StorageError::engine("reading which manifest counts", cause)),
+        Err(cause) => return Err(StorageError::engine(&path, "reading which manifest counts", cause)),
     };
     let damaged = |path: PathBuf, what: &str| StorageError::Damaged { path, what: what.to_owned() };
     let Some((version, sum)) = parse(&current) else {
@@ -62,7 +63,7 @@ fn check_tree(tree: &Path) -> Result<(), StorageError> {
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
             Err(damaged(path, "it names a manifest that is not there"))
         }
-        Err(cause) => Err(StorageError::engine("reading its manifest", cause)),
+        Err(cause) => Err(StorageError::engine(&manifest, "reading its manifest", cause)),
     }
 }
 

@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     ops::Bound,
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -134,7 +135,7 @@ impl State {
     }
 
     fn fail(&mut self, action: &'static str) -> StorageError {
-        self.poisoned(StorageError::engine(action, Injected))
+        self.poisoned(StorageError::engine(Path::new("memory"), action, Injected))
     }
 
     fn poisoned(&mut self, error: StorageError) -> StorageError {

@@ -21,6 +21,7 @@ mod damage;
 mod error;
 pub mod fjall;
 mod format;
+mod inventory;
 mod journal;
 mod manifest;
 pub mod memory;

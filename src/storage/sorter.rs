@@ -114,7 +114,8 @@ impl<D: Directory> Sorter<D> {
         if self.rows.memory() < self.bytes_max {
             return Ok(());
         }
-        self.write_run().map_err(|cause| StorageError::engine("writing rows to be sorted", cause))
+        let written = self.write_run();
+        written.map_err(|cause| self.failed("writing rows to be sorted", cause))
     }
 
     /// Ends the collection.
@@ -128,6 +129,10 @@ impl<D: Directory> Sorter<D> {
             None => (None, Vec::new()),
         };
         Ok(Sorted { spill, runs, rest: Arc::new(self.rows) })
+    }
+
+    fn failed(&self, action: &'static str, cause: io::Error) -> StorageError {
+        StorageError::engine(&self.directory.path(&self.name), action, cause)
     }
 
     fn write_run(&mut self) -> io::Result<()> {
@@ -270,6 +275,12 @@ impl<D: Directory> Spill<D> {
     }
 }
 
+impl<D: Directory> Scratch<D> {
+    fn failed(&self, action: &'static str, cause: io::Error) -> StorageError {
+        StorageError::engine(&self.directory.path(&self.name), action, cause)
+    }
+}
+
 impl<D: Directory> std::fmt::Debug for Scratch<D> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Scratch").field("name", &self.name).finish_non_exhaustive()
@@ -334,7 +345,7 @@ impl<D: Directory> RunReader<D> {
             if let Some(row) = take_row(&mut self.buffer) {
                 return Ok(Some(row));
             }
-            if !self.fill().map_err(|cause| StorageError::engine("reading sorted rows", cause))? {
+            if !self.fill().map_err(|cause| self.scratch.failed("reading sorted rows", cause))? {
                 return Ok(None);
             }
         }
