@@ -10,8 +10,9 @@ use futures_util::future::join_all;
 use thiserror::Error;
 
 use crate::{
+    config::feature::Feature,
     membership::{
-        Member, Version,
+        Member, Version, demand_tls,
         joining::{self, Mismatch},
     },
     transport::ask::{self, AskError, Members, Target},
@@ -122,7 +123,8 @@ pub async fn find_cluster(
     }
     let mismatch = |mismatch| JoinError::Mismatch { cluster: joining::printed(cluster, &members), mismatch };
     let member = joining::own_id(&members, listed, name, same_places).map_err(mismatch)?;
-    if let Some(member) = members.iter().find(|member| member.peer_urls.iter().all(|url| is_encrypted(url))) {
+    let hidden = |member: &&Member| Feature::Tls.refuses() && demand_tls(&member.peer_urls);
+    if let Some(member) = members.iter().find(hidden) {
         return Err(JoinError::Tls(member.id));
     }
     check_versions(&members, member, version).await?;
@@ -150,10 +152,6 @@ fn with_cause(error: &AskError) -> String {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),
     }
-}
-
-fn is_encrypted(url: &str) -> bool {
-    url.starts_with("https://") || url.starts_with("unixs://")
 }
 
 /// Somebody has to know a cluster version, and none may be one that this member does not speak.

@@ -85,6 +85,9 @@ rejections! {
     NotEnoughStarted = Unknown, "etcdserver: re-configuration failed due to not enough started members";
     /// No or malformed peer URLs.
     BadMemberUrls = InvalidArgument, "etcdserver: given member URLs are invalid";
+    /// Peer URLs that want TLS, which members of this version do not speak with each other.
+    PeerTlsUnavailable = FailedPrecondition,
+        "etcdserver: members of this version do not speak TLS with each other yet: give the member a peer URL that begins with http:";
     /// No such member, or one that was removed.
     MemberNotFound = NotFound, "etcdserver: member not found";
     /// Promotion of a voter.

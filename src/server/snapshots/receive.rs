@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::{
     apply::{
-        Applier, ApplyError,
+        self, Applier, ApplyError,
         exchange::{self, ExchangeError, ImportOptions},
         native::{self, NativeError},
     },
@@ -24,8 +24,8 @@ use crate::{
 
 use super::{
     super::{
-        OpenError, datadir::DataDirError, durability::Mark, generations::Generations, open, raft_thread::RaftOrder,
-        shared::Shared,
+        OpenError, ServerFailure, datadir::DataDirError, durability::Mark, generations::Generations, open,
+        raft_thread::RaftOrder, shared::Shared,
     },
     Place, Snapshots, Staged,
 };
@@ -174,7 +174,27 @@ async fn staged(shared: &Shared, arriving: Arriving, mut body: SnapshotBody) -> 
         staged = feed => staged,
         () = shared.stopping.cancelled() => return Err(SnapshotRefusal::Process("the member is stopping".to_owned())),
     };
-    staged.map_err(|_| SnapshotRefusal::Save("its thread panicked".to_owned()))?.map_err(|cause| save(&cause))
+    let staged = staged.map_err(|_| SnapshotRefusal::Save("its thread panicked".to_owned()))?;
+    staged.map_err(|cause| {
+        let refusal = save(&cause);
+        // Its sender would try for ever, and this member would serve nobody.
+        if let Some(why) = cause.hopeless() {
+            shared.fail(ServerFailure::Unservable(why));
+        }
+        refusal
+    })
+}
+
+impl Failure {
+    /// Why no snapshot of this cluster can be taken before an operator has acted, if that is so.
+    fn hopeless(self) -> Option<ApplyError> {
+        match self {
+            Self::Exchange(ExchangeError::Open(why)) | Self::Apply(ApplyError::Open(why)) => {
+                matches!(why, apply::OpenError::Auth | apply::OpenError::VersionTooOld { .. }).then_some(why.into())
+            }
+            _ => None,
+        }
+    }
 }
 
 fn with_causes(error: &dyn std::error::Error) -> String {
