@@ -202,6 +202,22 @@ fn origins_and_hosts_can_be_limited() {
     }
 }
 
+/// An empty part of a path was answered with 404, and a request with more than 100 lines in its head with 431: a client
+/// behind many proxies was not served.
+#[test]
+fn odd_paths_are_cleaned_and_many_headers_taken() {
+    let daemon = member(&[]);
+    let sent = get(&daemon, "//version?x=1");
+    assert_eq!((sent.status, sent.header("location")), (307, Some("/version?x=1")));
+    assert_eq!(sent.body, "<a href=\"/version?x=1\">Temporary Redirect</a>.\n\n");
+    assert_eq!(sent.header("content-type"), Some("text/html; charset=utf-8"));
+    let posted = post(&daemon, "/v3/./kv//put", "{}");
+    assert_eq!((posted.status, posted.header("location"), &posted.body[..]), (307, Some("/v3/kv/put"), ""));
+    let many: Vec<String> = (0..300).map(|number| format!("X-Hop-{number}: 1")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    assert_eq!(ask(daemon.client, "GET", "/version", &many, "").status, 200);
+}
+
 #[test]
 fn the_gateway_can_be_off() {
     let daemon = member(&["--enable-grpc-gateway=false"]);

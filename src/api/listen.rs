@@ -21,6 +21,8 @@ use super::{
 
 /// Time a client has to send the head of a request, the first one included.
 const HEAD_PATIENCE: Duration = Duration::from_mins(5);
+/// Lines in the head of an HTTP/1 request. etcd limits their bytes alone; so many are room for any chain of proxies.
+const HEADERS_MAX: usize = 500;
 /// How long a peer may keep this member waiting for its bytes, or leave this member's bytes untaken (etcd's limit). An
 /// answer that goes on for ever is no wait.
 const PEER_PATIENCE: Duration = Duration::from_secs(5);
@@ -172,6 +174,7 @@ where
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(service.patience())
+        .max_headers(HEADERS_MAX)
         .serve_connection(TokioIo::new(io), answer)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);

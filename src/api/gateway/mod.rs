@@ -18,8 +18,8 @@ use axum::{
     body::Body,
     extract::Request,
     http::{
-        HeaderMap, HeaderName, HeaderValue, Method as HttpMethod, StatusCode,
-        header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION, WWW_AUTHENTICATE},
+        HeaderMap, HeaderName, HeaderValue, Method as HttpMethod,
+        header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE},
     },
     response::Response,
 };
@@ -29,6 +29,7 @@ use serde_json::json;
 
 use super::{
     Api,
+    http::plain,
     status::Status,
     v3::{self, Call, Handler, Reply},
     wire::{PREFIX_BYTES, Tally},
@@ -81,11 +82,8 @@ pub(super) async fn serve(api: Arc<Api>, request: Request) -> Response {
 }
 
 /// `/v3` alone is not a path of the gateway but leads there.
-pub(super) async fn redirect() -> Response {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
-    response.headers_mut().insert(LOCATION, HeaderValue::from_static("/v3/"));
-    response
+pub(super) async fn redirect(request: Request) -> Response {
+    plain::redirect(request.method(), "/v3/")
 }
 
 /// The metadata of a call from the headers of its HTTP request.
@@ -188,6 +186,8 @@ fn refusal(status: &Status) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::StatusCode;
+
     use super::*;
 
     #[test]

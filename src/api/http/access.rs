@@ -29,7 +29,11 @@ pub(super) async fn check(api: &Api, secure: bool, mut request: Request, next: N
         return plain::text(StatusCode::MISDIRECTED_REQUEST, &refusal(host(&request)));
     }
     let cors = cors(&options.cors, request.headers());
-    let mut response = if request.method() == Method::OPTIONS { Response::default() } else { next.run(request).await };
+    let mut response = match plain::cleaned(request.uri()) {
+        _ if request.method() == Method::OPTIONS => Response::default(),
+        Some(location) => plain::redirect(request.method(), &location),
+        None => next.run(request).await,
+    };
     response.headers_mut().extend(cors);
     response
 }

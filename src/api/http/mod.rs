@@ -5,7 +5,7 @@ mod access;
 mod debug;
 mod health;
 mod peers;
-mod plain;
+pub(super) mod plain;
 mod probes;
 
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use axum::{
     Router,
     extract::Request,
     middleware::{Next, from_fn},
+    response::Response,
     routing::any,
 };
 
@@ -45,13 +46,21 @@ pub(super) fn router(api: &Arc<Api>, serves: Serves, secure: bool) -> Router {
     }
     let router = router.fallback(not_found);
     if serves == Serves::Metrics {
-        return router;
+        return Router::new().fallback_service(router).layer(from_fn(clean));
     }
     let api = Arc::clone(api);
     Router::new().fallback_service(router).layer(from_fn(move |request: Request, next: Next| {
         let api = Arc::clone(&api);
         async move { access::check(&api, secure, request, next).await }
     }))
+}
+
+/// Sends those elsewhere whose path is not clean; on the client port [`access`] sees to that.
+async fn clean(request: Request, next: Next) -> Response {
+    match plain::cleaned(request.uri()) {
+        Some(location) => plain::redirect(request.method(), &location),
+        None => next.run(request).await,
+    }
 }
 
 /// gRPC server reflection, both versions, from the descriptors this program was built from.

@@ -6,8 +6,8 @@ use axum::{
     body::Body,
     extract::Request,
     http::{
-        HeaderValue, Method, StatusCode,
-        header::{ALLOW, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS},
+        HeaderValue, Method, StatusCode, Uri,
+        header::{ALLOW, CONTENT_TYPE, LOCATION, X_CONTENT_TYPE_OPTIONS},
     },
     response::Response,
     routing::{MethodRouter, any},
@@ -23,6 +23,46 @@ pub(super) fn text(status: StatusCode, text: &str) -> Response {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
+}
+
+/// The answer that sends a client elsewhere, in the form of Go's `http.Redirect`.
+pub(in crate::api) fn redirect(method: &Method, location: &str) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+    if matches!(*method, Method::GET | Method::HEAD) {
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    }
+    if *method == Method::GET {
+        let shown = ESCAPES.iter().fold(location.to_owned(), |text, (from, to)| text.replace(from, to));
+        *response.body_mut() = Body::from(format!("<a href=\"{shown}\">Temporary Redirect</a>.\n\n"));
+    }
+    if let Ok(location) = HeaderValue::from_str(location) {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    response
+}
+
+/// What may not stand in HTML as it is.
+const ESCAPES: [(&str, &str); 5] = [("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("\"", "&#34;"), ("'", "&#39;")];
+
+/// Where a request should have gone whose path has empty parts or dots (Go's `ServeMux`); `None` if it has none.
+pub(super) fn cleaned(uri: &Uri) -> Option<String> {
+    let path = uri.path();
+    if !path.starts_with('/') || !(path.contains("//") || path.contains("/.")) {
+        return None;
+    }
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    let end = if path.ends_with('/') && !parts.is_empty() { "/" } else { "" };
+    let clean = format!("/{}{end}", parts.join("/"));
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    (clean != path).then(|| clean + &query)
 }
 
 /// A body of the given media type.
@@ -122,6 +162,24 @@ mod tests {
     fn values(uri: &str, name: &str) -> Vec<String> {
         let request = Request::get(uri).body(Body::empty()).unwrap();
         query(&request, name).collect()
+    }
+
+    #[test]
+    fn paths_are_cleaned_as_go_does() {
+        let cleaned = |uri: &str| cleaned(&uri.parse().unwrap());
+        for (path, clean) in [
+            ("//version", "/version"),
+            ("/v3//kv/range?x=//", "/v3/kv/range?x=//"),
+            ("/a/./b/../c/", "/a/c/"),
+            ("/../..", "/"),
+            ("//", "/"),
+            ("/a/.", "/a"),
+        ] {
+            assert_eq!(cleaned(path).as_deref(), Some(clean), "{path}");
+        }
+        for path in ["/", "/version", "/v3/", "/.well-known/x", "/a..b/c.d"] {
+            assert_eq!(cleaned(path), None, "{path}");
+        }
     }
 
     #[test]
