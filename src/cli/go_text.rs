@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use crate::config::go;
+
 /// `bytes` as a Go string literal in double quotes. Bytes that are not UTF-8 become `\x` escapes.
 pub(super) fn quote(bytes: &[u8]) -> String {
     let mut quoted = String::with_capacity(bytes.len() + 2);
@@ -194,104 +196,12 @@ pub(super) fn parse_bool(text: &str) -> Result<bool, String> {
 /// # Errors
 /// Go's text for what is wrong with it.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let quoted = quote(text.as_bytes());
-    let invalid = || format!("time: invalid duration {quoted}");
-    let (negative, mut rest) = match text.as_bytes().first() {
-        Some(b'-') => (true, text.get(1..).unwrap_or_default()),
-        Some(b'+') => (false, text.get(1..).unwrap_or_default()),
-        _ => (false, text),
-    };
-    if rest == "0" {
-        return Ok(Duration::ZERO);
-    }
-    if rest.is_empty() {
-        return Err(invalid());
-    }
-    let mut nanos: u128 = 0;
-    while !rest.is_empty() {
-        let (number, after) = split_where(rest, |c| !(c.is_ascii_digit() || c == '.'));
-        let (unit, after) = split_where(after, |c| c.is_ascii_digit() || c == '.');
-        let number = decimal(number).ok_or_else(invalid)?;
-        if unit.is_empty() {
-            return Err(format!("time: missing unit in duration {quoted}"));
-        }
-        let scale = unit_nanos(unit)
-            .ok_or_else(|| format!("time: unknown unit {} in duration {quoted}", quote(unit.as_bytes())))?;
-        nanos = nanos.saturating_add(number.nanos(scale));
-        rest = after;
-    }
-    let nanos = u64::try_from(nanos).ok().filter(|nanos| i64::try_from(*nanos).is_ok()).ok_or_else(invalid)?;
-    Ok(if negative { Duration::ZERO } else { Duration::from_nanos(nanos) })
-}
-
-struct Decimal {
-    whole: u128,
-    fraction: u128,
-    fraction_scale: u128,
-}
-
-impl Decimal {
-    fn nanos(&self, scale: u128) -> u128 {
-        self.whole.saturating_mul(scale).saturating_add(self.fraction.saturating_mul(scale) / self.fraction_scale)
-    }
-}
-
-fn decimal(text: &str) -> Option<Decimal> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    if whole.is_empty() && fraction.is_empty() {
-        return None;
-    }
-    // More digits than that are below a nanosecond in every unit.
-    let fraction = fraction.get(..FRACTION_DIGITS_MAX).unwrap_or(fraction);
-    let number = |digits: &str| if digits.is_empty() { Some(0) } else { digits.parse::<u128>().ok() };
-    let fraction_scale = 10_u128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
-    Some(Decimal { whole: number(whole)?, fraction: number(fraction)?, fraction_scale })
-}
-
-fn split_where(text: &str, stop: impl Fn(char) -> bool) -> (&str, &str) {
-    text.split_at(text.find(stop).unwrap_or(text.len()))
-}
-
-fn unit_nanos(unit: &str) -> Option<u128> {
-    Some(match unit {
-        "ns" => 1,
-        "us" | "µs" | "μs" => 1_000,
-        "ms" => 1_000_000,
-        "s" => 1_000_000_000,
-        "m" => 60_000_000_000,
-        "h" => 3_600_000_000_000,
-        _ => return None,
-    })
+    Ok(Duration::from_nanos(u64::try_from(go::parse_duration(text)?).unwrap_or(0)))
 }
 
 /// A duration as Go prints it: `1.5s`, `2m0s`, `13.2µs`.
 pub(super) fn duration(duration: Duration) -> String {
-    let nanos = duration.as_nanos();
-    match nanos {
-        0 => "0s".to_owned(),
-        1..1_000 => format!("{nanos}ns"),
-        1_000..1_000_000 => format!("{}µs", scaled(nanos, 3)),
-        1_000_000..1_000_000_000 => format!("{}ms", scaled(nanos, 6)),
-        _ => clock_like(nanos),
-    }
-}
-
-fn clock_like(nanos: u128) -> String {
-    let minutes = nanos / 60_000_000_000;
-    let seconds = scaled(nanos % 60_000_000_000, 9);
-    match (minutes / 60, minutes % 60) {
-        (0, 0) => format!("{seconds}s"),
-        (0, minutes) => format!("{minutes}m{seconds}s"),
-        (hours, minutes) => format!("{hours}h{minutes}m{seconds}s"),
-    }
-}
-
-/// `value` / 10^`digits` without trailing zeros.
-fn scaled(value: u128, digits: u32) -> String {
-    let scale = 10_u128.pow(digits);
-    let width = usize::try_from(digits).unwrap_or(0);
-    let text = format!("{}.{:0width$}", value / scale, value % scale);
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    go::format_duration(i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX))
 }
 
 /// A number of bytes in SI units: `20 kB`, `2.1 GB`.
@@ -330,8 +240,6 @@ pub(super) fn quote_list<T: AsRef<[u8]>>(items: &[T]) -> String {
 
 const BAD_SYNTAX: &str = "invalid syntax";
 const OUT_OF_RANGE: &str = "value out of range";
-/// Digits after the point that can make a difference of a nanosecond in an hour.
-const FRACTION_DIGITS_MAX: usize = 18;
 
 #[cfg(test)]
 mod tests {

@@ -83,58 +83,70 @@ pub(super) fn parse_bool(text: &str) -> Option<bool> {
 const SECOND: i64 = 1_000_000_000;
 
 /// Go's `ParseDuration`, in nanoseconds: a sign, then numbers with units (`ns us µs ms s m h`); `0` needs no unit.
-pub(super) fn parse_duration(text: &str) -> Option<i64> {
+///
+/// # Errors
+/// Go's words for what is wrong with it.
+pub(crate) fn parse_duration(text: &str) -> Result<i64, String> {
+    let invalid = || invalid_duration(text);
     let (negative, mut rest) = match text.as_bytes() {
-        [b'-', ..] => (true, text.get(1..)?),
-        [b'+', ..] => (false, text.get(1..)?),
+        [b'-', ..] => (true, text.get(1..).unwrap_or_default()),
+        [b'+', ..] => (false, text.get(1..).unwrap_or_default()),
         _ => (false, text),
     };
     if rest == "0" {
-        return Some(0);
+        return Ok(0);
+    }
+    if rest.is_empty() {
+        return Err(invalid());
     }
     let mut total: u64 = 0;
     while !rest.is_empty() {
-        let (nanos, after) = duration_part(rest)?;
-        total = total.checked_add(nanos)?;
+        let (decimal, after) = Decimal::at_start_of(rest).ok_or_else(invalid)?;
+        let (unit, after) = split_where(after, |c| c.is_ascii_digit() || c == '.');
+        let part = decimal.nanos(duration_unit(unit, text)?);
+        total = part.and_then(|part| total.checked_add(part)).ok_or_else(invalid)?;
         rest = after;
     }
-    let empty = text.trim_start_matches(['-', '+']).is_empty();
     let signed = if negative { -i128::from(total) } else { i128::from(total) };
-    if empty { None } else { i64::try_from(signed).ok() }
+    i64::try_from(signed).map_err(|_| invalid())
 }
 
-/// The words of `ParseDuration` for a text that is no duration.
-pub(super) fn duration_error(text: &str) -> String {
+/// What Go says of a text that is no duration at all, or none that can be represented.
+pub(super) fn invalid_duration(text: &str) -> String {
+    format!("time: invalid duration {}", quote(text))
+}
+
+fn duration_unit(unit: &str, text: &str) -> Result<u64, String> {
     let quoted = quote(text);
-    let body = text.trim_start_matches(['-', '+']);
-    let number_len = body.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(body.len());
-    let (number, rest) = body.split_at_checked(number_len).unwrap_or((body, ""));
-    let unit_len = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
-    let unit = rest.get(..unit_len).unwrap_or_default();
-    if number.trim_matches('.').is_empty() {
-        format!("time: invalid duration {quoted}")
-    } else if unit.is_empty() {
-        format!("time: missing unit in duration {quoted}")
-    } else if unit_nanos(unit).is_none() {
-        format!("time: unknown unit {} in duration {quoted}", quote(unit))
-    } else {
-        format!("time: invalid duration {quoted}")
+    if unit.is_empty() {
+        return Err(format!("time: missing unit in duration {quoted}"));
+    }
+    unit_nanos(unit).ok_or_else(|| format!("time: unknown unit {} in duration {quoted}", quote(unit)))
+}
+
+/// The digits before and behind a point; not both are empty.
+struct Decimal<'a> {
+    whole: &'a str,
+    fraction: &'a str,
+}
+
+impl<'a> Decimal<'a> {
+    /// The number that `text` begins with, and what follows it.
+    fn at_start_of(text: &'a str) -> Option<(Self, &'a str)> {
+        let no_digit = |c: char| !c.is_ascii_digit();
+        let (whole, rest) = split_where(text, no_digit);
+        let (fraction, rest) = rest.strip_prefix('.').map_or(("", rest), |behind| split_where(behind, no_digit));
+        (!whole.is_empty() || !fraction.is_empty()).then_some((Self { whole, fraction }, rest))
+    }
+
+    fn nanos(&self, unit: u64) -> Option<u64> {
+        let whole: u64 = if self.whole.is_empty() { 0 } else { self.whole.parse().ok()? };
+        whole.checked_mul(unit)?.checked_add(fraction_nanos(self.fraction, unit)?)
     }
 }
 
-/// One number with its unit, and what follows.
-fn duration_part(text: &str) -> Option<(u64, &str)> {
-    let number = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-    let (number, rest) = text.split_at_checked(number)?;
-    let unit_len = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
-    let (unit, rest) = rest.split_at_checked(unit_len)?;
-    let unit = unit_nanos(unit)?;
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {
-        return None;
-    }
-    let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
-    Some((whole.checked_mul(unit)?.checked_add(fraction_nanos(fraction, unit)?)?, rest))
+fn split_where(text: &str, stop: impl Fn(char) -> bool) -> (&str, &str) {
+    text.split_at_checked(text.find(stop).unwrap_or(text.len())).unwrap_or((text, ""))
 }
 
 fn unit_nanos(unit: &str) -> Option<u64> {
@@ -158,7 +170,7 @@ fn fraction_nanos(digits: &str, unit: u64) -> Option<u64> {
 }
 
 /// Go's `Duration.String`: `1h0m0s`, `1.5s`, `300ms`, `0s`.
-pub(super) fn format_duration(nanos: i64) -> String {
+pub(crate) fn format_duration(nanos: i64) -> String {
     let sign = if nanos < 0 { "-" } else { "" };
     let size = nanos.unsigned_abs();
     let text = match size {
@@ -245,15 +257,15 @@ mod tests {
             ("1.5s", 1_500_000_000),
             ("-2ms", -2_000_000),
         ] {
-            assert_eq!(parse_duration(text), Some(nanos), "{text}");
+            assert_eq!(parse_duration(text), Ok(nanos), "{text}");
         }
         for (text, nanos) in
             [(".5s", 500_000_000), ("1.s", SECOND), ("3us", 3_000), ("3µs", 3_000), ("1m0.5s", 60_500_000_000)]
         {
-            assert_eq!(parse_duration(text), Some(nanos), "{text}");
+            assert_eq!(parse_duration(text), Ok(nanos), "{text}");
         }
         for text in ["", "-", "5", "s", ".s", "1 s", "5d", "1..5s", "9999999h", "00"] {
-            assert_eq!(parse_duration(text), None, "{text}");
+            assert!(parse_duration(text).is_err(), "{text}");
         }
     }
 
@@ -263,8 +275,11 @@ mod tests {
             ("xx", "time: invalid duration \"xx\""),
             ("5", "time: missing unit in duration \"5\""),
             ("5x", "time: unknown unit \"x\" in duration \"5x\""),
+            ("1h5", "time: missing unit in duration \"1h5\""),
+            ("", "time: invalid duration \"\""),
+            ("9999999h", "time: invalid duration \"9999999h\""),
         ] {
-            assert_eq!(duration_error(text), why);
+            assert_eq!(parse_duration(text).unwrap_err(), why);
         }
     }
 
@@ -292,7 +307,7 @@ mod tests {
     proptest! {
         #[test]
         fn printed_durations_read_back(nanos in (i64::MIN + 1)..i64::MAX) {
-            prop_assert_eq!(parse_duration(&format_duration(nanos)), Some(nanos));
+            prop_assert_eq!(parse_duration(&format_duration(nanos)), Ok(nanos));
         }
 
         #[test]
@@ -300,8 +315,8 @@ mod tests {
             if let Ok(number) = parse_int(&text) {
                 prop_assert_eq!(parse_int(&number.to_string()), Ok(number));
             }
-            if let Some(nanos) = parse_duration(&text).filter(|nanos| *nanos > i64::MIN) {
-                prop_assert_eq!(parse_duration(&format_duration(nanos)), Some(nanos));
+            if let Some(nanos) = parse_duration(&text).ok().filter(|nanos| *nanos > i64::MIN) {
+                prop_assert_eq!(parse_duration(&format_duration(nanos)), Ok(nanos));
             }
         }
 

@@ -17,7 +17,7 @@ pub mod feature;
 mod files;
 mod flags;
 pub mod gates;
-mod go;
+pub(crate) mod go;
 mod help;
 mod judge;
 mod layers;

@@ -508,7 +508,7 @@ impl Resolver<'_> {
 
     /// etcd reads a duration and counts its nanoseconds as revisions.
     fn retention_in_nanos(&mut self, text: &str) -> AutoCompaction {
-        match go::parse_duration(text).filter(|nanos| *nanos >= 0) {
+        match go::parse_duration(text).ok().filter(|nanos| *nanos >= 0) {
             Some(0) => AutoCompaction::Off,
             Some(revisions) => {
                 let message =
@@ -521,13 +521,13 @@ impl Resolver<'_> {
     }
 
     fn refuse_retention(&mut self, text: &str) -> AutoCompaction {
-        let why = go::duration_error(text);
+        let why = go::parse_duration(text).err().unwrap_or_else(|| go::invalid_duration(text));
         self.refuse("auto-compaction-retention", format!("error parsing CompactionRetention: {why}"));
         AutoCompaction::Off
     }
 
     fn retention_period(&mut self, text: &str) -> AutoCompaction {
-        match go::parse_duration(text).and_then(|nanos| u64::try_from(nanos).ok()) {
+        match go::parse_duration(text).ok().and_then(|nanos| u64::try_from(nanos).ok()) {
             Some(0) => AutoCompaction::Off,
             Some(nanos) => AutoCompaction::Periodic(Duration::from_nanos(nanos)),
             None => self.refuse_retention(text),

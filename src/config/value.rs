@@ -33,7 +33,7 @@ impl Value {
             Kind::Uint => Self::Uint(go::parse_uint(text).map_err(number)?),
             Kind::Uint32 => Self::Uint(parse_uint32(text)?),
             Kind::Int => Self::Int(go::parse_int(text).map_err(number)?),
-            Kind::Duration => Self::Nanos(go::parse_duration(text).ok_or("parse error")?),
+            Kind::Duration => Self::Nanos(go::parse_duration(text).map_err(|_| "parse error")?),
             Kind::Text | Kind::Path | Kind::Ignored => Self::Text(text.to_owned()),
             Kind::Select(words) if words.contains(&text) => Self::Text(text.to_owned()),
             Kind::Select(_) => return Err("invalid value".to_owned()),
