@@ -52,6 +52,19 @@ const FORBIDDEN: [&str; 8] = [
     "async fn",
 ];
 
+/// The only files that read the wall clock, and what for. It may jump by hours at any time.
+const WALL_CLOCK: [(&str, &str); 6] = [
+    ("cli/log.rs", "log lines"),
+    ("clock/mod.rs", "the clock itself"),
+    ("daemon/logging.rs", "log lines"),
+    ("server/apply_thread.rs", "a metric: when history was last compacted"),
+    (
+        "server/reconfigure.rs",
+        "the identifier of a new member; one that was there before is refused by all members alike",
+    ),
+    ("transport/probe.rs", "the answer to a probe, and the warning that clocks differ"),
+];
+
 /// One source file without comments, literals and test code.
 struct Source {
     module: String,
@@ -127,6 +140,20 @@ fn deciding_floors_are_synchronous() {
         }
     }
     assert!(wrong.is_empty(), "clock, chance, sockets or tasks on floors {SYNCHRONOUS:?}:\n{}", wrong.join("\n"));
+}
+
+/// Whoever sets a clock moves nothing but what is shown: time to live, elections and time-outs count on the other clock.
+#[test]
+fn wall_clock_decides_nothing() {
+    let reads_it = |source: &&Source| source.text.contains(".wall()") || names_path(&source.text, "SystemTime::now");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let found: Vec<_> = sources().iter().filter(reads_it).map(|s| inner(&root, &s.path)).collect();
+    let known: Vec<_> = WALL_CLOCK.iter().map(|(path, _)| (*path).to_owned()).collect();
+    assert_eq!(found, known, "files that read the wall clock, and those that may");
+}
+
+fn inner(root: &Path, path: &Path) -> String {
+    path.strip_prefix(root).expect("collected under root").to_string_lossy().into_owned()
 }
 
 fn floor(module: &str) -> Option<usize> {

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     apply::Response,
-    clock::{Clock, SystemClock},
+    clock::{Chance as _, Clock, SystemChance, SystemClock},
     lease::Lessor,
     membership::Member,
     metrics,
@@ -192,11 +192,10 @@ impl Shared {
         snapshots: Snapshots,
     ) -> Self {
         let clock = SystemClock::new();
-        let started_ms = u64::try_from(clock.wall().as_millis()).unwrap_or(u64::MAX);
         let inbox_capacity = ORDERS_MAX;
         let compacted = watch::Sender::new(first.view.compact_revision());
         Self {
-            ids: RequestIds::new(identity.member, started_ms),
+            ids: RequestIds::new(identity.member, SystemChance.next_u64()),
             applied_term: AtomicU64::new(0),
             published: ArcSwap::from_pointee(first),
             standing: Mutex::default(),

@@ -67,8 +67,8 @@ impl fmt::Display for Revision {
     }
 }
 
-/// Generates etcd's request identifiers: the low 16 bits of the member ID, 40 bits of the start time in
-/// milliseconds, then a counter (etcd `pkg/idutil`). Lock free; the counter overflows into the time, as etcd's does.
+/// Generates etcd's request identifiers: the low 16 bits of the member ID, 40 bits that tell one start of it from another,
+/// then a counter (etcd `pkg/idutil`). Lock free; the counter overflows into the bits before it, as etcd's does.
 #[derive(Debug)]
 pub struct RequestIds {
     prefix: u64,
@@ -76,9 +76,11 @@ pub struct RequestIds {
 }
 
 impl RequestIds {
-    /// `started_unix_ms` must differ between two starts of one member, which wall-clock milliseconds give.
-    pub fn new(member: MemberId, started_unix_ms: u64) -> Self {
-        let suffix = (started_unix_ms & ((1 << 40) - 1)) << 8;
+    /// `start` must differ between two starts of one member. etcd takes the time, which repeats itself when a clock is set
+    /// back: an entry of an earlier life that is applied late would then be taken for one of this life. Chance does not
+    /// depend on the clock, and 2^40 starts are enough for the few whose entries can still be on their way.
+    pub fn new(member: MemberId, start: u64) -> Self {
+        let suffix = (start & ((1 << 40) - 1)) << 8;
         Self { prefix: member.0 << 48, suffix: AtomicU64::new(suffix) }
     }
 
@@ -99,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn request_ids_carry_member_time_and_count() {
+    fn request_ids_carry_member_start_and_count() {
         let ids = RequestIds::new(MemberId(0x1234_5678_9abc_def0), 0x0100_0000_0001);
         assert_eq!(ids.next(), RequestId(0xdef0_0000_0000_0101));
         assert_eq!(ids.next(), RequestId(0xdef0_0000_0000_0102));
