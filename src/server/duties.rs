@@ -54,6 +54,9 @@ pub async fn join(handle: &Handle) -> Result<(), ServerError> {
     until_done(handle, || handle.read_index()).await
 }
 
+/// Tried until it is applied, and once per start, as etcd does: whatever the log says of this member later, such as what
+/// an earlier start of it has proposed, is not contradicted before the next start.
+///
 /// Nothing is proposed for a member that the log does not know yet: members of etcd would not survive it.
 async fn publish(handle: &Handle) -> Result<(), ServerError> {
     let options = &handle.shared.options;
