@@ -17,6 +17,13 @@ pub struct Version {
     pub patch: u64,
 }
 
+/// Of each minor version of etcd the first release that applies every request as we do (peer-and-disk, §3.8).
+const RELEASES_MIN: [Version; 3] = [release(5, 33), release(6, 14), release(7, 1)];
+
+const fn release(minor: u64, patch: u64) -> Version {
+    Version { major: 3, minor, patch }
+}
+
 /// A text that is no version.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{0:?} is not a version of the form major.minor.patch, for example 3.6.0")]
@@ -37,6 +44,13 @@ impl Version {
     /// The only version a cluster at this one may be downgraded to, if there is one.
     pub fn downgrade_target(self) -> Option<Self> {
         self.minor.checked_sub(1).map(|minor| Self::minor(self.major, minor))
+    }
+
+    /// The release to which a member of etcd at this one should be updated before it shares a cluster with members of
+    /// ours; nothing if this one is as good.
+    pub fn update_due(self) -> Option<Self> {
+        let least = RELEASES_MIN.into_iter().find(|least| self.without_patch() <= least.without_patch());
+        least.filter(|least| self < *least)
     }
 
     /// Reads a client's wish, `3.5` or `3.5.7`, as `3.5.0`.
@@ -100,6 +114,17 @@ mod tests {
         assert_eq!(Version::parse_target("3.6"), Ok(Version::minor(3, 6)));
         assert_eq!(Version::parse_target("3.6.9"), Ok(Version::minor(3, 6)));
         assert_eq!(Version::parse_target("3"), Err(VersionError("3".to_owned())));
+    }
+
+    #[test]
+    fn releases_that_apply_some_requests_differently_are_due_for_an_update() {
+        let due = |text: &str| text.parse::<Version>().unwrap().update_due();
+        for (old, new) in [("3.4.27", "3.5.33"), ("3.5.32", "3.5.33"), ("3.6.6", "3.6.14"), ("3.7.0", "3.7.1")] {
+            assert_eq!(due(old), new.parse().ok(), "{old}");
+        }
+        for good in ["3.5.33", "3.5.40", "3.6.14", "3.7.1", "3.8.0", "4.0.0"] {
+            assert_eq!(due(good), None, "{good}");
+        }
     }
 
     #[test]

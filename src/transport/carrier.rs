@@ -147,8 +147,8 @@ impl Transport {
             return Arc::clone(peer);
         }
         let peer = Peer::new(id, urls, &self.shared);
-        if let Some(capabilities) = old.remote(id).and_then(|remote| remote.capabilities()) {
-            peer.heard(capabilities);
+        if let Some(remote) = old.remote(id) {
+            peer.inherit(remote);
         }
         peer.show_known(true);
         self.start(incoming::keep(Arc::clone(&peer), StreamKind::MsgApp));
@@ -255,7 +255,7 @@ impl Transport {
     pub(super) fn meet(&self, caller: &Caller) {
         let Some(from) = caller.from else { return };
         if let Some(known) = self.directory.load().find(from) {
-            return known.heard(caller.capabilities);
+            return known.heard(caller.introduction);
         }
         let local = &self.shared.local;
         if caller.peer_urls.is_empty() || from == local.member() || local.is_removed(from) {
@@ -267,7 +267,7 @@ impl Transport {
             return;
         }
         let remote = Peer::new(from, caller.peer_urls.clone(), &self.shared);
-        remote.heard(caller.capabilities);
+        remote.heard(caller.introduction);
         self.start_pipeline(&remote);
         let forgotten = (directory.remotes.len() >= REMOTES_MAX).then(|| directory.remotes.remove(0));
         directory.remotes.push(remote);

@@ -49,7 +49,7 @@ pub(super) struct Caller {
     pub(super) from: Option<MemberId>,
     /// Well-formed URLs only.
     pub(super) peer_urls: Vec<String>,
-    pub(super) capabilities: Capabilities,
+    pub(super) introduction: Introduction,
     /// Whom the caller believes to talk to, as written.
     pub(super) to: String,
 }
@@ -59,15 +59,35 @@ impl Caller {
         Self {
             from: member(text(headers, &FROM)),
             peer_urls: peer_urls(text(headers, &PEER_URLS)),
-            capabilities: read_capabilities(headers),
+            introduction: Introduction::read(headers),
             to: text(headers, &TO).to_owned(),
         }
     }
 }
 
-/// What a request or an answer says about its sender's abilities.
-pub(super) fn read_capabilities(headers: &HeaderMap) -> Capabilities {
-    headers.get(&CAPABILITIES).and_then(|value| value.to_str().ok()).map_or_else(Default::default, Capabilities::parse)
+/// What a request or an answer says about its sender.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Introduction {
+    pub(super) capabilities: Capabilities,
+    /// The version of etcd it reports, if that can be read.
+    version: Option<Version>,
+}
+
+impl Introduction {
+    pub(super) fn read(headers: &HeaderMap) -> Self {
+        let capabilities = headers.get(&CAPABILITIES).and_then(|value| value.to_str().ok());
+        Self {
+            capabilities: capabilities.map_or_else(Default::default, Capabilities::parse),
+            version: text(headers, &VERSION).parse().ok(),
+        }
+    }
+
+    /// The version it reports and the release it should be updated to. What members of our own kind report is only the
+    /// etcd whose place they take.
+    pub(super) fn update_due(self) -> Option<(Version, Version)> {
+        let version = self.version.filter(|_| !self.capabilities.quorate)?;
+        Some((version, version.update_due()?))
+    }
 }
 
 fn peer_urls(list: &str) -> Vec<String> {
@@ -182,9 +202,19 @@ mod tests {
         put(&mut headers, PEER_URLS, "http://b:1,http://a:2");
         let caller = Caller::read(&headers);
         assert_eq!((caller.from, caller.peer_urls.len()), (Some(MemberId(0xa8)), 2));
-        assert_eq!(caller.capabilities, Capabilities::default());
+        assert_eq!(caller.introduction, Introduction::default());
         put(&mut headers, PEER_URLS, "http://b:1/path,x");
         assert!(Caller::read(&headers).peer_urls.is_empty());
+    }
+
+    #[test]
+    fn old_etcds_are_due_for_an_update_and_members_of_our_kind_never() {
+        let mut headers = HeaderMap::new();
+        put(&mut headers, VERSION, "3.5.1");
+        let due = Introduction::read(&headers).update_due().map(|(_, to)| to.to_string());
+        assert_eq!(due.as_deref(), Some("3.5.33"));
+        put(&mut headers, CAPABILITIES, "digest");
+        assert_eq!(Introduction::read(&headers).update_due(), None);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::{
     codec::{CodecError, MessageDecoder, MsgAppDecoder},
     connect::{Connection, full},
     deliver::deliver,
-    headers,
+    headers::{self, Introduction},
     outbox::StreamKind,
     patience::Patience,
     peer::Peer,
@@ -83,7 +83,7 @@ async fn open(peer: &Peer, kind: StreamKind, url: &str) -> Result<(Connection, I
     let answer = timeout(READ_PATIENCE, answer).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     let status = answer.status();
     if status == StatusCode::OK {
-        peer.heard(headers::read_capabilities(answer.headers()));
+        peer.heard(Introduction::read(answer.headers()));
         return Ok((connection, answer.into_body()));
     }
     if status == StatusCode::GONE {

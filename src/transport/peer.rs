@@ -10,6 +10,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Capabilities, Local, TransportOptions,
+    headers::Introduction,
     outbox::{Outbox, StreamKind},
 };
 use crate::{
@@ -60,7 +61,7 @@ struct Link {
     msgapp: bool,
     message: bool,
     since: Option<Instant>,
-    capabilities: Option<Capabilities>,
+    introduction: Option<Introduction>,
 }
 
 /// The instruments of one peer, found once.
@@ -172,13 +173,28 @@ impl Peer {
         lock(&self.link).since.map(|since| since.elapsed())
     }
 
-    /// The peer has told what it can do.
-    pub(super) fn heard(&self, capabilities: Capabilities) {
-        lock(&self.link).capabilities = Some(capabilities);
+    /// The peer has said what it is. An etcd that should be updated is told of, once, and spoken with all the same.
+    pub(super) fn heard(&self, introduction: Introduction) {
+        let before = lock(&self.link).introduction.replace(introduction);
+        if before != Some(introduction)
+            && let Some((version, to)) = introduction.update_due()
+        {
+            tracing::warn!(
+                peer = %self.id,
+                %version,
+                "the peer is an etcd that may apply some requests differently: update it to {to} or newer"
+            );
+        }
+    }
+
+    /// What `other`, which is the same peer, has heard.
+    pub(super) fn inherit(&self, other: &Self) {
+        let introduction = lock(&other.link).introduction;
+        lock(&self.link).introduction = introduction;
     }
 
     pub(super) fn capabilities(&self) -> Option<Capabilities> {
-        lock(&self.link).capabilities
+        lock(&self.link).introduction.map(|introduction| introduction.capabilities)
     }
 
     /// Counts this peer among those that are configured.
