@@ -4,6 +4,8 @@ use super::{Cluster, Version};
 
 /// What a cluster begins with in which not all members have told their version.
 const VERSION_MIN: Version = Version::minor(3, 0);
+/// The first version in which members are published by requests of their own.
+const PUBLISHING_SINCE: Version = Version::minor(3, 5);
 
 /// What the leader should propose as the cluster's version, given what its members said; nothing if it is right, or if
 /// that cannot be known.
@@ -15,6 +17,12 @@ pub fn cluster_version(cluster: &Cluster, told: impl IntoIterator<Item = Option<
         Some(target) => (current.downgrade_target() == Some(target)).then_some(target),
         None => (lowest > current && lowest.major == current.major).then_some(lowest),
     }
+}
+
+/// Whether every member survives an entry that publishes a member as a request of its own, which etcd has since 3.5 and
+/// before which older ones panic. What a cluster begins with says nothing of its members.
+pub fn can_publish(cluster: &Cluster) -> bool {
+    cluster.version().is_none_or(|version| version >= PUBLISHING_SINCE || version == VERSION_MIN)
 }
 
 /// Whether every member runs the minor version of `target`.
@@ -67,6 +75,13 @@ mod tests {
         assert_eq!(cluster_version(&cluster, told(&["silent"])), None);
         cluster.set_version(Version::minor(3, 6));
         assert_eq!(cluster_version(&cluster, told(&["3.7.1"])), None, "it is there");
+    }
+
+    #[test]
+    fn nobody_is_published_among_members_that_would_not_survive_it() {
+        assert!(can_publish(&Cluster::default()));
+        let published = ["3.0.0", "3.3.0", "3.4.0", "3.5.0", "3.7.0"].map(|version| can_publish(&at(version)));
+        assert_eq!(published, [true, false, false, true, true]);
     }
 
     #[test]

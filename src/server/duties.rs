@@ -16,6 +16,7 @@ use crate::{
     apply::Response,
     clock::Clock as _,
     lease::{CHECKPOINTS_MAX, SCAN_INTERVAL_MS},
+    membership::negotiate,
     metrics,
     pb::{
         etcdserverpb::{
@@ -43,6 +44,7 @@ const SWEEP: Duration = Duration::from_secs(5);
 /// Only when the member stops first.
 pub async fn join(handle: &Handle) -> Result<(), ServerError> {
     until(handle, || handle.published().cluster.member(handle.member_id()).is_some()).await?;
+    until_publishable(handle).await?;
     publish(handle).await?;
     tracing::info!(
         local_member_id = %handle.member_id(),
@@ -52,6 +54,19 @@ pub async fn join(handle: &Handle) -> Result<(), ServerError> {
     );
     until(handle, || handle.published().cluster.version().is_some()).await?;
     until_done(handle, || handle.read_index()).await
+}
+
+async fn until_publishable(handle: &Handle) -> Result<(), ServerError> {
+    let state = handle.published();
+    if negotiate::can_publish(&state.cluster) {
+        return Ok(());
+    }
+    let cluster_version = state.cluster.version().map(|version| version.to_string());
+    tracing::warn!(
+        cluster_version,
+        "waiting: some members are older than etcd 3.5 and would not survive that this one is published; update them"
+    );
+    until(handle, || negotiate::can_publish(&handle.published().cluster)).await
 }
 
 /// Tried until it is applied, and once per start, as etcd does: whatever the log says of this member later, such as what
