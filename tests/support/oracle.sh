@@ -1,13 +1,14 @@
 #!/bin/sh
-# Builds the real etcd 3.7.1 (etcd, etcdctl, etcdutl) into DIR/bin, for tests that compare answers.
-# Usage: tests/support/oracle.sh DIR
+# Builds the real etcd (etcd, etcdctl, etcdutl) into DIR/bin, for tests that compare answers.
+# Usage: tests/support/oracle.sh DIR [VERSION]
+# VERSION is 3.7.1 unless given; each version has a DIR of its own.
 # A throw-away Go module in DIR names the released modules; the go command fetches and builds them. Nothing of it is
 # kept in the source tree. DIR/go runs the Go that built it. Prints nothing but progress.
 set -eu
 
-version=3.7.1
+dir=${1:?usage: oracle.sh DIR [VERSION]}
+version=${2:-3.7.1}
 toolchain=go1.27.3 # what an older Go is asked to fetch for itself
-dir=${1:?usage: oracle.sh DIR}
 mkdir -p "$dir/bin"
 dir=$(cd "$dir" && pwd)
 exec 9>"$dir/lock"

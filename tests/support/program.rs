@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+/// The newest release of etcd 3.5.
+const ETCD_3_5: &str = "3.5.35";
+
 /// An executable and the name it goes by in messages.
 #[derive(Clone, Debug)]
 pub struct Program {
@@ -50,6 +53,16 @@ impl Program {
         Self::new("etcdutl 3.7.1", oracle().join("bin/etcdutl"))
     }
 
+    /// etcd, etcdctl of the newest 3.5.
+    pub fn etcd_3_5() -> [Self; 2] {
+        ["etcd", "etcdctl"].map(|name| Self::new(&format!("{name} 3.5"), oracle_3_5().join("bin").join(name)))
+    }
+
+    /// The etcd 3.5.1 that other people have packed: older than it should be.
+    pub fn etcd_3_5_1() -> Self {
+        Self::new("etcd 3.5.1", clients().join("etcd-3.5.1"))
+    }
+
     pub fn command(&self) -> Command {
         Command::new(&self.path)
     }
@@ -69,6 +82,20 @@ pub fn oracle() -> &'static Path {
     DIR.get_or_init(|| {
         let dir = oracle_dir();
         run_script("tests/support/oracle.sh", &[dir.clone().into_os_string()]);
+        dir
+    })
+}
+
+/// The directory of the newest etcd 3.5: `ORACLE_3_5_DIR`, or `target/oracle-3.5`, built there by the first test that
+/// asks. That takes minutes, so only long forms of tests do.
+///
+/// # Panics
+/// As [`oracle`].
+pub fn oracle_3_5() -> &'static Path {
+    static DIR: OnceLock<PathBuf> = OnceLock::new();
+    DIR.get_or_init(|| {
+        let dir = std::env::var_os("ORACLE_3_5_DIR").map_or_else(|| target_dir().join("oracle-3.5"), PathBuf::from);
+        run_script("tests/support/oracle.sh", &[dir.clone().into_os_string(), ETCD_3_5.into()]);
         dir
     })
 }

@@ -1,0 +1,209 @@
+//! Members of etcd and members of ours in one cluster, as there are while a running cluster moves over: who joins by whose
+//! snapshot, who leads, who is killed, and what clients see of it. Members of etcd compare their hash with everybody's all
+//! the time (initial, periodic and compaction checks), so that they would raise the CORRUPT alarm.
+//!
+//! `make test` plays each story once with etcd 3.7.1. `make interop` plays it `MIXED_ROUNDS` times, and with the newest
+//! etcd 3.5 as well (`MIXED_WITH_3_5=1`).
+
+#![expect(clippy::indexing_slicing, reason = "members are counted by the tests that made them")]
+
+mod clients;
+mod load;
+#[path = "../support/mod.rs"]
+mod support;
+mod world;
+
+use load::Load;
+use std::time::Duration;
+use support::{program::Program, setting, traffic::Traffic};
+use world::{Election, Kind, Release, World};
+
+/// Writes that take every log far beyond what it keeps.
+const MANY: u64 = 600;
+
+/// Plays `story` as often, and with as many releases of etcd, as is asked for.
+fn play(story: impl Fn(&Release)) {
+    for release in Release::wanted() {
+        for round in 0..setting("MIXED_ROUNDS", 1) {
+            println!("round {round} with {}", release.etcd.name);
+            story(&release);
+        }
+    }
+}
+
+/// The story that moves a member in: etcd adds it, sends it its snapshot, promotes it, and goes on with it through
+/// restarts of everybody.
+#[test]
+fn a_member_of_ours_joins_a_running_etcd_cluster() {
+    play(|release| {
+        let mut world = World::found(release, &[Kind::Etcd; 3]);
+        world.fill(0, MANY);
+        world.cluster.ctl(0, &["lease", "grant", "600"]).expect("a lease");
+        world.compact(0, 200);
+        let load = Load::start(world.endpoints());
+
+        let ours = world.add(Kind::Ours, 1);
+        world.wait_for_log(ours, "the state is that of a received snapshot");
+        world.promote(ours, 0);
+        load.use_only(world.endpoints());
+        for other in 0..3 {
+            world.serves(ours, other);
+        }
+        world.agree();
+        assert_eq!(world.leases(0), world.leases(ours));
+
+        // Everybody goes and comes back, in order and at once.
+        world.cluster.members[ours].terminate();
+        world.cluster.members[ours].restart();
+        world.serves(ours, 0);
+        for number in 0..4 {
+            world.cluster.members[number].kill();
+            world.serves((number + 1) % 4, (number + 2) % 4);
+            world.cluster.members[number].restart();
+            world.agree();
+        }
+        // Away for long: by a snapshot, or by entries if etcd keeps them for somebody whom it has just sent one.
+        world.cluster.members[ours].kill();
+        world.fill(0, MANY);
+        world.cluster.members[ours].restart();
+        world.serves(ours, 1);
+        world.finish(load);
+    });
+}
+
+/// A running cluster of etcd becomes one of ours: member by member, under load, every revision in its place.
+#[test]
+fn a_running_etcd_cluster_moves_over_member_by_member() {
+    play(|release| {
+        let mut world = World::found(release, &[Kind::Etcd; 3]);
+        world.fill(0, MANY);
+        world.compact(0, 100);
+        let load = Load::start(world.endpoints());
+        for old in 0..3 {
+            // Whoever is asked to add it, etcd or one of ours, whoever leads.
+            let asked = world.running().into_iter().next_back().expect("somebody runs");
+            let new = world.add(Kind::Ours, asked);
+            world.promote(new, asked);
+            world.serves(new, old);
+            load.use_only(world.endpoints_without(old));
+            world.remove(old, new);
+            world.serves(new, world.running()[0]);
+            world.agree();
+        }
+        assert!(world.running().iter().all(|number| world.kinds[*number] == Kind::Ours));
+        world.wait_for_version("3.7.0");
+        for number in world.running() {
+            world.cluster.members[number].terminate();
+            world.cluster.members[number].restart();
+        }
+        world.finish(load);
+    });
+}
+
+/// The way back, or in: a member of etcd joins a cluster of ours, whose log reaches back no further than a snapshot.
+#[test]
+fn a_member_of_etcd_joins_a_cluster_of_ours() {
+    play(|release| {
+        let mut world = World::found(release, &[Kind::Ours; 3]);
+        world.fill(0, MANY);
+        world.cluster.ctl(0, &["lease", "grant", "600"]).expect("a lease");
+        world.compact(0, 200);
+        let load = Load::start(world.endpoints());
+
+        let etcd = world.add(Kind::Etcd, 1);
+        world.wait_for_any_log("sent a snapshot");
+        world.promote(etcd, 2);
+        load.use_only(world.endpoints());
+        for other in 0..3 {
+            world.serves(etcd, other);
+            world.serves(other, etcd);
+        }
+        world.agree();
+        assert_eq!(world.leases(0), world.leases(etcd));
+
+        world.cluster.members[etcd].kill();
+        world.fill(0, MANY);
+        world.cluster.members[etcd].restart();
+        world.serves(etcd, 0);
+        world.lead(etcd);
+        world.serves(0, etcd);
+        world.agree();
+        world.remove(etcd, 0);
+        world.finish(load);
+    });
+}
+
+/// Leadership goes to and fro between etcd and us: handed over, lost by a kill, won with the vote of the other kind. What
+/// clients see of it stays linearizable.
+#[test]
+fn leadership_moves_between_etcd_and_us() {
+    const OURS: usize = 2;
+    play(|release| {
+        let mut world = World::found(release, &[Kind::Etcd, Kind::Etcd, Kind::Ours]);
+        let traffic = Traffic::start(&world.endpoints(), "mixed", setting("MIXED_SEED", 1));
+        for to in [OURS, 0, OURS, 1, OURS] {
+            world.lead(to);
+            world.serves(to, (to + 1) % 3);
+            world.serves((to + 1) % 3, (to + 2) % 3);
+        }
+        // A leader of ours dies; a leader of etcd dies, and only one of ours can follow; and the other way about.
+        world.elect(Election { dies: OURS, sleeps: 0, wins: 1 });
+        world.elect(Election { dies: 0, sleeps: 1, wins: OURS });
+        world.elect(Election { dies: 1, sleeps: OURS, wins: 0 });
+        traffic.stop().check(&world.endpoints());
+        world.finish_without_load();
+    });
+}
+
+/// What a leader of ours owes to followers of etcd: entries, snapshots, leases that end in time; and its place when it
+/// is told to go.
+#[test]
+fn members_of_etcd_follow_a_leader_of_ours() {
+    const OURS: usize = 2;
+    play(|release| {
+        let mut world = World::found(release, &[Kind::Etcd, Kind::Etcd, Kind::Ours]);
+        world.lead(OURS);
+        world.agree();
+
+        // Five entries behind: the stream brings them.
+        world.cluster.members[0].kill();
+        world.fill(OURS, 5);
+        world.cluster.members[0].restart();
+        world.agree();
+        assert!(!world.log(OURS).contains("sent a snapshot"), "five entries are sent as entries");
+
+        world.cluster.members[0].kill();
+        world.fill(OURS, MANY);
+        world.compact(OURS, 300);
+        world.cluster.members[0].restart();
+        world.wait_for_log(OURS, "sent a snapshot");
+        world.agree();
+        // It has become the file of that member, which starts from it again.
+        world.cluster.members[0].terminate();
+        world.cluster.members[0].restart();
+        world.agree();
+
+        assert_eq!(world.cluster.leader(), OURS, "nobody has taken its place");
+        world.lease_ends_in_time(0, 1);
+        world.lease_ends_in_time(1, OURS);
+        assert_eq!(world.cluster.leader(), OURS, "its countdowns were the ones that counted");
+
+        world.remove(OURS, 0);
+        world.serves(0, 1);
+        world.finish_without_load();
+    });
+}
+
+/// A release that is older than it should be is told of, once, and spoken with.
+#[test]
+fn an_etcd_older_than_it_should_be_is_warned_about_and_served() {
+    let cluster = world::found_bare(&[(Program::etcd_3_5_1(), Vec::new()), (Program::subject(), Vec::new())]);
+    cluster.ctl_until(0, &["put", "a", "through the old one"]);
+    assert_eq!(cluster.ctl(1, &["get", "a", "--print-value-only"]).expect("a get"), "through the old one");
+    cluster.ctl_until(1, &["put", "a", "through ours"]);
+    assert_eq!(cluster.ctl(0, &["get", "a", "--print-value-only"]).expect("a get"), "through ours");
+    // Streams are dialled again and again meanwhile, both ways.
+    std::thread::sleep(Duration::from_secs(2));
+    let warned = |log: &str| log.lines().filter(|line| line.contains("update it to 3.5.33 or newer")).count();
+    assert_eq!(warned(&cluster.members[1].log()), 1, "{}", cluster.members[1].log());
+}
