@@ -64,12 +64,27 @@ impl<S: Read> HashWork<S> {
         if revision > view.revision() {
             return Err(Rejection::FutureRevision.into());
         }
+        let compacted = view.compact_revision();
+        Ok(Self::begin(view, revision, compacted)?)
+    }
+
+    /// Begins the hash that etcd takes while it compacts to `revision`: what [`Self::new`] would have said of that revision
+    /// before, when the compaction accepted last was `previous`. `view` is of a time when the compaction was accepted and
+    /// has removed nothing yet.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    pub fn of_compaction(view: View<S>, revision: i64, previous: i64) -> Result<Self, StorageError> {
+        Self::begin(view, revision, previous)
+    }
+
+    fn begin(view: View<S>, revision: i64, compacted: i64) -> Result<Self, StorageError> {
         let finished = meta_revision(view.snapshot(), FINISHED)?.unwrap_or(NEVER);
         // There the empty key lives, too.
         let bumped = meta_revision(view.snapshot(), BUMPED)?.is_some_and(|bumped| bumped <= revision);
         let work = Work {
             revision,
-            compacted: view.compact_revision(),
+            compacted,
             finished,
             known_max: KNOWN_MAX,
             phase: Phase::Count,

@@ -334,6 +334,32 @@ fn ten_hashes_of_compactions_are_remembered() {
     assert_eq!((remembered.compact_revision, member.hash(13).compact_revision), (12, 13));
 }
 
+/// Taken afterwards, from what the compaction has not removed yet, and even if another was accepted meanwhile.
+#[test]
+fn hash_of_a_compaction_is_that_of_its_revision_before() {
+    let mut member = in_memory();
+    for (key, value) in [("a", "1"), ("b", "1"), ("a", "2"), ("c", "1")] {
+        member.put(key, value);
+    }
+    member.delete("b", "");
+    member.compact(3);
+    member.put("a", "3");
+    member.delete("c", "");
+    member.put("d", "1");
+    let before = [7, 8].map(|revision| member.hash(revision));
+    member.schedule(7).unwrap();
+    let between = member.hash(8);
+    member.put("a", "4");
+    member.schedule(8).unwrap();
+    let taken = |revision, previous| {
+        super::HashWork::of_compaction(member.view(), revision, previous).unwrap().finish().unwrap()
+    };
+    let here = |hash: super::HashKv| super::HashKv { current_revision: 10, ..hash };
+    assert_eq!(taken(7, 3), here(before[0]));
+    assert_eq!(taken(8, 7), here(between));
+    assert_ne!(between.hash, before[1].hash, "it is relative to the compaction before");
+}
+
 #[test]
 fn longest_key_made_of_zero_bytes_is_stored() {
     let mut member = in_memory();
