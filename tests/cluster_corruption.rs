@@ -13,41 +13,88 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use quorate::{
     lease::LeaseRow,
-    storage::{Engine as _, FjallEngine, FjallOptions, Table, Writes},
+    storage::{Engine as _, FjallEngine, FjallOptions, Read as _, Table, Writes},
     types::LeaseId,
 };
 use support::{
     cluster::{Cluster, PATIENCE},
+    daemon::Daemon,
     http::{self, Answer},
-    now, wait_for,
+    now,
+    program::Program,
+    wait_for,
 };
 
 /// A lease that only the corrupted member has. It is refused by the others what is attached to it.
 const PLANTED: i64 = 7;
 const ATTACHED: &str = r#"{"key":"YQ==","value":"MQ==","lease":"7"}"#;
 
-/// Plants a lease in the state of a member that does not run.
-fn corrupt(data_dir: &Path) {
+/// The state of a member that does not run.
+fn state(data_dir: &Path) -> FjallEngine {
     let states = data_dir.join("member/state");
     let state = states.join(fs::read_to_string(states.join("CURRENT")).unwrap().trim());
-    let engine = FjallEngine::open(&state, &FjallOptions::default()).unwrap();
-    let lease = LeaseRow { id: LeaseId(PLANTED), ttl: 10_000, remaining: 0 };
-    let row = (Table::Lease.key(&LeaseRow::key_of(lease.id)), Some(lease.value()));
-    engine.commit(Writes::from_rows(vec![row])).unwrap();
+    FjallEngine::open(&state, &FjallOptions::default()).unwrap()
+}
+
+fn write(engine: &FjallEngine, key: Bytes, value: Bytes) {
+    engine.commit(Writes::from_rows(vec![(key, Some(value))])).unwrap();
     engine.persist().unwrap();
+}
+
+/// Plants a lease in the state of a member that does not run.
+fn corrupt(data_dir: &Path) {
+    let lease = LeaseRow { id: LeaseId(PLANTED), ttl: 10_000, remaining: 0 };
+    write(&state(data_dir), Table::Lease.key(&LeaseRow::key_of(lease.id)), lease.value());
+}
+
+/// Turns a bit of the sum of the first change, as a disk might. No entry ever shows it.
+fn rot(data_dir: &Path) {
+    let engine = state(data_dir);
+    let (key, value) = engine.snapshot().rows(Table::Revision).next().unwrap().unwrap();
+    // Flags, the length of a short row in one byte, and its sum.
+    let mut value = value.to_vec();
+    value[2] ^= 1;
+    write(&engine, Table::Revision.key(&key), value.into());
+}
+
+/// Does something to the state of a follower while it is down: its number.
+fn tamper(cluster: &mut Cluster, with: fn(&Path)) -> usize {
+    let follower = (cluster.leader() + 1) % 3;
+    cluster.members[follower].terminate();
+    with(&cluster.members[follower].data_dir());
+    cluster.members[follower].restart();
+    follower
 }
 
 /// A cluster of three, one of whose followers holds what the others do not: its number.
 fn with_a_corrupted_follower(arguments: &[&str]) -> (Cluster, usize) {
     let mut cluster = Cluster::start(3, arguments);
     cluster.ctl(0, &["put", "before", "x"]).unwrap();
-    let follower = (cluster.leader() + 1) % 3;
-    cluster.members[follower].terminate();
-    corrupt(&cluster.members[follower].data_dir());
-    cluster.members[follower].restart();
+    let follower = tamper(&mut cluster, corrupt);
     (cluster, follower)
+}
+
+/// The alarms that are up, once there are any.
+fn alarms(cluster: &Cluster, number: usize) -> String {
+    let listed = || cluster.ctl(number, &["alarm", "list"]).ok().filter(|alarms| !alarms.is_empty());
+    wait_for(PATIENCE, listed).expect("an alarm")
+}
+
+/// Puts a key a few times and compacts to the newest revision: `before` lives on, and three versions go.
+fn compact(cluster: &Cluster, number: usize) {
+    for value in ["1", "2", "3", "4"] {
+        cluster.ctl_until(number, &["put", "a", value]);
+    }
+    let read: serde_json::Value = serde_json::from_str(&cluster.ctl_until(number, &["get", "a", "-w=json"])).unwrap();
+    cluster.ctl_until(number, &["compact", &read["header"]["revision"].to_string()]);
+}
+
+fn await_log(member: &Daemon, text: &str) {
+    let said = wait_for(PATIENCE, || member.log().contains(text).then_some(()));
+    assert!(said.is_some(), "nobody says {text:?}:\n{}", member.log());
 }
 
 /// A `GET` with a body, as members ask each other.
@@ -89,13 +136,10 @@ fn first_differing_entry_is_found_and_stops_all_writes() {
     let begun = now();
     let refused = http::post(cluster.members[leader].client, "/v3/kv/put", ATTACHED).unwrap();
     assert!(refused.body.contains("requested lease not found"), "{}", refused.body);
-    let alarms = wait_for(PATIENCE, || {
-        let alarms = cluster.ctl(leader, &["alarm", "list"]).unwrap();
-        (!alarms.is_empty()).then_some(alarms)
-    });
+    let alarms = alarms(&cluster, leader);
     println!("known after {:?}", begun.elapsed());
     let id = cluster.id(wrong).unwrap();
-    assert_eq!(alarms.as_deref(), Some(format!("memberID:{id} alarm:CORRUPT").as_str()));
+    assert_eq!(alarms, format!("memberID:{id} alarm:CORRUPT"));
     for number in 0..3 {
         let refused = cluster.ctl(number, &["put", "a", "2"]).unwrap_err();
         assert!(refused.ends_with("etcdserver: corrupt cluster"), "{refused}");
@@ -160,4 +204,88 @@ fn hash_is_told_on_the_peer_port_as_etcd_tells_it() {
         assert_eq!((answer.status, answer.body.as_str()), (status, text), "{headers}{body}");
     }
     assert_eq!(http::post(peer, "/members/hashkv", "{}").unwrap().status, 405);
+}
+
+#[test]
+fn periodic_check_finds_what_no_entry_shows() {
+    let mut cluster = Cluster::start(3, &["--corrupt-check-time=1s"]);
+    cluster.ctl(0, &["put", "before", "x"]).unwrap();
+    compact(&cluster, 0);
+    let leader = cluster.leader();
+    await_log(&cluster.members[leader], "finished peer corruption check");
+    sleep(Duration::from_secs(2));
+    assert_eq!(cluster.ctl(leader, &["alarm", "list"]).unwrap(), "");
+
+    let wrong = tamper(&mut cluster, rot);
+    let id = cluster.id(wrong).unwrap();
+    assert_eq!(alarms(&cluster, leader), format!("memberID:{id} alarm:CORRUPT"));
+    await_log(&cluster.members[leader], "same compact revision then hashes must match");
+    assert_eq!(differences(&cluster), 0);
+}
+
+#[test]
+fn check_at_compactions_finds_what_no_entry_shows() {
+    let flags = ["--feature-gates=CompactHashCheck=true", "--compact-hash-check-time=1s"];
+    let mut cluster = Cluster::start(3, &flags);
+    cluster.ctl(0, &["put", "before", "x"]).unwrap();
+    compact(&cluster, 0);
+    let leader = cluster.leader();
+    await_log(&cluster.members[leader], "successfully checked hash on whole cluster");
+
+    let wrong = tamper(&mut cluster, rot);
+    sleep(Duration::from_secs(2));
+    assert_eq!(cluster.ctl(leader, &["alarm", "list"]).unwrap(), "", "there was no compaction");
+    compact(&cluster, leader);
+    let id = cluster.id(wrong).unwrap();
+    assert_eq!(alarms(&cluster, leader), format!("memberID:{id} alarm:CORRUPT"));
+    await_log(&cluster.members[leader], "Detected compaction hash mismatch");
+    assert_eq!(differences(&cluster), 0);
+}
+
+#[test]
+fn member_that_differs_does_not_begin_to_serve_where_that_is_asked_for() {
+    let mut cluster = Cluster::start(3, &["--feature-gates=InitialCorruptCheck=true"]);
+    cluster.ctl(0, &["put", "before", "x"]).unwrap();
+    compact(&cluster, 0);
+    let checked = tamper(&mut cluster, |_| {});
+    await_log(&cluster.members[checked], "initial corruption checking passed; no corruption");
+
+    cluster.members[checked].terminate();
+    rot(&cluster.members[checked].data_dir());
+    cluster.members[checked].spawn();
+    cluster.expect_refusal(checked, "found data inconsistency with peers: at revision ");
+    assert_eq!(cluster.ctl(cluster.leader(), &["alarm", "list"]).unwrap(), "");
+}
+
+/// A member of etcd leads. A member of ours that is not what the others are notices by itself, and leaves them alone.
+#[test]
+fn wrong_member_among_those_of_etcd_stops_alone() {
+    let mut cluster = Cluster::start_of(&Program::etcd(), 1, &[]);
+    cluster.ctl(0, &["put", "before", "x"]).unwrap();
+    for program in [Program::etcd(), Program::subject()] {
+        let flags: &[&str] = if program.name == "etcd" { &[] } else { &["--corrupt-check-time=1s"] };
+        let newcomer = cluster.prepare_of(&program, flags);
+        let urls = format!("--peer-urls=http://{}", cluster.members[newcomer].peer);
+        cluster.ctl_until(0, &["member", "add", &format!("m{}", newcomer + 1), &urls]);
+        cluster.join(newcomer);
+    }
+    let ours = 2;
+    for _ in 0..3 {
+        compact(&cluster, ours);
+        sleep(Duration::from_secs(1));
+    }
+    assert!(cluster.members[ours].exited().is_none(), "{}", cluster.members[ours].log());
+
+    cluster.members[ours].terminate();
+    corrupt(&cluster.members[ours].data_dir());
+    cluster.members[ours].restart();
+    let refused = http::post(cluster.members[0].client, "/v3/kv/put", ATTACHED).unwrap();
+    assert!(refused.body.contains("requested lease not found"), "{}", refused.body);
+    cluster.expect_refusal(ours, "the key space of this member is not that of member ");
+    // Nothing has changed, and so it stops again.
+    cluster.members[ours].kill();
+    cluster.members[ours].spawn();
+    cluster.expect_refusal(ours, "the key space of this member is not that of member ");
+    cluster.ctl_until(0, &["put", "a", "5"]);
+    assert_eq!(cluster.ctl(0, &["alarm", "list"]).unwrap(), "");
 }

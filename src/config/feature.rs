@@ -24,8 +24,6 @@ pub enum Feature {
     V2Api,
     /// OpenTelemetry export.
     Tracing,
-    /// Comparing hashes between members.
-    HashChecks,
 }
 
 /// What the lack of a [`Feature`] means.
@@ -50,7 +48,6 @@ impl Feature {
             Self::V2Proxy => "the v2 HTTP proxy",
             Self::V2Api => "the v2 API",
             Self::Tracing => "distributed tracing",
-            Self::HashChecks => "hash checks between members",
         }
     }
 
@@ -66,7 +63,6 @@ impl Feature {
             Self::Auth => Absence::Warn("no user can be created"),
             Self::V2Api => Absence::Warn("requests under /v2 answer 404"),
             Self::Tracing => Absence::Warn("no spans are exported"),
-            Self::HashChecks => Absence::Warn("members do not compare hashes on their own"),
         })
     }
 

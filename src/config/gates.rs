@@ -2,11 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{
-    FeatureGates,
-    feature::{Feature, Support},
-    go,
-};
+use super::{FeatureGates, feature::Support, go};
 
 /// How settled a gate is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,13 +45,11 @@ const NO_DEFRAG: Support = Support::NoEffect("defragmentation does not interrupt
 
 /// All gates, by name.
 pub const GATES: [Gate; 9] = [
-    gate("CompactHashCheck", Stage::Alpha, Support::Needs(Feature::HashChecks), |gates| &mut gates.compact_hash_check),
+    gate("CompactHashCheck", Stage::Alpha, Support::Works, |gates| &mut gates.compact_hash_check),
     gate("FastLeaseKeepAlive", Stage::Beta, Support::NoEffect("renewals never wait for entries"), |gates| {
         &mut gates.fast_lease_keep_alive
     }),
-    gate("InitialCorruptCheck", Stage::Alpha, Support::Needs(Feature::HashChecks), |gates| {
-        &mut gates.initial_corrupt_check
-    }),
+    gate("InitialCorruptCheck", Stage::Alpha, Support::Works, |gates| &mut gates.initial_corrupt_check),
     gate("LeaseCheckpoint", Stage::Alpha, Support::Works, |gates| &mut gates.lease_checkpoint),
     gate("LeaseCheckpointPersist", Stage::Alpha, Support::Works, |gates| &mut gates.lease_checkpoint_persist),
     gate("PriorityRequest", Stage::Alpha, Support::NoEffect("urgent requests never queue behind others"), |gates| {

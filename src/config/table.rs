@@ -861,11 +861,9 @@ pub const OPTIONS: &[OptionSpec] = &[
     // Features.
     opt(Group::Features, "corrupt-check-time", Kind::Duration, "0s", "Time between hash checks of all members, 0 for none.")
         .since(6)
-        .needs(Feature::HashChecks)
         .example("4h"),
     opt(Group::Features, "compact-hash-check-time", Kind::Duration, "1m0s", "Time between checks of compaction hashes.")
-        .since(6)
-        .needs(Feature::HashChecks),
+        .since(6),
     opt(Group::Features, "compaction-batch-limit", Kind::Int, "0", "Revisions compacted at a time; 0 for 1000.")
         .since(6)
         .live()

@@ -259,7 +259,7 @@ fn what_would_weaken_security_or_change_the_role_is_refused() {
 fn what_asks_for_nothing_or_only_lacks_comfort_starts() {
     let harmless = ["--proxy=off", "--enable-v2=false", "--discovery=", "--client-cert-auth=false", "--cert-file="];
     assert!(!flags(&harmless).notices().iter().any(|notice| notice.contains("has no effect")));
-    let wanting = ["--enable-v2", "--backend-batch-limit=5", "--feature-gates=InitialCorruptCheck=true"];
+    let wanting = ["--enable-v2", "--backend-batch-limit=5", "--feature-gates=PriorityRequest=true"];
     let notices = flags(&wanting).notices();
     assert_eq!(notices.iter().filter(|notice| notice.contains("has no effect")).count(), 3, "{notices:#?}");
 }

@@ -108,6 +108,9 @@ pub(super) fn run(config: &Config) -> Result<Ending> {
         cluster_id = %opened.identity.cluster,
         "{}", if opened.restarted { "restarting local member" } else { "starting local member" }
     );
+    if opened.restarted && config.gates.initial_corrupt_check {
+        runtime.block_on(server::check_initially(&opened, options.request_timeout))?;
+    }
     let server = Server::start(opened, options).context("starting the member's threads")?;
     let ending = runtime.block_on(serve(&runtime, config, &server, listeners, hangup));
     tracing::info!(name = config.member.name, "closing etcd server");
@@ -344,6 +347,10 @@ fn start_duties(tasks: &mut Tasks, handle: &Handle) {
     start_duty(tasks, "version", server::negotiate_version(handle.clone()));
     start_duty(tasks, "downgrade", server::watch_downgrade(handle.clone()));
     start_duty(tasks, "digest comparison", server::compare_digests(handle.clone()));
+    start_duty(tasks, "compaction hashes", server::hash_compactions(handle.clone()));
+    start_duty(tasks, "hash check", server::check_hashes(handle.clone()));
+    start_duty(tasks, "compaction hash check", server::check_compactions(handle.clone()));
+    start_duty(tasks, "hash comparison", server::compare_hashes(handle.clone()));
     start_duty(tasks, "removal", server::watch_removal(handle.clone()));
     tasks.start("status", report_status(handle.clone(), tasks.stop()));
     if let Some(period) = systemd::watchdog_period() {

@@ -49,6 +49,8 @@ pub(super) fn server_options(config: &Config) -> anyhow::Result<server::Options>
         learners_max: config.member.learners_max,
         strict_reconfig: config.member.strict_reconfig_check,
         downgrade_check: config.integrity.downgrade_check,
+        corrupt_check: config.integrity.corrupt_check,
+        compact_hash_check: config.gates.compact_hash_check.then_some(config.integrity.compact_hash_check),
         lease_checkpoints: config.gates.lease_checkpoint,
         unsafe_no_fsync: config.storage.unsafe_no_fsync,
         cache_bytes: CACHE_BYTES,

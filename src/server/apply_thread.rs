@@ -139,6 +139,7 @@ impl ApplyWork {
         let (index, revision, compacted) = (state.applied, state.view.revision(), state.view.compact_revision());
         self.order_watch(WatchOrder::Skipped(revision, compacted));
         self.take_cluster_version(false);
+        self.shared.hashes.forget();
         // 4. Readers see it, and the transport whom it may speak with.
         self.shared.publish(state);
         self.shared.update_peers();
@@ -188,6 +189,9 @@ impl ApplyWork {
             self.tell_watchers(changes, state.view.compact_revision());
         }
         self.shared.digests.note(&applied);
+        if compacted {
+            self.shared.want_hashes(&self.shared.published(), &state, &applied);
+        }
         // 4. Readers see the state, and the transport whom it may speak with: it answers by what is published.
         self.shared.publish(state);
         if applied.iter().flat_map(|entry| &entry.effects).any(|effect| *effect == Effect::MembersChanged) {

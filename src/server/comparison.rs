@@ -3,7 +3,7 @@
 //! The leader asks the others for their newest digests and compares them with its own at the same entries. A difference is
 //! proof: whoever contradicts a majority gets etcd's CORRUPT alarm, which stops all writes. In a cluster with members of
 //! etcd nobody raises an alarm on our word alone; there every member of ours compares itself with a leader of ours, and the
-//! one that is wrong stops.
+//! one that is wrong stops. Who that is, members of etcd help to find out ([`super::mixed`]).
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -15,10 +15,7 @@ use crate::{
     apply::{AlarmKind, Digest},
     clock::Clock as _,
     pb::etcdserverpb::{AlarmRequest, AlarmType, InternalRaftRequest, alarm_request::AlarmAction},
-    transport::{
-        Capabilities,
-        ask::{self, Target},
-    },
+    transport::ask::{self, Target},
     types::{LogIndex, MemberId},
 };
 
@@ -111,27 +108,20 @@ impl Comparison {
 }
 
 impl Handle {
-    fn capabilities(&self, peer: MemberId) -> Option<Capabilities> {
-        self.shared.transport.load().as_ref()?.capabilities(peer)
-    }
-
-    /// Whether a member of etcd takes part, as far as this member has heard.
-    pub(super) fn is_mixed(&self) -> bool {
-        self.shared
-            .peers()
-            .into_keys()
-            .any(|id| id != self.member_id() && self.capabilities(id).is_some_and(|capabilities| !capabilities.quorate))
+    /// The other members that tell their digests.
+    fn digest_peers(&self) -> Vec<MemberId> {
+        let tells = |id: &MemberId| self.shared.capabilities(*id).is_some_and(|able| able.digest);
+        self.shared.peers().into_keys().filter(|id| *id != self.member_id()).filter(tells).collect()
     }
 
     /// Whom this member compares itself with.
     fn compared_peers(&self) -> Vec<MemberId> {
-        let own = self.member_id();
-        let compares = |id: &MemberId| *id != own && self.capabilities(*id).is_some_and(|able| able.digest);
-        if self.leads() {
-            return self.shared.peers().into_keys().filter(compares).collect();
+        let mut peers = self.digest_peers();
+        if !self.leads() {
+            let leader = self.shared.standing().leader.filter(|_| self.shared.is_mixed());
+            peers.retain(|peer| Some(*peer) == leader);
         }
-        let leader = self.shared.standing().leader.filter(compares);
-        leader.filter(|_| self.is_mixed()).into_iter().collect()
+        peers
     }
 
     /// What `peer` says; nothing if it does not.
@@ -155,10 +145,10 @@ impl Handle {
         if *verdict == Verdict::Agreed {
             return;
         }
-        let apart = findings.iter().filter(|(_, finding)| finding.apart != 0);
-        if self.is_mixed() {
-            self.stop_if_wrong(verdict, apart);
-            return;
+        let apart: BTreeMap<MemberId, Finding> =
+            findings.iter().filter(|(_, finding)| finding.apart != 0).map(|(peer, found)| (*peer, *found)).collect();
+        if self.shared.is_mixed() {
+            return self.stop_if_wrong(verdict, &apart).await;
         }
         let alarmed = match verdict {
             Verdict::Against(members) => members.clone(),
@@ -170,22 +160,36 @@ impl Handle {
         }
         for (peer, found) in apart {
             let (own, theirs) = (format!("{:016x}", found.own.sum), format!("{:016x}", found.theirs.sum));
-            let (index, own_member, peer) = (found.index, self.member_id(), *peer);
+            let (index, own_member) = (found.index, self.member_id());
             tracing::error!(index, %own_member, own, %peer, theirs, "the states of two members differ");
         }
         self.raise_corrupt(&alarmed).await;
     }
 
-    /// A leader is right unless a majority says otherwise.
-    fn stop_if_wrong<'a>(&self, verdict: &Verdict, mut apart: impl Iterator<Item = (&'a MemberId, &'a Finding)>) {
-        let wrong = match verdict {
-            Verdict::Agreed => false,
-            Verdict::Against(members) => members.contains(&self.member_id()),
-            Verdict::Undecided => !self.leads(),
-        };
-        if let Some((peer, found)) = apart.next().filter(|_| wrong) {
+    /// Members of etcd are asked first, who know no digests but have a majority together with whoever is right. They cannot
+    /// help if the difference is none of the key space.
+    async fn stop_if_wrong(&self, verdict: &Verdict, apart: &BTreeMap<MemberId, Finding>) {
+        match self.compare_keys().await {
+            Ok(Some(Verdict::Against(_))) => return,
+            Ok(_) => {}
+            Err(why) => tracing::debug!(%why, "failed to compare the key space with those of the other members"),
+        }
+        if self.is_wrong(verdict, apart.keys().copied())
+            && let Some((peer, found)) = apart.iter().next()
+        {
             let (index, own, theirs) = (LogIndex(found.index), found.own.sum, found.theirs.sum);
             self.shared.fail(ServerFailure::Diverged { index, own, peer: *peer, theirs });
+        }
+    }
+
+    /// Whether it is this member that is wrong, of it and those it differs from. Without a majority a leader of ours is
+    /// right; members of etcd always are.
+    pub(super) fn is_wrong(&self, verdict: &Verdict, mut apart: impl Iterator<Item = MemberId>) -> bool {
+        let leader = self.shared.standing().leader;
+        match verdict {
+            Verdict::Agreed => false,
+            Verdict::Against(members) => members.contains(&self.member_id()),
+            Verdict::Undecided => apart.any(|peer| Some(peer) == leader || self.shared.is_foreign(peer)),
         }
     }
 

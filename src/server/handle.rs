@@ -380,12 +380,16 @@ impl Handle {
         WatchStream::open(&self.shared)
     }
 
-    /// The hash of the key space at `revision` (zero: the current one), equal to etcd's.
+    /// The hash of the key space at `revision` (zero: the current one), equal to etcd's. Of a compaction that is remembered
+    /// it is the one taken then.
     ///
     /// # Errors
     /// [`Rejection::Compacted`], [`Rejection::FutureRevision`], or a store that cannot be read.
     pub async fn hash_kv(&self, revision: i64) -> Result<HashKv, ServerError> {
         let state = self.published();
+        if let Some(remembered) = self.shared.hashes.get(revision) {
+            return Ok(HashKv { current_revision: state.view.revision(), ..remembered });
+        }
         let started = self.shared.clock.monotonic();
         let hash = self.blocking(move || Ok(state.view.hash_kv(revision)?)).await;
         metrics::MVCC_HASH_REV.observe(self.shared.clock.monotonic().saturating_sub(started));

@@ -147,7 +147,7 @@ async fn first_answer(urls: BTreeSet<String>) -> Result<(String, Members), JoinE
     Err(JoinError::NoAnswer(if failures.is_empty() { "nobody else is listed".to_owned() } else { failures.join(", ") }))
 }
 
-fn with_cause(error: &AskError) -> String {
+pub(super) fn with_cause(error: &AskError) -> String {
     match std::error::Error::source(error) {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),

@@ -27,12 +27,15 @@ mod duties;
 mod generations;
 mod handle;
 mod handover;
+mod hash_checks;
+mod hashes;
 mod inbox;
 mod joining;
 mod keeper;
 mod leader_calls;
 mod leadership;
 mod log_reader;
+mod mixed;
 mod op_counts;
 mod open;
 mod options;
@@ -82,9 +85,12 @@ pub use departure::{Trouble, watch_removal};
 pub use durability::KeeperError;
 pub use duties::{compact_by_itself, expire_leases, join, keep_house};
 pub use handle::{Handle, MemberStatus, ServerError};
+pub use hash_checks::{InitialCheckError, check_compactions, check_hashes, check_initially};
+pub use hashes::hash_compactions;
 pub use joining::{JoinError, check_not_bootstrapped, find_cluster};
 pub use keeper::SNAPSHOT_BYTES_DEFAULT;
 pub use leader_calls::LeaseLife;
+pub use mixed::{Difference, compare_hashes};
 pub use open::{OpenError, Opened, open};
 pub use options::{APPLY_GAP_MAX, Options};
 pub use recovery::{Bootstrap, Joining, StateError};
@@ -158,6 +164,16 @@ pub enum ServerFailure {
     /// The cluster has what this version cannot serve.
     #[error("this member cannot take part in its cluster")]
     Unservable(#[source] ApplyError),
+    /// This member's key space is not that of the others, among them members of etcd.
+    #[error(
+        "the key space of this member is not that of member {peer}: {difference}; remove the member from the cluster, delete its data directory and add it again"
+    )]
+    DivergedKeys {
+        /// Who contradicts.
+        peer: MemberId,
+        /// In what.
+        difference: Difference,
+    },
     /// A snapshot that no peer has sent.
     #[error("raft asked to install a snapshot nobody sent")]
     UnexpectedSnapshot,
@@ -348,6 +364,8 @@ mod tests {
             learners_max: 1,
             strict_reconfig: true,
             downgrade_check: Duration::from_secs(5),
+            corrupt_check: None,
+            compact_hash_check: None,
             lease_checkpoints: false,
             unsafe_no_fsync: true,
             cache_bytes: 1 << 20,

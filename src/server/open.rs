@@ -325,6 +325,8 @@ mod tests {
             learners_max: 1,
             strict_reconfig: true,
             downgrade_check: Duration::from_secs(5),
+            corrupt_check: None,
+            compact_hash_check: None,
             lease_checkpoints: false,
             unsafe_no_fsync: false,
             cache_bytes: 1 << 20,

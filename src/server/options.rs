@@ -59,6 +59,11 @@ pub struct Options {
     pub strict_reconfig: bool,
     /// `downgrade-check-time`: how often a leader looks whether a downgrade is complete.
     pub downgrade_check: Duration,
+    /// `corrupt-check-time`: how often a leader compares the key spaces of all members; `None` for never.
+    pub corrupt_check: Option<Duration>,
+    /// `compact-hash-check-time`: how often a leader compares hashes of compactions; `None` without the feature gate
+    /// `CompactHashCheck`.
+    pub compact_hash_check: Option<Duration>,
     /// Feature gate `LeaseCheckpoint`.
     pub lease_checkpoints: bool,
     /// `unsafe-no-fsync`.

@@ -11,7 +11,7 @@ use crate::{
     membership::{Member, Version},
     pb::raftpb::{Message, MessageType},
     raft::Input,
-    transport::{Busy, Local, SnapshotBody, SnapshotForm, SnapshotRefusal},
+    transport::{Busy, Capabilities, Local, SnapshotBody, SnapshotForm, SnapshotRefusal},
     types::{ClusterId, MemberId},
 };
 
@@ -94,5 +94,20 @@ impl Shared {
         let told = self.remotes.iter().filter(|member| joining && !cluster.is_removed(member.id));
         let urls = |member: &Member| (member.id, member.peer_urls.clone());
         told.chain(cluster.members()).map(urls).collect()
+    }
+
+    /// What `peer` can do; nothing if it was never heard of.
+    pub(super) fn capabilities(&self, peer: MemberId) -> Option<Capabilities> {
+        self.transport.load().as_ref()?.capabilities(peer)
+    }
+
+    /// Whether `peer` is a member of etcd, as far as this member has heard.
+    pub(super) fn is_foreign(&self, peer: MemberId) -> bool {
+        self.capabilities(peer).is_some_and(|capabilities| !capabilities.quorate)
+    }
+
+    /// Whether a member of etcd takes part, as far as this member has heard.
+    pub(super) fn is_mixed(&self) -> bool {
+        self.peers().into_keys().any(|id| id != self.identity.member && self.is_foreign(id))
     }
 }

@@ -35,6 +35,7 @@ use super::{
     desk::Desk,
     digests::Digests,
     durability::WalOrder,
+    hashes::Hashes,
     inbox::{Inbox, Refused},
     leadership::Leadership,
     log_reader,
@@ -153,6 +154,7 @@ pub(super) struct Shared {
     pub(super) watch: Inbox<WatchOrder>,
     /// Written by whoever applies.
     pub(super) digests: Digests,
+    pub(super) hashes: Hashes,
     /// Entries wanted back from the log's files.
     pub(super) fetches: Inbox<FetchRequest>,
     /// Messages of peers that raft has not taken yet.
@@ -214,6 +216,7 @@ impl Shared {
             apply: Desk::new(inbox_capacity),
             watch: Inbox::new(inbox_capacity),
             digests: Digests::default(),
+            hashes: Hashes::default(),
             fetches: Inbox::new(log_reader::REQUESTS_MAX),
             arrivals: Arrivals::default(),
             transport: ArcSwapOption::empty(),
