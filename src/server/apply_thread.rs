@@ -139,6 +139,7 @@ impl ApplyWork {
         let (index, revision, compacted) = (state.applied, state.view.revision(), state.view.compact_revision());
         self.order_watch(WatchOrder::Skipped(revision, compacted));
         self.take_cluster_version(false);
+        self.shared.digests.begin(state.applied, state.digest);
         self.shared.hashes.forget();
         // 4. Readers see it, and the transport whom it may speak with.
         self.shared.publish(state);

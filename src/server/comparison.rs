@@ -4,6 +4,10 @@
 //! proof: whoever contradicts a majority gets etcd's CORRUPT alarm, which stops all writes. In a cluster with members of
 //! etcd nobody raises an alarm on our word alone; there every member of ours compares itself with a leader of ours, and the
 //! one that is wrong stops. Who that is, members of etcd help to find out ([`super::mixed`]).
+//!
+//! Digests that begin at different entries are some number apart, and must stay so. That number is taken from the oldest
+//! entry that both remember, by every member and long before it may come to lead: what went wrong under one leader is
+//! found by the next.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -29,7 +33,7 @@ use super::{
 const INTERVAL: Duration = Duration::from_millis(500);
 /// Time a peer has to answer; less than a pause, so that a silent one delays nothing.
 const PATIENCE: Duration = Duration::from_millis(400);
-/// While nothing new is applied and all agree, members are asked this seldom.
+/// While nothing new is applied and all agree, members are asked this seldom, and so they are by those that do not lead.
 const IDLE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A peer's digest beside this member's, at the same entry.
@@ -49,6 +53,8 @@ struct Comparison {
     bases: BTreeMap<MemberId, Base>,
     /// Where all peers agreed last, and when by the member's clock.
     settled: Option<(LogIndex, Duration)>,
+    /// When this member, while it did not lead, asked all others.
+    learned: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -93,17 +99,31 @@ impl Comparison {
         handle.act_on(&verdict, &findings).await;
     }
 
-    async fn ask(&mut self, handle: &Handle, peers: &[MemberId]) -> BTreeMap<MemberId, Finding> {
-        let answers = join_all(peers.iter().map(|peer| handle.points_of(*peer))).await;
-        let answers = peers.iter().zip(answers);
-        answers.filter_map(|(peer, points)| Some((*peer, self.find(handle, *peer, &points)?))).collect()
+    /// Learns how far the digests of others are apart from ours, so that this member can judge them once it leads.
+    async fn learn(&mut self, handle: &Handle) {
+        let now = handle.shared.clock.monotonic();
+        if self.learned.is_none_or(|at| now.saturating_sub(at) >= IDLE_INTERVAL) {
+            self.learned = Some(now);
+            self.ask(handle, &handle.digest_peers()).await;
+        }
     }
 
-    /// Compares at the newest entry that both know.
-    fn find(&mut self, handle: &Handle, peer: MemberId, points: &[Point]) -> Option<Finding> {
-        let (index, theirs, own) =
-            points.iter().find_map(|point| Some((point.index, point.digest(), handle.digest_at(point.index)?)))?;
-        Some(Finding { index, own, theirs, apart: self.apart(peer, own, theirs) })
+    async fn ask(&mut self, handle: &Handle, peers: &[MemberId]) -> BTreeMap<MemberId, Finding> {
+        let answers = join_all(peers.iter().map(|peer| handle.points_of(*peer))).await;
+        let own_at = |index| handle.digest_at(index);
+        let answers = peers.iter().zip(answers);
+        answers.filter_map(|(peer, points)| Some((*peer, self.find(*peer, &points, own_at)?))).collect()
+    }
+
+    /// Compares at every entry that both know, from the oldest on; what counts in the end is the newest.
+    fn find(&mut self, peer: MemberId, points: &[Point], own_at: impl Fn(u64) -> Option<Digest>) -> Option<Finding> {
+        let known = points.iter().filter_map(|point| Some((point.index, (own_at(point.index)?, point.digest()))));
+        let known: BTreeMap<u64, (Digest, Digest)> = known.collect();
+        let mut newest = None;
+        for (index, (own, theirs)) in known {
+            newest = Some(Finding { index, own, theirs, apart: self.apart(peer, own, theirs) });
+        }
+        newest
     }
 }
 
@@ -126,8 +146,9 @@ impl Handle {
 
     /// What `peer` says; nothing if it does not.
     async fn points_of(&self, peer: MemberId) -> Vec<Point> {
+        let path = self.digest_path();
         for url in self.shared.peers().remove(&peer).unwrap_or_default() {
-            match ask::get(Target { url: &url, patience: PATIENCE }, self.cluster_id(), "/members/digest").await {
+            match ask::get(Target { url: &url, patience: PATIENCE }, self.cluster_id(), &path).await {
                 Ok(answer) => return Testimony::read(&answer, peer).unwrap_or_default(),
                 Err(why) => tracing::debug!(url, %why, "a member does not tell its digest"),
             }
@@ -226,11 +247,15 @@ pub async fn compare_digests(handle: Handle) -> Result<(), Error> {
             () = sleep(INTERVAL) => {}
             () = handle.stopped() => return Ok(()),
         }
-        let peers = handle.compared_peers();
+        let (peers, members) = (handle.compared_peers(), handle.shared.peers());
+        comparison.bases.retain(|peer, _| members.contains_key(peer));
         if peers.is_empty() {
-            comparison = Comparison::default();
+            comparison.settled = None;
         } else {
             comparison.round(&handle, &peers).await;
+        }
+        if !handle.leads() {
+            comparison.learn(&handle).await;
         }
     }
 }
@@ -260,5 +285,31 @@ mod tests {
         assert_eq!(comparison.apart(MemberId(3), digest(0, 130), digest(7, 71)), 0, "another peer");
         assert_eq!(comparison.apart(peer, digest(0, 130), digest(9, 5)), 0, "it took a snapshot meanwhile");
         assert_eq!(comparison.apart(peer, digest(0, 131), digest(9, 5)), 1);
+    }
+    /// A member whose digest begins at entry 7 went apart by 5 behind entry 20. Whoever compares itself with it for the
+    /// first time at entry 30 finds that, from what both remember of before.
+    #[test]
+    fn what_went_wrong_before_the_first_comparison_is_found() {
+        let own_at = |index| (10..=30).contains(&index).then(|| digest(0, 1000 + index));
+        let theirs = |index, wrong| Point::new(LogIndex(index), digest(7, 400 + index + wrong));
+        let mut comparison = Comparison::default();
+        let told = [theirs(30, 5), theirs(24, 5), theirs(7, 0), theirs(12, 0)];
+        let found = comparison.find(MemberId(2), &told, own_at).unwrap();
+        assert_eq!((found.index, found.apart), (30, 5_u64.wrapping_neg()));
+        let unknown = comparison.find(MemberId(2), &[theirs(7, 0), theirs(31, 0)], own_at);
+        assert_eq!(unknown, None);
+        let found = Comparison::default().find(MemberId(2), &[theirs(30, 5)], own_at).unwrap();
+        assert_eq!(found.apart, 0, "nothing else is remembered");
+    }
+
+    /// What was learned before a member came to lead is not given up for an older entry, nor for a newer one.
+    #[test]
+    fn what_was_learned_once_stays() {
+        let mut comparison = Comparison::default();
+        let theirs = |index, wrong| Point::new(LogIndex(index), digest(7, 400 + index + wrong));
+        comparison.find(MemberId(2), &[theirs(15, 0)], |index| Some(digest(0, 1000 + index)));
+        let told = [theirs(30, 5), theirs(24, 5)];
+        let found = comparison.find(MemberId(2), &told, |index| Some(digest(0, 1000 + index))).unwrap();
+        assert_eq!((found.index, found.apart), (30, 5_u64.wrapping_neg()));
     }
 }

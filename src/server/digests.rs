@@ -20,6 +20,10 @@ const RECENT_MAX: usize = 16 * 1024;
 const SPARSE_EVERY: u64 = 1024;
 /// So many of them.
 const SPARSE_MAX: usize = 4 * 1024;
+/// Where a member tells its digests.
+const PATH: &str = "/members/digest";
+/// Entries that a peer may ask about in one question; it asks about the oldest three that it remembers.
+const ASKED_MAX: usize = 8;
 
 /// What a member says of itself at one entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,7 +53,7 @@ pub(super) struct Testimony {
     form: u32,
     /// Who says so.
     member: u64,
-    /// The newest first.
+    /// The newest entries, the oldest that are remembered, and those that were asked about.
     points: Vec<Point>,
 }
 
@@ -67,11 +71,18 @@ pub(super) struct Digests(Mutex<Memory>);
 
 #[derive(Debug, Default)]
 struct Memory {
+    /// Where this state began: at the start of the process, or where a received snapshot stood.
+    first: Option<Point>,
     recent: VecDeque<Point>,
     sparse: VecDeque<Point>,
 }
 
 impl Digests {
+    /// The state stands at `index`, and what was remembered was of another one. Called by whoever applies.
+    pub(super) fn begin(&self, index: LogIndex, digest: Digest) {
+        *self.lock() = Memory { first: Some(Point::new(index, digest)), ..Memory::default() };
+    }
+
     /// Takes down a group of entries. Called by whoever applies, before they are published.
     pub(super) fn note(&self, applied: &[Applied]) {
         let mut memory = self.lock();
@@ -85,8 +96,15 @@ impl Digests {
         self.lock().at(index)
     }
 
-    fn newest_sparse(&self) -> Option<Point> {
-        self.lock().sparse.back().copied()
+    fn oldest(&self) -> Vec<Point> {
+        self.lock().oldest().collect()
+    }
+
+    /// What to tell a peer that asked about these entries.
+    fn told(&self, asked: &[u64]) -> Vec<Point> {
+        let memory = self.lock();
+        let asked = asked.iter().filter_map(|index| Some(Point::new(LogIndex(*index), memory.at(*index)?)));
+        memory.sparse.back().copied().into_iter().chain(memory.oldest()).chain(asked).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Memory> {
@@ -102,7 +120,17 @@ impl Memory {
         }
     }
 
+    /// The oldest of each kind.
+    fn oldest(&self) -> impl Iterator<Item = Point> {
+        [self.first.as_ref(), self.sparse.front(), self.recent.front()].into_iter().flatten().copied()
+    }
+
     fn at(&self, index: u64) -> Option<Digest> {
+        let first = self.first.filter(|first| first.index == index).map(Point::digest);
+        first.or_else(|| self.noted_at(index))
+    }
+
+    fn noted_at(&self, index: u64) -> Option<Digest> {
         [&self.recent, &self.sparse].into_iter().find_map(|points| {
             let place = points.binary_search_by_key(&index, |point| point.index).ok()?;
             Some(points.get(place)?.digest())
@@ -118,13 +146,22 @@ fn push(points: &mut VecDeque<Point>, point: Point, most: usize) {
 }
 
 impl Handle {
-    /// What this member says of its state to peers of its kind, in JSON.
-    pub fn digest_json(&self) -> String {
+    /// What this member says of its state to peers of its kind, in JSON; `query` is that of the question.
+    pub fn digest_json(&self, query: &str) -> String {
         let state = self.published();
         let newest = Point::new(state.applied, state.digest);
-        let points = std::iter::once(newest).chain(self.shared.digests.newest_sparse()).collect();
+        let told = self.shared.digests.told(&asked_in(query));
+        let mut points = vec![newest];
+        points.extend(told.into_iter().filter(|point| point.index != newest.index));
         let testimony = Testimony { form: DIGEST_FORM, member: self.member_id().0, points };
         serde_json::to_string(&testimony).unwrap_or_default()
+    }
+
+    /// Where to ask a peer for its digests, those included at which this member's memory begins.
+    pub(super) fn digest_path(&self) -> String {
+        let oldest = self.shared.digests.oldest();
+        let oldest: Vec<String> = oldest.iter().map(|point| point.index.to_string()).collect();
+        format!("{PATH}?at={}", oldest.join(","))
     }
 
     /// This member's digest at `index`, if it is remembered.
@@ -132,6 +169,11 @@ impl Handle {
         let state = self.published();
         if state.applied.0 == index { Some(state.digest) } else { self.shared.digests.at(index) }
     }
+}
+
+fn asked_in(query: &str) -> Vec<u64> {
+    let list = query.split('&').find_map(|part| part.strip_prefix("at=")).unwrap_or_default();
+    list.split(',').take(ASKED_MAX).filter_map(|index| index.parse().ok()).collect()
 }
 
 #[cfg(test)]
@@ -163,5 +205,26 @@ mod tests {
         let later = serde_json::to_vec(&Testimony { form: DIGEST_FORM + 1, ..said }).unwrap();
         assert_eq!(Testimony::read(&later, MemberId(5)), None);
         assert_eq!(Testimony::read(b"<html>", MemberId(5)), None);
+    }
+    #[test]
+    fn oldest_entries_are_told_and_those_asked_about() {
+        let digests = Digests::default();
+        digests.begin(LogIndex(900), point(900).digest());
+        (901..=3_000).for_each(|index| digests.lock().note(point(index)));
+        let told: Vec<u64> = digests.told(&[2_000, 5]).iter().map(|point| point.index).collect();
+        assert_eq!(told, [2_048, 900, 1_024, 901, 2_000]);
+        assert!(digests.told(&[2_000, 5]).iter().all(|told| *told == point(told.index)));
+        assert_eq!((asked_in("at=900,1024,x,901"), asked_in("")), (vec![900, 1024, 901], vec![]));
+        assert_eq!(asked_in(&format!("at={}", "1,".repeat(99))).len(), ASKED_MAX);
+    }
+
+    /// The digests of a state that a snapshot has replaced may be wrong; they were once told as if they were this state's.
+    #[test]
+    fn digests_of_a_replaced_state_are_forgotten() {
+        let digests = Digests::default();
+        digests.begin(LogIndex(0), Digest::default());
+        (1..=2_000).for_each(|index| digests.lock().note(point(index)));
+        digests.begin(LogIndex(5_000), point(5_000).digest());
+        assert_eq!((digests.told(&[1_024]), digests.at(1_024)), (vec![point(5_000)], None));
     }
 }

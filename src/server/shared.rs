@@ -196,6 +196,8 @@ impl Shared {
         let clock = SystemClock::new();
         let inbox_capacity = ORDERS_MAX;
         let compacted = watch::Sender::new(first.view.compact_revision());
+        let digests = Digests::default();
+        digests.begin(first.applied, first.digest);
         Self {
             ids: RequestIds::new(identity.member, SystemChance.next_u64()),
             applied_term: AtomicU64::new(0),
@@ -215,7 +217,7 @@ impl Shared {
             wal: Inbox::new(inbox_capacity),
             apply: Desk::new(inbox_capacity),
             watch: Inbox::new(inbox_capacity),
-            digests: Digests::default(),
+            digests,
             hashes: Hashes::default(),
             fetches: Inbox::new(log_reader::REQUESTS_MAX),
             arrivals: Arrivals::default(),

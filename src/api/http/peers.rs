@@ -125,7 +125,10 @@ async fn digest(api: Arc<Api>, request: Request) -> Response {
     if !is_for_us(&api, &request) {
         return other_cluster(&api);
     }
-    with_cluster(&api, plain::body("application/json", api.server().digest_json()))
+    with_cluster(
+        &api,
+        plain::body("application/json", api.server().digest_json(request.uri().query().unwrap_or_default())),
+    )
 }
 
 /// Promotes a learner for a member that does not lead.
