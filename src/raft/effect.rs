@@ -136,6 +136,9 @@ pub enum DropReason {
     /// Leadership is being handed over, or this member was removed.
     #[error("leadership is being transferred")]
     Transferring,
+    /// This member does not lead, or not in the term that the proposal is for.
+    #[error("this member is not the leader of the proposal's term")]
+    Deposed,
     /// The state machine is too far behind the log.
     #[error("too many entries wait to be applied")]
     Overloaded,

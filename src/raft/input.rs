@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::{
     pb::raftpb,
-    types::{LogIndex, MemberId, RequestId},
+    types::{LogIndex, MemberId, RequestId, Term},
 };
 
 /// Everything that can happen to a member. Time is one more input.
@@ -69,6 +69,16 @@ pub struct Proposal {
     pub id: RequestId,
     /// The entry's data.
     pub payload: Bytes,
+    /// The term whose leader alone may append it: it is never forwarded, and dropped once this member does not lead in
+    /// this term. `None`: whoever leads.
+    pub only_in: Option<Term>,
+}
+
+impl Proposal {
+    /// For whoever leads.
+    pub fn new(id: RequestId, payload: impl Into<Bytes>) -> Self {
+        Self { id, payload: payload.into(), only_in: None }
+    }
 }
 
 /// The outcome of applying a configuration change, as the raft configuration sees it.

@@ -451,7 +451,11 @@ impl Member {
     fn propose(&mut self, proposals: Vec<Proposal>, effects: &mut Vec<Effect>) {
         let bytes_max = if self.leads() { usize::MAX } else { FORWARD_BYTES_MAX };
         let (mut ids, mut entries, mut bytes) = (Vec::new(), Vec::new(), 0_usize);
-        for Proposal { id, payload } in proposals {
+        for Proposal { id, payload, only_in } in proposals {
+            if only_in.is_some_and(|term| !(self.leads() && self.node.raft.term == term.0)) {
+                effects.push(Effect::Dropped { ids: vec![id], reason: DropReason::Deposed });
+                continue;
+            }
             if !entries.is_empty() && bytes.saturating_add(payload.len()) > bytes_max {
                 self.append(mem::take(&mut ids), mem::take(&mut entries), effects);
                 bytes = 0;

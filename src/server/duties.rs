@@ -25,7 +25,7 @@ use crate::{
         membershippb::{Attributes, ClusterMemberAttrSetRequest},
     },
     raft::Role,
-    types::{LeaseId, Rejection, Ticks},
+    types::{LeaseId, Rejection, Term, Ticks},
 };
 
 use super::{Handle, ServerError, auto_compact::AutoCompactor, handle::LOOK_AGAIN};
@@ -130,35 +130,40 @@ pub async fn expire_leases(handle: Handle) -> Result<(), Error> {
             _ = scan.tick() => {}
             () = handle.stopped() => return Ok(()),
         }
-        let now = shared.now();
+        if !handle.still_leads().await {
+            continue;
+        }
+        let (term, now) = (shared.standing().term, shared.now());
         let expired = shared.lessor().expired(now);
         metrics::LEASE_EXPIRED.add(u64::try_from(expired.len()).unwrap_or(u64::MAX));
-        revoke(&handle, expired).await;
+        revoke(&handle, expired, term).await;
         if shared.options.lease_checkpoints {
-            checkpoint(&handle, now).await;
+            checkpoint(&handle, now, term).await;
         }
     }
 }
 
-async fn revoke(handle: &Handle, expired: Vec<LeaseId>) {
+/// What the leader of `term` wants to revoke, a later leader may have seen renewed.
+async fn revoke(handle: &Handle, expired: Vec<LeaseId>, term: Term) {
     let revocations = stream::iter(expired).map(|lease| async move {
         let request =
             InternalRaftRequest { lease_revoke: Some(LeaseRevokeRequest { id: lease.0 }), ..Default::default() };
-        if let Err(why) = handle.propose(request).await {
+        if let Err(why) = handle.propose_in_term(request, term).await {
             tracing::warn!(lease_id = %lease, %why, "failed to revoke lease");
         }
     });
     revocations.buffer_unordered(REVOCATIONS_IN_FLIGHT_MAX).collect::<()>().await;
 }
 
-async fn checkpoint(handle: &Handle, now: Ticks) {
+async fn checkpoint(handle: &Handle, now: Ticks, term: Term) {
     let due = handle.shared.lessor().due_checkpoints(now, CHECKPOINTS_MAX);
     if due.is_empty() {
         return;
     }
     let checkpoints = due.into_iter().map(|(lease, remaining_ttl)| LeaseCheckpoint { id: lease.0, remaining_ttl });
     let lease_checkpoint = Some(LeaseCheckpointRequest { checkpoints: checkpoints.collect() });
-    if let Err(why) = handle.propose(InternalRaftRequest { lease_checkpoint, ..Default::default() }).await {
+    let request = InternalRaftRequest { lease_checkpoint, ..Default::default() };
+    if let Err(why) = handle.propose_in_term(request, term).await {
         tracing::warn!(%why, "failed to checkpoint leases");
     }
 }

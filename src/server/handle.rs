@@ -104,32 +104,53 @@ impl Handle {
     /// [`Rejection::TooManyRequests`] and [`Rejection::RequestTooLarge`] before anything happens;
     /// [`Rejection::DeadlineExceeded`] if nobody led in time; [`Rejection::Timeout`] if the outcome is unknown; otherwise
     /// what applying the entry says.
-    pub async fn propose(&self, mut request: InternalRaftRequest) -> Result<Response, ServerError> {
+    pub async fn propose(&self, request: InternalRaftRequest) -> Result<Response, ServerError> {
         let shared = &*self.shared;
-        if shared.committed().0 > shared.applied().0 + APPLY_GAP_MAX {
-            return Err(Rejection::TooManyRequests.into());
-        }
-        // What is committed must be decodable, whoever proposed it.
-        if request.txn.as_ref().is_some_and(|txn| !check::txn_fits_entry(txn)) {
-            return Err(Rejection::TooManyOps.into());
-        }
-        let id = shared.ids.next();
-        request.header = Some(RequestHeader { id: id.0, ..RequestHeader::default() });
-        let payload = request.encode_to_vec();
-        drop(request);
-        if payload.len() > shared.options.request_bytes_max {
-            return Err(Rejection::RequestTooLarge.into());
-        }
+        let proposal = self.encode(request)?;
         let _pending = Pending;
         metrics::PROPOSALS_PENDING.inc();
         let begun = shared.clock.monotonic();
         let accepted = AtomicBool::new(false);
-        let submitted = self.submit(Proposal { id, payload: payload.into() }, &accepted);
+        let submitted = self.submit(proposal, &accepted);
         timeout(shared.options.request_timeout, submitted).await.unwrap_or_else(|_| {
             metrics::PROPOSALS_FAILED.inc();
             let accepted = accepted.load(Ordering::Relaxed);
             Err(if accepted { self.why_unanswered(begun) } else { Rejection::DeadlineExceeded }.into())
         })
+    }
+
+    /// [`Handle::propose`] of what the leader of `term` alone may want: it dies with the term instead of being
+    /// forwarded to a later leader.
+    ///
+    /// # Errors
+    /// [`Rejection::ProposalDropped`] if this member does not lead in `term`; as [`Handle::propose`].
+    pub(super) async fn propose_in_term(
+        &self,
+        request: InternalRaftRequest,
+        term: Term,
+    ) -> Result<Response, ServerError> {
+        let proposal = Proposal { only_in: Some(term), ..self.encode(request)? };
+        let submitted = timeout(self.shared.options.request_timeout, self.submit_once(proposal));
+        submitted.await.unwrap_or(Err(Rejection::Timeout.into()))
+    }
+
+    /// The entry for `request`, if there may be one now.
+    fn encode(&self, mut request: InternalRaftRequest) -> Result<Proposal, Rejection> {
+        let shared = &*self.shared;
+        if shared.committed().0 > shared.applied().0 + APPLY_GAP_MAX {
+            return Err(Rejection::TooManyRequests);
+        }
+        // What is committed must be decodable, whoever proposed it.
+        if request.txn.as_ref().is_some_and(|txn| !check::txn_fits_entry(txn)) {
+            return Err(Rejection::TooManyOps);
+        }
+        let id = shared.ids.next();
+        request.header = Some(RequestHeader { id: id.0, ..RequestHeader::default() });
+        let payload = request.encode_to_vec();
+        if payload.len() > shared.options.request_bytes_max {
+            return Err(Rejection::RequestTooLarge);
+        }
+        Ok(Proposal::new(id, payload))
     }
 
     /// Waits for a leader, for its share of the bytes in flight, and for the answer. `accepted` tells whether raft has

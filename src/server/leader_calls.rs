@@ -36,6 +36,20 @@ impl Handle {
         self.shared.standing().role == Role::Leader
     }
 
+    /// Whether this member still leads. One whose ticks stalled asks the others: while it slept they may have elected
+    /// another, who counts on.
+    pub(super) async fn still_leads(&self) -> bool {
+        let shared = &*self.shared;
+        let doubts = shared.doubts.open();
+        if self.leads() && (doubts.is_some() || shared.ticks_stall()) {
+            if self.read_index().await.is_err() {
+                return false;
+            }
+            shared.doubts.settle(doubts.unwrap_or_default());
+        }
+        self.leads()
+    }
+
     /// Restarts the countdown of `lease`: its full time to live in seconds, or zero if it does not exist any more.
     ///
     /// # Errors
@@ -68,7 +82,7 @@ impl Handle {
 
     async fn renew_while_leading(&self, lease: LeaseId) -> Result<i64, ServerError> {
         let mut caught_up = false;
-        while self.leads() {
+        while self.still_leads().await {
             let renewed = self.shared.lessor().renew(lease, self.shared.now());
             match renewed {
                 Ok(renewed) => {

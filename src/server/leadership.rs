@@ -1,6 +1,9 @@
 //! Who led when, as this member saw it.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use crate::types::MemberId;
 
@@ -36,6 +39,31 @@ impl Leadership {
     }
 }
 
+/// Whether this member may have been deposed without having heard of it, because it slept. Doubts are counted, so that an
+/// answer settles those from before its question and no later one.
+#[derive(Debug, Default)]
+pub(super) struct Doubts {
+    raised: AtomicU64,
+    settled: AtomicU64,
+}
+
+impl Doubts {
+    pub(super) fn raise(&self) {
+        self.raised.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The doubts to settle; `None` if all are settled.
+    pub(super) fn open(&self) -> Option<u64> {
+        let raised = self.raised.load(Ordering::Acquire);
+        (raised > self.settled.load(Ordering::Acquire)).then_some(raised)
+    }
+
+    /// Others have confirmed this member after the first `raised` doubts.
+    pub(super) fn settle(&self, raised: u64) {
+        self.settled.fetch_max(raised, Ordering::AcqRel);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,6 +77,19 @@ mod tests {
         assert!(!leadership.note(None, 2 * SECOND));
         assert!(leadership.note(Some(MemberId(2)), 3 * SECOND));
         assert!(!leadership.note(Some(MemberId(2)), 4 * SECOND), "nothing has changed");
+    }
+
+    #[test]
+    fn answer_settles_the_doubts_from_before_its_question() {
+        let doubts = Doubts::default();
+        assert_eq!(doubts.open(), None);
+        doubts.raise();
+        let asked = doubts.open();
+        doubts.raise();
+        doubts.settle(asked.unwrap());
+        assert_eq!((asked, doubts.open()), (Some(1), Some(2)));
+        doubts.settle(2);
+        assert_eq!(doubts.open(), None);
     }
 
     #[test]

@@ -28,8 +28,8 @@ use super::{
 };
 
 /// A member that slept for longer than this (a stopped process, a suspended machine) goes on from now instead of
-/// ticking through the time it missed, which would only start elections.
-const TICKS_CAUGHT_UP_MAX: u32 = 3;
+/// ticking through the time it missed, which would only start elections, and doubts that it still leads (etcd's limit).
+pub(super) const TICKS_CAUGHT_UP_MAX: u32 = 3;
 
 /// How often a refused message of a peer is told of.
 const REFUSALS_TOLD_EVERY: Duration = Duration::from_secs(5);
@@ -140,6 +140,7 @@ impl RaftWork {
         let due = now >= *next;
         if now > *next + tick * TICKS_CAUGHT_UP_MAX {
             metrics::HEARTBEAT_SEND_FAILURES.inc();
+            self.shared.doubts.raise();
             *next = now;
         }
         while now >= *next {

@@ -37,9 +37,9 @@ use super::{
     durability::WalOrder,
     hashes::Hashes,
     inbox::{Inbox, Refused},
-    leadership::Leadership,
+    leadership::{Doubts, Leadership},
     log_reader,
-    raft_thread::{RaftOrder, RaftWork},
+    raft_thread::{RaftOrder, RaftWork, TICKS_CAUGHT_UP_MAX},
     reads::Reads,
     snapshots::Snapshots,
     waiters::Waiters,
@@ -166,6 +166,8 @@ pub(super) struct Shared {
     pub(super) snapshots: Snapshots,
     /// Written by the raft thread.
     leadership: Mutex<Leadership>,
+    /// Raised by the raft thread.
+    pub(super) doubts: Doubts,
     /// Peers that answered as if this member were removed, until somebody has looked into it.
     pub(super) removal_told_by: Mutex<BTreeSet<MemberId>>,
     pub(super) removal_told: Notify,
@@ -225,6 +227,7 @@ impl Shared {
             remotes,
             snapshots,
             leadership: Mutex::default(),
+            doubts: Doubts::default(),
             removal_told_by: Mutex::default(),
             removal_told: Notify::new(),
             removed: Notify::new(),
@@ -426,6 +429,12 @@ impl Shared {
             let silent = *thread == Thread::Raft && now.saturating_sub(pulse.last.load(Ordering::Relaxed)) > patience;
             silent || (busy_since > 0 && now.saturating_sub(busy_since - 1) > patience)
         })
+    }
+
+    /// Whether the raft thread has not ticked for longer than a few ticks.
+    pub(super) fn ticks_stall(&self) -> bool {
+        let silent = self.now().0.saturating_sub(self.pulse_of(Thread::Raft).last.load(Ordering::Relaxed));
+        u128::from(silent) > (self.options.tick * TICKS_CAUGHT_UP_MAX).as_millis()
     }
 
     fn pulse_of(&self, thread: Thread) -> &Pulse {

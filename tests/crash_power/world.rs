@@ -413,7 +413,7 @@ impl World {
     fn propose(&mut self, life: &mut Life, request: Request) -> Result<(), Stop> {
         let id = life.ids.next();
         life.for_raft.push(match self.oracle()?.issue(id, request) {
-            Encoded::Payload(payload) => Order::Propose(Proposal { id, payload }),
+            Encoded::Payload(payload) => Order::Propose(Proposal::new(id, payload)),
             Encoded::Change(change) => Order::Input(Input::ProposeConfChange { id, change }),
         });
         Ok(())

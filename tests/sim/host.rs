@@ -228,7 +228,7 @@ impl Life {
         use prost::Message as _;
         let id = self.ids.next();
         request.header = Some(RequestHeader { id: id.0, ..Default::default() });
-        self.for_raft.push(Order::Propose(Proposal { id, payload: request.encode_to_vec().into() }));
+        self.for_raft.push(Order::Propose(Proposal::new(id, request.encode_to_vec())));
         id
     }
 

@@ -70,7 +70,7 @@ enum Event {
 }
 
 fn event() -> impl Strategy<Value = Event> {
-    let proposal = Proposal { id: RequestId(1), payload: Bytes::from_static(b"payload") };
+    let proposal = Proposal::new(RequestId(1), Bytes::from_static(b"payload"));
     let change = |r#type, node_id| raftpb::ConfChange { r#type, node_id, ..Default::default() };
     let other = prop_oneof![
         Just(Input::Propose(vec![proposal])),

@@ -6,7 +6,7 @@ use prost::Message as _;
 use crate::{
     pb::raftpb,
     raft::{Change, DropReason, Effect, Input, LogBatch, Member, Options, Proposal, Recovered, RefuseReason, Role},
-    types::{LogIndex, MemberId, RequestId},
+    types::{LogIndex, MemberId, RequestId, Term},
 };
 
 use super::founding::founding;
@@ -98,7 +98,7 @@ fn append(index: u64, log_term: u64, entries: &[(u64, u64)]) -> raftpb::Message 
 }
 
 fn proposal(id: u64) -> Proposal {
-    Proposal { id: RequestId(id), payload: Bytes::from_static(b"payload") }
+    Proposal::new(RequestId(id), Bytes::from_static(b"payload"))
 }
 
 fn batches(effects: &[Effect]) -> Vec<LogBatch> {
@@ -319,6 +319,19 @@ fn proposals_that_cannot_be_taken_come_back() {
 }
 
 #[test]
+fn what_a_leader_alone_may_want_dies_with_its_term() {
+    let ours = |term| Input::Propose(vec![Proposal { only_in: Some(Term(term)), ..proposal(1) }, proposal(2)]);
+    let deposed = Effect::Dropped { ids: vec![RequestId(1)], reason: DropReason::Deposed };
+    assert_eq!(only_batch(&Alone::leader().take(ours(2))).entries.len(), 2);
+    let effects = Alone::leader().take(ours(1));
+    assert!(effects.contains(&deposed), "an earlier term of its own: {effects:?}");
+    assert_eq!(only_batch(&effects).entries.len(), 1);
+    let effects = Alone::follower().take(ours(2));
+    assert!(effects.contains(&deposed), "{effects:?}");
+    assert_eq!(sent(&effects), [(Kind::MsgProp, 2)], "the other one is forwarded");
+}
+
+#[test]
 fn too_many_unapplied_entries_turn_proposals_and_appends_away() {
     let options = Options { unapplied_bytes_max: 100, ..Options::new(MemberId(1)) };
     let mut single = Alone::with(1, &options);
@@ -338,7 +351,7 @@ fn too_many_unapplied_entries_turn_proposals_and_appends_away() {
 #[test]
 fn forwarded_payloads_travel_in_messages_of_bounded_size() {
     let mut follower = Alone::follower();
-    let large = |id| Proposal { id: RequestId(id), payload: Bytes::from(vec![0; 700 << 10]) };
+    let large = |id| Proposal::new(RequestId(id), Bytes::from(vec![0; 700 << 10]));
     let effects = follower.take(Input::Propose((1..=3).map(large).collect()));
     assert_eq!(sent(&effects), [(Kind::MsgProp, 2); 3]);
     let effects = follower.take(Input::Propose((1..=3).map(proposal).collect()));

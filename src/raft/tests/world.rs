@@ -316,7 +316,7 @@ impl World {
     pub(super) fn propose(&mut self, id: u64) {
         self.proposals += 1;
         let payload = Bytes::from(format!("payload {}", self.proposals));
-        self.input(id, Input::Propose(vec![Proposal { id: RequestId(self.proposals), payload }]));
+        self.input(id, Input::Propose(vec![Proposal::new(RequestId(self.proposals), payload)]));
     }
 
     pub(super) fn propose_change(&mut self, id: u64, kind: raftpb::ConfChangeType, node: u64) {
