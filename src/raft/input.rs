@@ -53,6 +53,8 @@ pub enum Input {
     Campaign,
     /// A message to this peer could not be delivered.
     Unreachable(MemberId),
+    /// Nobody listens any more where this peer listened: its process has probably ended. Told again while it stays so.
+    Gone(MemberId),
     /// The transfer of a snapshot to this peer has ended.
     SnapshotSent {
         /// The receiver.

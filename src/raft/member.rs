@@ -33,6 +33,8 @@ const FORWARD_BYTES_MAX: usize = 1 << 20;
 pub struct Member {
     node: RawNode<MemberLog>,
     election_ticks: u64,
+    /// No election waits for longer than this many ticks.
+    election_ticks_max: usize,
     unapplied_bytes_max: usize,
     /// Ticks since the start.
     now: u64,
@@ -50,8 +52,12 @@ pub struct Member {
     /// A hard state of which only the commit index is new, and the tick since when it waits for company.
     commit_unwritten: Option<(raftpb::HardState, u64)>,
     reads: Reads,
-    /// Reads of peers that came before this leader's first commit; the raft crate would drop them.
-    early_reads: Vec<Message>,
+    /// Reads for the next round of a leader: they wait for its first commit, or for the round under way.
+    next_reads: Vec<Message>,
+    /// The tick at which the last round of reads began.
+    reads_asked: u64,
+    /// The term and the highest index of what was acknowledged to its leader.
+    acknowledged: (u64, u64),
     /// The tick at which a stalled leader began to hand over.
     handing_over_since: Option<u64>,
     /// The entry that removed this member, while the others may not know that it is committed.
@@ -107,6 +113,7 @@ impl Member {
         let hard_state = node.raft.hard_state();
         Ok(Self {
             election_ticks: options.election_ticks as u64,
+            election_ticks_max: config.max_election_tick().saturating_sub(1),
             unapplied_bytes_max: options.unapplied_bytes_max,
             now: 0,
             standing: Standing { term: Term(hard_state.term), ..Standing::default() },
@@ -118,7 +125,9 @@ impl Member {
             vote_batched: (hard_state.term, hard_state.vote),
             commit_unwritten: None,
             reads: Reads::default(),
-            early_reads: Vec::new(),
+            next_reads: Vec::new(),
+            reads_asked: 0,
+            acknowledged: (0, 0),
             handing_over_since: None,
             leaving: None,
             campaign_due: false,
@@ -152,6 +161,7 @@ impl Member {
             Input::TransferLeader(to) => self.node.transfer_leader(to.0),
             Input::Campaign => self.campaign(),
             Input::Unreachable(peer) => self.node.report_unreachable(peer.0),
+            Input::Gone(peer) => self.gone(peer),
             Input::SnapshotSent { to, delivered } => self.snapshot_sent(to, delivered),
         }
     }
@@ -348,7 +358,7 @@ impl Member {
             return;
         }
         self.reads.ask_again();
-        self.early_reads.clear();
+        self.next_reads.clear();
         self.node.mut_store().forget_fetches();
         effects.push(Effect::Standing { from, to });
     }
@@ -416,7 +426,7 @@ impl Member {
             overloaded: self.is_overloaded(),
             leaving: self.leaving.is_some(),
             unsynced: !self.may_campaign(),
-            reads_full: self.early_reads.len() + self.node.raft.pending_read_count() >= PEER_READS_MAX,
+            reads_full: self.next_reads.len() + self.node.raft.pending_read_count() >= PEER_READS_MAX,
         }
     }
 
@@ -440,10 +450,26 @@ impl Member {
         self.note_leader_commit(&message);
         match message.get_msg_type() {
             MessageType::MsgPropose => drop(self.step_proposal(message)),
-            MessageType::MsgReadIndex if self.leads() && !self.node.raft.commit_to_current_term() => {
-                self.early_reads.push(message);
-            }
+            MessageType::MsgReadIndex if self.leads() => self.next_reads.push(message),
+            MessageType::MsgAppend => self.step_append(message),
             _ => drop(self.node.step(message)),
+        }
+    }
+
+    /// An append without entries that brings a new commit index wants no answer if what is before it was acknowledged
+    /// already. Without news it may be the leader's question whether an acknowledgement was lost, and is answered.
+    fn step_append(&mut self, message: Message) {
+        let committed = self.node.raft.raft_log.committed;
+        let tells_commit = message.entries.is_empty() && message.commit > committed;
+        drop(self.node.step(message));
+        let raft = &mut self.node.raft;
+        let accepted = |answer: &Message| answer.get_msg_type() == MessageType::MsgAppendResponse && !answer.reject;
+        let Some(index) = raft.msgs.last().filter(|answer| accepted(answer)).map(|answer| answer.index) else { return };
+        let told_before = self.acknowledged.0 == raft.term && self.acknowledged.1 >= index;
+        if !told_before {
+            self.acknowledged = (raft.term, index);
+        } else if tells_commit && raft.raft_log.committed > committed {
+            raft.msgs.pop();
         }
     }
 
@@ -539,14 +565,37 @@ impl Member {
             StateRole::Leader => self.node.raft.commit_to_current_term(),
             _ => self.node.raft.leader_id != ::raft::INVALID_ID,
         };
-        if answerable {
-            for early in mem::take(&mut self.early_reads) {
-                drop(self.node.step(early));
-            }
-            for context in self.reads.due(self.now) {
-                self.node.read_index(reads::encode(context).to_vec());
+        if !answerable {
+            return;
+        }
+        let due = self.reads.due(self.now).into_iter().map(reads::request);
+        if self.leads() {
+            self.next_reads.extend(due);
+            self.start_round();
+        } else {
+            due.for_each(|request| drop(self.node.step(request)));
+        }
+    }
+
+    /// Confirms with one question to the others all reads that wait, of this member and of its peers. What comes during
+    /// a round waits for the next, up to a tick: the round may be lost.
+    fn start_round(&mut self) {
+        let raft = &mut self.node.raft;
+        let is_under_way = raft.pending_read_count() > 0 && self.now == self.reads_asked;
+        if is_under_way {
+            return;
+        }
+        let (id, committed, alone) = (raft.id, raft.raft_log.committed, raft.prs().is_singleton());
+        let Some(last) = self.next_reads.pop() else { return };
+        self.reads_asked = self.now;
+        for read in mem::take(&mut self.next_reads) {
+            if alone {
+                drop(self.node.step(read));
+            } else {
+                self.node.raft.read_only.add_request(committed, read, id);
             }
         }
+        drop(self.node.step(last));
     }
 
     fn read_answered(&mut self, context: &[u8], index: LogIndex, effects: &mut Vec<Effect>) {
@@ -584,6 +633,8 @@ impl Member {
             self.conf_state.voters.retain(|id| *id != own);
             self.conf_state.learners.retain(|id| *id != own);
             self.leaving = Some(index.0);
+            // The others' answers tell that they know.
+            self.node.ping();
         } else if let Some(change) = convert::change_in(change) {
             self.reconfigure(&change);
         }

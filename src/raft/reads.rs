@@ -5,6 +5,9 @@
 
 use std::collections::BTreeMap;
 
+use ::raft::eraftpb::{Entry, Message, MessageType};
+use bytes::Bytes;
+
 use crate::types::RequestId;
 
 /// Reads of this member that may wait at once. The server joins its clients' reads into rounds, a few at a time.
@@ -51,9 +54,13 @@ impl Reads {
     }
 }
 
-/// A context as etcd sends it: eight bytes, big-endian.
-pub(super) fn encode(context: RequestId) -> [u8; 8] {
-    context.0.to_be_bytes()
+/// The question for the leader. A context travels as etcd sends it: eight bytes, big-endian.
+pub(super) fn request(context: RequestId) -> Message {
+    let mut request = Message::default();
+    request.set_msg_type(MessageType::MsgReadIndex);
+    let data = Bytes::copy_from_slice(&context.0.to_be_bytes());
+    request.set_entries(vec![Entry { data, ..Entry::default() }].into());
+    request
 }
 
 /// The context of an answer; `None` if it cannot be ours.
@@ -89,8 +96,9 @@ mod tests {
 
     #[test]
     fn contexts_are_eight_bytes_big_endian() {
-        assert_eq!(encode(RequestId(0x0102)), [0, 0, 0, 0, 0, 0, 1, 2]);
-        assert_eq!(decode(&encode(RequestId(7))), Some(RequestId(7)));
+        let context = &request(RequestId(0x0102)).entries[0].data;
+        assert_eq!(context[..], [0, 0, 0, 0, 0, 0, 1, 2]);
+        assert_eq!(decode(context), Some(RequestId(0x0102)));
         assert_eq!(decode(b"short"), None);
     }
 }

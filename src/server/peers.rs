@@ -51,6 +51,10 @@ impl Local for Shared {
         self.order_raft(RaftOrder::Input(Box::new(Input::Unreachable(peer))));
     }
 
+    fn gone(&self, peer: MemberId) {
+        self.order_raft(RaftOrder::Input(Box::new(Input::Gone(peer))));
+    }
+
     fn told_removed(&self, by: MemberId) {
         self.removal_told_by.lock().unwrap_or_else(PoisonError::into_inner).insert(by);
         self.removal_told.notify_one();

@@ -101,6 +101,8 @@ pub(super) struct RaftWork {
     staged: Option<Box<Staged>>,
     /// Entries ordered to be applied, and not told of yet.
     committed: usize,
+    /// Readers may wait for a round that can start now.
+    round_due: bool,
     /// When a refused message was last told of, and how many were refused since.
     refusals: (Option<Duration>, u64),
 }
@@ -128,6 +130,7 @@ impl RaftWork {
             proposals: Vec::new(),
             staged: None,
             committed: 0,
+            round_due: false,
             refusals: (None, 0),
         };
         work.take_standing(Standing::default(), work.member.standing());
@@ -147,13 +150,14 @@ impl RaftWork {
             self.member.accept(Input::Tick, &mut self.effects);
             *next += tick;
         }
+        self.round_due |= due;
         due
     }
 
     fn accept(&mut self, order: RaftOrder) {
         match order {
             RaftOrder::Propose(proposal) => self.proposals.push(proposal),
-            RaftOrder::ReadsWaiting => self.start_reads(),
+            RaftOrder::ReadsWaiting => self.round_due = true,
             RaftOrder::Arrived(Arrival { message, .. }) => {
                 self.flush_proposals();
                 self.member.accept(Input::FromPeer(message), &mut self.effects);
@@ -200,7 +204,8 @@ impl RaftWork {
         }
     }
 
-    fn start_reads(&mut self) {
+    /// False if there is nothing to start.
+    fn start_reads(&mut self) -> bool {
         let context = self.shared.ids.next();
         let (any, abandoned) = self.shared.reads.start_round(context);
         for round in abandoned {
@@ -209,9 +214,20 @@ impl RaftWork {
         if any {
             self.member.accept(Input::ReadIndex(context), &mut self.effects);
         }
+        any
     }
 
     fn settle(&mut self) {
+        if mem::take(&mut self.round_due) {
+            self.start_reads();
+        }
+        self.draw_conclusions();
+        while mem::take(&mut self.round_due) && self.start_reads() {
+            self.draw_conclusions();
+        }
+    }
+
+    fn draw_conclusions(&mut self) {
         self.member.settle(&mut self.effects);
         for effect in mem::take(&mut self.effects) {
             self.perform(effect);
@@ -227,12 +243,17 @@ impl RaftWork {
             }
             Effect::ReadReady { context, index } => {
                 self.shared.reads.confirm(context, index, || self.shared.applied());
+                self.round_due = true;
             }
             Effect::ReadLost(context) => {
                 metrics::READ_INDEXES_FAILED.inc();
                 self.shared.reads.fail_round(context, Rejection::Timeout);
+                self.round_due = true;
             }
-            Effect::Standing { from, to } => self.take_standing(from, to),
+            Effect::Standing { from, to } => {
+                self.take_standing(from, to);
+                self.round_due = true;
+            }
             Effect::Committed(index) => self.shared.set_committed(index),
             Effect::Dropped { ids, reason } => self.dropped(&ids, reason),
             Effect::Configured { conf_state, .. } => {

@@ -1,7 +1,8 @@
 //! Linearizable reads: rounds of read index shared by everybody who waits at the same moment.
 //!
 //! A caller joins the list of those waiting; the raft thread takes the whole list into one round. When raft has confirmed
-//! the round's index, its callers wait for that index to be applied. A caller that arrives during a round joins the next.
+//! the round's index, its callers wait for that index to be applied. A caller that arrives during a round joins the next,
+//! which starts when that one is confirmed or given up.
 
 use std::{
     collections::BTreeMap,
@@ -41,8 +42,8 @@ impl Reads {
         (receiver, first)
     }
 
-    /// Starts a round with everybody waiting; false if nobody is left. Earlier rounds whose callers all gave up are
-    /// returned, so that raft can forget them.
+    /// Starts a round with everybody waiting; false if nobody is left, or a round is under way, whose end is the time to
+    /// try again. Earlier rounds whose callers all gave up are returned, so that raft can forget them.
     pub(super) fn start_round(&self, context: RequestId) -> (bool, Vec<RequestId>) {
         let mut state = self.lock();
         let abandoned: Vec<RequestId> = state
@@ -53,6 +54,9 @@ impl Reads {
             .collect();
         for id in &abandoned {
             state.rounds.remove(id);
+        }
+        if !state.rounds.is_empty() {
+            return (false, abandoned);
         }
         let mut readers = std::mem::take(&mut state.waiting);
         readers.retain(|reader| !reader.is_closed());
@@ -134,9 +138,13 @@ mod tests {
         assert!(reads.start_round(RequestId(1)).0);
         let (mut late, first) = reads.join();
         assert!(first, "the next round has to be asked for");
+        assert!(!reads.start_round(RequestId(2)).0, "one round at a time");
         reads.confirm(RequestId(1), LogIndex(5), || LogIndex(5));
         assert_eq!((one.try_recv(), two.try_recv()), (Ok(Ok(())), Ok(Ok(()))));
         assert!(late.try_recv().is_err());
+        assert!(reads.start_round(RequestId(3)).0);
+        reads.confirm(RequestId(3), LogIndex(5), || LogIndex(5));
+        assert_eq!(late.try_recv(), Ok(Ok(())));
     }
 
     #[test]

@@ -38,6 +38,13 @@ pub(super) enum StreamEnd {
     Closed,
 }
 
+impl StreamEnd {
+    /// Whether there is a host but nobody listens.
+    fn met_nobody(&self) -> bool {
+        matches!(self, Self::Connection(cause) if cause.kind() == io::ErrorKind::ConnectionRefused)
+    }
+}
+
 /// Keeps the stream of `kind` from `peer` up until the peer is gone.
 pub(super) async fn keep(peer: Arc<Peer>, kind: StreamKind) {
     let mut reported = None;
@@ -59,7 +66,9 @@ pub(super) async fn keep(peer: Arc<Peer>, kind: StreamKind) {
 /// One connection, from dialling to its end. `reported` is cleared once it is up.
 async fn read(peer: &Peer, kind: StreamKind, reported: &mut Option<String>) -> StreamEnd {
     let url = peer.url();
-    let (mut connection, body) = match open(peer, kind, &url).await {
+    let opened = open(peer, kind, &url).await;
+    peer.note_dial(&url, opened.as_ref().is_err_and(StreamEnd::met_nobody));
+    let (mut connection, body) = match opened {
         Ok(opened) => opened,
         Err(end) => {
             peer.pass_over(&url);

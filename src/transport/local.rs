@@ -44,6 +44,9 @@ pub trait Local: Debug + Send + Sync + 'static {
     /// A message to `peer` was dropped, or the connection to it broke while it may have had some under way.
     fn unreachable(&self, peer: MemberId);
 
+    /// Nobody listens at any URL of `peer`, and no stream from it is up. Told again while it stays so.
+    fn gone(&self, peer: MemberId);
+
     /// A peer answered that this member was removed. A hint: confirm it elsewhere before acting on it.
     fn told_removed(&self, by: MemberId);
 

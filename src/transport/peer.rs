@@ -1,6 +1,7 @@
 //! One other member: where it is, what waits for it, and how the connections to it are.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -54,6 +55,8 @@ pub(super) struct Peer {
 struct Urls {
     list: Vec<String>,
     at: usize,
+    /// Those where nobody listened at the last dial.
+    vacant: BTreeSet<String>,
 }
 
 #[derive(Debug, Default)]
@@ -62,6 +65,12 @@ struct Link {
     message: bool,
     since: Option<Instant>,
     introduction: Option<Introduction>,
+}
+
+impl Link {
+    fn any(&self) -> bool {
+        self.msgapp || self.message
+    }
 }
 
 /// The instruments of one peer, found once.
@@ -101,7 +110,7 @@ impl Peer {
             counters: Counters::of(shared.local.member(), id),
             posts: Arc::new(Semaphore::new(POSTS_MAX)),
             snapshots: Arc::new(Semaphore::new(SNAPSHOTS_MAX)),
-            urls: Mutex::new(Urls { list: urls, at: 0 }),
+            urls: Mutex::new(Urls { list: urls, at: 0, vacant: BTreeSet::new() }),
             link: Mutex::default(),
             shared: Arc::clone(shared),
         })
@@ -138,11 +147,28 @@ impl Peer {
         }
     }
 
+    /// Whether a dial of `url` met a host where nobody listens. If that is so at all URLs, and no stream is up, the
+    /// member is told.
+    pub(super) fn note_dial(&self, url: &str, vacant: bool) {
+        let mut urls = lock(&self.urls);
+        let nowhere = if vacant {
+            urls.vacant.insert(url.to_owned());
+            urls.list.iter().all(|url| urls.vacant.contains(url))
+        } else {
+            urls.vacant.remove(url);
+            false
+        };
+        drop(urls);
+        if nowhere && !lock(&self.link).any() {
+            self.shared.local.gone(self.id);
+        }
+    }
+
     /// Replaces the URLs; connections stay.
     pub(super) fn set_urls(&self, list: Vec<String>) {
         let mut urls = lock(&self.urls);
         if urls.list != list {
-            *urls = Urls { list, at: 0 };
+            *urls = Urls { list, at: 0, vacant: BTreeSet::new() };
         }
     }
 

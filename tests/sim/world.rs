@@ -892,6 +892,11 @@ impl World {
                 let told = Input::Unreachable(MemberId(message.to));
                 self.at(MS, Event::ToRaft(from, life.number, Box::new(told)));
             }
+            // Rightly or not: who cannot be reached may be taken for dead.
+            if self.random.chance(10) {
+                let told = Input::Gone(MemberId(message.to));
+                self.at(MS, Event::ToRaft(from, life.number, Box::new(told)));
+            }
             return;
         }
         // A connection delivers a request once; what raft itself repeats may arrive twice.

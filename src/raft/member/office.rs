@@ -1,4 +1,5 @@
-//! How a member leaves office: a leader whose disk is stalled, and a member that was removed.
+//! How a member leaves office, a leader whose disk is stalled and a member that was removed, and how others succeed one
+//! whose process has ended.
 
 use ::raft::StateRole;
 
@@ -6,7 +7,34 @@ use crate::types::MemberId;
 
 use super::{Change, Member, Unsynced, convert};
 
+/// Heartbeats that must be missing beside, before a leader is believed to have gone: one that cannot be dialled from
+/// here may still be heard.
+const HEARTBEATS_MISSED_MIN: usize = 2;
+/// Ticks between the successors' elections, so that they do not split the votes. The first comes after as many, when
+/// the others have noticed too.
+const SUCCESSION_TICKS: usize = 2;
+
 impl Member {
+    /// The leader's process has probably ended. Instead of waiting for an election timeout its heirs stop protecting
+    /// its office now (they would ignore votes) and campaign one after the other, in the order of their identifiers. If
+    /// it still leads, nothing happens: those that hear it ignore pre-votes.
+    pub(super) fn gone(&mut self, peer: MemberId) {
+        let raft = &mut self.node.raft;
+        let heard_lately = raft.election_elapsed < HEARTBEATS_MISSED_MIN;
+        if raft.state != StateRole::Follower || raft.leader_id != peer.0 || heard_lately {
+            return;
+        }
+        let before = self.conf_state.voters.iter().filter(|id| **id < raft.id && **id != peer.0).count();
+        let timeout = raft.election_timeout();
+        let wait = SUCCESSION_TICKS.saturating_mul(before + 1);
+        let least = (timeout + wait).min(self.election_ticks_max);
+        if raft.randomized_election_timeout() < least {
+            raft.set_randomized_election_timeout(least);
+        }
+        let elapsed = raft.randomized_election_timeout().saturating_sub(wait).max(timeout);
+        raft.election_elapsed = raft.election_elapsed.max(elapsed);
+    }
+
     pub(super) fn is_stalled(&self, batch: &Unsynced) -> bool {
         self.now.saturating_sub(batch.since) >= self.election_ticks
     }

@@ -80,6 +80,7 @@ fn event() -> impl Strategy<Value = Event> {
         Just(Input::Campaign),
         (0_u64..5).prop_map(|to| Input::TransferLeader(MemberId(to))),
         (0_u64..5).prop_map(|to| Input::Unreachable(MemberId(to))),
+        (0_u64..5).prop_map(|peer| Input::Gone(MemberId(peer))),
         (0_u64..5, any::<bool>()).prop_map(|(to, delivered)| Input::SnapshotSent { to: MemberId(to), delivered }),
         number().prop_map(|index| Input::Compact(LogIndex(index))),
         number().prop_map(|number| Input::Fetched(Fetched { number, entries: None })),

@@ -33,7 +33,8 @@ impl Alone {
     fn founding(voters: u64, options: &Options) -> Self {
         let members: Vec<_> = (1..=voters).map(|id| (MemberId(id), Bytes::from_static(b"{}"))).collect();
         let founding = founding(&members);
-        let options = Options { election_jitter: Some(10..11), ..options.clone() };
+        let election_jitter = options.election_jitter.clone().or(Some(10..11));
+        let options = Options { election_jitter, ..options.clone() };
         let member = Member::new(&options, Recovered::unapplied(founding.hard_state, founding.entries)).unwrap();
         let mut alone = Self { member, effects: Vec::new() };
         alone.member.settle(&mut alone.effects);
@@ -224,7 +225,6 @@ fn a_commit_index_alone_waits_for_the_next_batch() {
     let mut follower = Alone::follower();
     let effects = follower.hear(raftpb::Message { commit: 4, ..append(4, 2, &[]) });
     assert_eq!(batches(&effects), []);
-    assert_eq!(sent(&effects), [(Kind::MsgAppResp, 2)]);
     assert_eq!(applied(&effects), [4]);
     let batch = only_batch(&follower.hear(append(4, 2, &[(5, 2)])));
     assert!(batch.must_sync);
@@ -356,6 +356,102 @@ fn forwarded_payloads_travel_in_messages_of_bounded_size() {
     assert_eq!(sent(&effects), [(Kind::MsgProp, 2); 3]);
     let effects = follower.take(Input::Propose((1..=3).map(proposal).collect()));
     assert_eq!(sent(&effects), [(Kind::MsgProp, 2)]);
+}
+
+/// The leader's commit index for a follower that has everything up to `index`, without entries.
+fn commit(index: u64, commit: u64) -> raftpb::Message {
+    raftpb::Message { commit, ..append(index, 2, &[]) }
+}
+
+#[test]
+fn news_of_a_commit_are_answered_only_if_the_leader_may_miss_an_acknowledgement() {
+    let mut follower = Alone::follower();
+    assert_eq!(sent(&follower.hear(commit(4, 4))), [], "entry 4 was acknowledged when it was durable");
+    assert_eq!(follower.member.committed(), LogIndex(4));
+    assert_eq!(sent(&follower.hear(commit(4, 4))), [(Kind::MsgAppResp, 2)], "no news: a question");
+    let batch = only_batch(&follower.hear(append(4, 2, &[(5, 2)])));
+    assert_eq!(sent(&follower.hear(commit(5, 5))), []);
+    assert_eq!(sent(&follower.take(Input::Synced(batch.number))), [(Kind::MsgAppResp, 2)]);
+}
+
+#[test]
+fn news_of_a_commit_beyond_what_was_acknowledged_are_answered() {
+    let mut alone = Alone::among(3);
+    let batch = only_batch(&alone.hear(raftpb::Message { commit: 0, ..append(3, 1, &[]) }));
+    let promised = alone.take(Input::Synced(batch.number));
+    assert_eq!(sent(&promised), [(Kind::MsgAppResp, 2)], "the founding entries were never acknowledged in this term");
+}
+
+fn read_request(from: u64, context: u64) -> raftpb::Message {
+    let entries = vec![raftpb::Entry { data: Bytes::copy_from_slice(&context.to_be_bytes()), ..Default::default() }];
+    raftpb::Message { entries, ..answer(Kind::MsgReadIndex, from, 0) }
+}
+
+fn confirmed(context: u64) -> raftpb::Message {
+    let context = Bytes::copy_from_slice(&context.to_be_bytes());
+    raftpb::Message { context, ..answer(Kind::MsgHeartbeatResp, 2, 2) }
+}
+
+#[test]
+fn reads_that_come_during_a_round_share_the_next() {
+    let mut leader = Alone::leader();
+    let asked = [(Kind::MsgHeartbeat, 2), (Kind::MsgHeartbeat, 3)];
+    assert_eq!(sent(&leader.take(Input::ReadIndex(RequestId(1)))), asked);
+    assert_eq!(sent(&leader.take(Input::ReadIndex(RequestId(2)))), []);
+    assert_eq!(sent(&leader.hear(read_request(3, 3))), []);
+    assert_eq!(sent(&leader.hear(read_request(2, 4))), []);
+    let effects = leader.hear(confirmed(1));
+    assert!(effects.contains(&Effect::ReadReady { context: RequestId(1), index: LogIndex(4) }), "{effects:?}");
+    assert_eq!(sent(&effects), asked, "one question for the three that waited");
+    let question = effects.iter().find_map(|effect| match effect {
+        Effect::Send(messages) => messages.iter().find(|message| message.r#type() == Kind::MsgHeartbeat),
+        _ => None,
+    });
+    let context = question.unwrap().context.clone();
+    let effects = leader.hear(raftpb::Message { context, ..answer(Kind::MsgHeartbeatResp, 2, 2) });
+    assert!(effects.contains(&Effect::ReadReady { context: RequestId(2), index: LogIndex(4) }), "{effects:?}");
+    assert_eq!(sent(&effects), [(Kind::MsgReadIndexResp, 2), (Kind::MsgReadIndexResp, 3)]);
+}
+
+#[test]
+fn reads_behind_a_lost_round_wait_for_a_tick() {
+    let mut leader = Alone::leader();
+    leader.take(Input::ReadIndex(RequestId(1)));
+    assert_eq!(sent(&leader.take(Input::ReadIndex(RequestId(2)))), []);
+    leader.tick(1);
+    let effects = leader.hear(confirmed(2));
+    let ready = |id| Effect::ReadReady { context: RequestId(id), index: LogIndex(4) };
+    assert!(effects.contains(&ready(1)) && effects.contains(&ready(2)), "{effects:?}");
+}
+
+#[test]
+fn heirs_of_a_leader_that_has_gone_campaign_early() {
+    let options = Options { election_jitter: Some(10..20), ..Options::new(MemberId(1)) };
+    let mut heir = Alone::with(3, &options);
+    let batch = only_batch(&heir.hear(answer(Kind::MsgHeartbeat, 2, 2)));
+    heir.take(Input::Synced(batch.number));
+    let vote = raftpb::Message { index: 9, log_term: 2, ..answer(Kind::MsgPreVote, 3, 3) };
+    heir.take(Input::Gone(MemberId(2)));
+    assert_eq!(sent(&heir.hear(vote.clone())), [], "it was heard a moment ago");
+    heir.tick(2);
+    heir.take(Input::Gone(MemberId(3)));
+    assert_eq!(sent(&heir.hear(vote.clone())), [], "another member has gone");
+    heir.take(Input::Gone(MemberId(2)));
+    assert_eq!(sent(&heir.hear(vote)), [(Kind::MsgPreVoteResp, 3)]);
+    assert_eq!(sent(&heir.tick(1)), []);
+    assert_eq!(sent(&heir.tick(1)), [(Kind::MsgPreVote, 2), (Kind::MsgPreVote, 3)]);
+}
+
+#[test]
+fn who_hears_a_leader_waits_for_it_though_it_cannot_be_dialled() {
+    let mut follower = Alone::follower();
+    for _ in 0..20 {
+        follower.hear(answer(Kind::MsgHeartbeat, 2, 2));
+        follower.tick(1);
+        follower.take(Input::Gone(MemberId(2)));
+        let effects = follower.tick(1);
+        assert_eq!(sent(&effects), []);
+    }
 }
 
 #[test]

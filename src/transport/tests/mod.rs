@@ -39,6 +39,7 @@ pub(super) struct Member {
     /// Takes no appends while set.
     jammed: AtomicBool,
     unreachable: AtomicUsize,
+    gone: AtomicUsize,
     told_removed: AtomicUsize,
     snapshots: Mutex<Vec<Received>>,
     /// Refuses snapshots while set.
@@ -62,6 +63,7 @@ impl Member {
             received: Mutex::default(),
             jammed: AtomicBool::new(false),
             unreachable: AtomicUsize::new(0),
+            gone: AtomicUsize::new(0),
             told_removed: AtomicUsize::new(0),
             snapshots: Mutex::default(),
             refuses: AtomicBool::new(false),
@@ -99,6 +101,10 @@ impl Local for Member {
     }
     fn unreachable(&self, _: MemberId) {
         self.unreachable.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn gone(&self, _: MemberId) {
+        self.gone.fetch_add(1, Ordering::SeqCst);
     }
     fn told_removed(&self, _: MemberId) {
         self.told_removed.fetch_add(1, Ordering::SeqCst);

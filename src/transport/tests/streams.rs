@@ -92,6 +92,20 @@ async fn broken_streams_are_reported_and_dialled_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_where_nobody_listens_has_gone() {
+    let node = Node::start(1).await;
+    let vacant = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let urls = vec![format!("http://{vacant}"), format!("http://{}", deaf.local_addr().unwrap())];
+    node.transport.set_peers([(MemberId(2), urls.clone())].into());
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(node.member.gone.load(Ordering::SeqCst), 0, "somebody listens at one of its URLs");
+    node.transport.set_peers([(MemberId(2), vec![urls[0].clone()])].into());
+    drop(deaf);
+    until("it has gone", || node.member.gone.load(Ordering::SeqCst) > 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_never_dialled_gets_single_requests() {
     let nodes = [Node::start(1).await, Node::start(2).await];
     nodes[0].transport.set_peers([(MemberId(2), vec!["http://127.0.0.1:1".into(), nodes[1].url.clone()])].into());
