@@ -61,6 +61,9 @@ pub enum RenewError {
     /// stops leading before that.
     #[error("the lease has expired and is about to be revoked")]
     Expired,
+    /// Its remaining time is on its way through the log and would follow the renewal: try again once it is applied.
+    #[error("the remaining time of the lease is being recorded")]
+    Recording,
 }
 
 /// How long a lease still lives.
@@ -84,6 +87,8 @@ struct Lease {
     due: Ticks,
     /// Its place among the checkpoints to come.
     checkpoint: Option<Ticks>,
+    /// A checkpoint is on its way through the log. Whoever renewed now would be cut short by it after a change of leader.
+    recording: bool,
 }
 
 #[derive(Debug, Default)]
@@ -104,6 +109,7 @@ impl Lessor {
     /// [`EXPIRIES_PER_SECOND_MAX`] of them expire within any second.
     pub fn promote(&mut self, now: Ticks, extend_ms: u64) {
         self.primary = Some(Primary::default());
+        self.leases.values_mut().for_each(|lease| lease.recording = false);
         let mut order: Vec<(Ticks, LeaseId)> =
             self.leases.iter().map(|(id, lease)| (lease.full_expiry(now, extend_ms), *id)).collect();
         order.sort_unstable();
@@ -144,7 +150,7 @@ impl Lessor {
     /// A checkpoint was applied: a later leader starts from `remaining` seconds (zero: from the full time).
     pub fn checkpointed(&mut self, id: LeaseId, remaining: i64, now: Ticks) {
         if let Some(lease) = self.leases.get_mut(&id) {
-            lease.remaining = remaining;
+            (lease.remaining, lease.recording) = (remaining, false);
             self.schedule_checkpoint(id, now);
         }
     }
@@ -161,9 +167,12 @@ impl Lessor {
         if lease.expiry <= now {
             return Err(RenewError::Expired);
         }
+        if lease.recording {
+            return Err(RenewError::Recording);
+        }
         let clear_checkpoint = self.options.checkpoint_ms.is_some() && lease.remaining > 0;
-        lease.remaining = 0;
-        let (ttl, expiry) = (lease.ttl, lease.full_expiry(now, 0));
+        let ttl = lease.ttl;
+        let expiry = Ticks(now.0.saturating_add(Lease::milliseconds(ttl)));
         self.start(id, expiry);
         Ok(Renewed { ttl, clear_checkpoint })
     }
@@ -184,7 +193,8 @@ impl Lessor {
         ids
     }
 
-    /// The remaining times to record now, in seconds rounded up, at most `max` of them.
+    /// The remaining times to record now, in seconds rounded up, at most `max` of them. Until each is applied
+    /// ([`Lessor::checkpointed`]) or given up ([`Lessor::not_checkpointed`]) its lease is not renewed.
     pub fn due_checkpoints(&mut self, now: Ticks, max: usize) -> Vec<(LeaseId, i64)> {
         let Some(primary) = self.primary.as_mut() else { return Vec::new() };
         let ids = due(&primary.checkpoints, now, max);
@@ -194,9 +204,21 @@ impl Lessor {
             if let Some(place) = lease.checkpoint.take() {
                 primary.checkpoints.remove(&(place, id));
             }
-            records.extend(lease.checkpoint_seconds(now).map(|remaining| (id, remaining)));
+            let record = lease.checkpoint_seconds(now);
+            lease.recording |= record.is_some();
+            records.extend(record.map(|remaining| (id, remaining)));
         }
         records
+    }
+
+    /// Checkpoints of these leases will never be applied.
+    pub fn not_checkpointed(&mut self, ids: impl IntoIterator<Item = LeaseId>, now: Ticks) {
+        for id in ids {
+            if let Some(lease) = self.leases.get_mut(&id) {
+                lease.recording = false;
+                self.schedule_checkpoint(id, now);
+            }
+        }
     }
 
     /// How long `id` still lives; `None` if there is no such lease.
@@ -262,13 +284,17 @@ impl Lessor {
 
 impl Lease {
     fn new(ttl: i64, remaining: i64) -> Self {
-        Self { ttl, remaining, expiry: Ticks(0), due: Ticks(0), checkpoint: None }
+        Self { ttl, remaining, expiry: Ticks(0), due: Ticks(0), checkpoint: None, recording: false }
     }
 
     /// Seconds a fresh countdown has.
     fn full_seconds(&self) -> u64 {
         let seconds = if self.remaining > 0 { self.remaining } else { self.ttl };
         u64::try_from(seconds).unwrap_or(0)
+    }
+
+    fn milliseconds(seconds: i64) -> u64 {
+        u64::try_from(seconds).unwrap_or(0).saturating_mul(1000)
     }
 
     fn full_expiry(&self, now: Ticks, extend_ms: u64) -> Ticks {
@@ -479,7 +505,23 @@ mod tests {
         let mut lessor = leading_with(CHECKPOINTING, &[(A, 1_000)]);
         lessor.checkpointed(A, 700, Ticks(0));
         assert_eq!(lessor.renew(A, Ticks(1)), Ok(Renewed { ttl: 1_000, clear_checkpoint: true }));
-        assert_eq!(lessor.renew(A, Ticks(2)), Ok(Renewed { ttl: 1_000, clear_checkpoint: false }));
+        assert_eq!(seconds(&lessor, A, 1), Some(1_000));
+        assert_eq!(lessor.renew(A, Ticks(2)), Ok(Renewed { ttl: 1_000, clear_checkpoint: true }), "not yet cleared");
+        lessor.checkpointed(A, 0, Ticks(3));
+        assert_eq!(lessor.renew(A, Ticks(4)), Ok(Renewed { ttl: 1_000, clear_checkpoint: false }));
+    }
+
+    #[test]
+    fn nothing_is_renewed_while_a_checkpoint_is_on_its_way() {
+        let mut lessor = leading_with(CHECKPOINTING, &[(A, 1_000)]);
+        assert_eq!(lessor.due_checkpoints(Ticks(300_500), CHECKPOINTS_MAX), [(A, 700)]);
+        assert_eq!(lessor.renew(A, Ticks(300_501)), Err(RenewError::Recording));
+        lessor.checkpointed(A, 700, Ticks(300_502));
+        assert_eq!(lessor.renew(A, Ticks(300_503)), Ok(Renewed { ttl: 1_000, clear_checkpoint: true }));
+        lessor.checkpointed(A, 0, Ticks(300_504));
+        assert_eq!(lessor.due_checkpoints(Ticks(600_504), CHECKPOINTS_MAX), [(A, 700)]);
+        lessor.not_checkpointed([A], Ticks(600_505));
+        assert_eq!(lessor.renew(A, Ticks(600_506)), Ok(Renewed { ttl: 1_000, clear_checkpoint: false }));
     }
 
     #[test]

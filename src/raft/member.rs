@@ -41,6 +41,8 @@ pub struct Member {
     standing: Standing,
     committed: u64,
     conf_state: ConfState,
+    /// The last snapshot taken: the configuration is at least the one of its index.
+    installed: u64,
     /// What the state machine was given: entries and snapshots up to here.
     handed_out: u64,
     /// What the state machine has applied; the raft crate follows once it has seen the entries durable.
@@ -119,6 +121,7 @@ impl Member {
             standing: Standing { term: Term(hard_state.term), ..Standing::default() },
             committed: hard_state.commit,
             conf_state,
+            installed: 0,
             handed_out: applied.0,
             applied: applied.0,
             unsynced: VecDeque::new(),
@@ -242,6 +245,7 @@ impl Member {
             self.node.mut_store().install(snapshot.get_metadata());
             self.conf_state = snapshot.get_metadata().get_conf_state().clone();
             self.handed_out = snapshot.get_metadata().index;
+            self.installed = self.handed_out;
         }
         self.node.mut_store().append(ready.entries());
         // 4. The log makes them durable, in order. What depends on that waits in `unsynced`.
@@ -626,7 +630,11 @@ impl Member {
         }
     }
 
+    /// The state machine may still be behind a snapshot that has brought a later configuration.
     fn apply_change(&mut self, index: LogIndex, change: Change, effects: &mut Vec<Effect>) {
+        if index.0 <= self.installed {
+            return;
+        }
         self.leave();
         let own = self.node.raft.id;
         if change == Change::Remove(MemberId(own)) {

@@ -160,11 +160,16 @@ async fn checkpoint(handle: &Handle, now: Ticks, term: Term) {
     if due.is_empty() {
         return;
     }
+    let leases: Vec<LeaseId> = due.iter().map(|(lease, _)| *lease).collect();
     let checkpoints = due.into_iter().map(|(lease, remaining_ttl)| LeaseCheckpoint { id: lease.0, remaining_ttl });
     let lease_checkpoint = Some(LeaseCheckpointRequest { checkpoints: checkpoints.collect() });
     let request = InternalRaftRequest { lease_checkpoint, ..Default::default() };
     if let Err(why) = handle.propose_in_term(request, term).await {
         tracing::warn!(%why, "failed to checkpoint leases");
+        // After a time-out they may still come.
+        if !matches!(why, ServerError::Rejected(Rejection::Timeout)) {
+            handle.shared.lessor().not_checkpointed(leases, now);
+        }
     }
 }
 

@@ -98,7 +98,7 @@ impl Handle {
                     self.catch_up().await?;
                     caught_up = true;
                 }
-                Err(RenewError::Expired | RenewError::NotPrimary) => sleep(LOOK_AGAIN).await,
+                Err(RenewError::Expired | RenewError::NotPrimary | RenewError::Recording) => sleep(LOOK_AGAIN).await,
             }
         }
         Err(Rejection::NotPrimaryLessor.into())

@@ -232,6 +232,15 @@ impl Life {
         id
     }
 
+    /// What only the leader of the term may want.
+    pub(crate) fn propose_as_leader(&mut self, request: InternalRaftRequest) {
+        let only_in = Some(self.standing.term);
+        self.propose(request);
+        if let Some(Order::Propose(proposal)) = self.for_raft.last_mut() {
+            proposal.only_in = only_in;
+        }
+    }
+
     pub(crate) fn can(&self, actor: Actor) -> bool {
         match actor {
             Actor::Raft => !self.for_raft.is_empty() || !self.reads_waiting.is_empty(),

@@ -835,13 +835,13 @@ impl World {
         for lease in life.lessor.expired(now) {
             self.count("leases expired");
             let lease_revoke = Some(LeaseRevokeRequest { id: lease.0 });
-            life.propose(InternalRaftRequest { lease_revoke, ..Default::default() });
+            life.propose_as_leader(InternalRaftRequest { lease_revoke, ..Default::default() });
         }
         let due = life.lessor.due_checkpoints(now, 10);
         if !due.is_empty() {
             let checkpoints = due.into_iter().map(|(id, remaining_ttl)| LeaseCheckpoint { id: id.0, remaining_ttl });
             let lease_checkpoint = Some(LeaseCheckpointRequest { checkpoints: checkpoints.collect() });
-            life.propose(InternalRaftRequest { lease_checkpoint, ..Default::default() });
+            life.propose_as_leader(InternalRaftRequest { lease_checkpoint, ..Default::default() });
         }
         if life.standing.leader.is_some() {
             self.publish(life);

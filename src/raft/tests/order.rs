@@ -287,6 +287,20 @@ fn a_snapshot_may_be_applied_before_its_batch_is_reported() {
 }
 
 #[test]
+fn changes_from_before_a_snapshot_do_not_undo_what_it_brought() {
+    let mut follower = Alone::follower();
+    let conf_state = raftpb::ConfState { voters: vec![1, 2, 3, 4], ..Default::default() };
+    let metadata = raftpb::SnapshotMetadata { conf_state: Some(conf_state), index: 50, term: 2 };
+    let snapshot = raftpb::Snapshot { data: Bytes::new(), metadata: Some(metadata) };
+    follower.hear(raftpb::Message { snapshot: Some(snapshot), ..answer(Kind::MsgSnap, 2, 2) });
+    let late = |index, change| Input::ApplyConfChange { index: LogIndex(index), change };
+    assert_eq!(follower.take(late(4, Change::AddLearner(MemberId(4)))), [], "it was promoted since");
+    let effects = follower.take(late(51, Change::Remove(MemberId(2))));
+    let conf_state = raftpb::ConfState { voters: vec![1, 3, 4], ..Default::default() };
+    assert_eq!(effects, [Effect::Configured { index: LogIndex(51), conf_state }]);
+}
+
+#[test]
 fn configuration_changes_travel_in_etcds_numbers() {
     let mut leader = Alone::leader();
     let change = raftpb::ConfChange {
