@@ -27,7 +27,8 @@ use support::{
 const ROUNDS: usize = 10;
 /// An election that nobody planned begins after one election timeout at the earliest.
 const PLANNED: Duration = Duration::from_millis(500);
-/// How long a client waits for one answer: what a follower forwards to a leader that is just going is lost, in etcd too.
+/// How long a client waits for one answer: what a follower forwards to a leader that is just going is lost in etcd. Here
+/// it waits for the next leader, unless the process is gone already.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(2);
 /// How long it tries again before it tells its caller.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(10);

@@ -17,6 +17,7 @@ use super::{
     Change, DropReason, Effect, Fetched, Input, LogBatch, Options, Proposal, Recovered, RecoveryError, Standing,
     convert,
     door::{self, Turned, View},
+    held::Held,
     log::MemberLog,
     reads::{self, Reads},
     recovery, trace,
@@ -28,6 +29,8 @@ mod office;
 const PEER_READS_MAX: usize = 4096;
 /// Payloads that travel to the leader in one message; a single larger one travels alone.
 const FORWARD_BYTES_MAX: usize = 1 << 20;
+/// Election timeouts for which a peer's proposal waits for a leader: a transfer that fails is given up after one.
+const HELD_ELECTIONS_MAX: u64 = 2;
 
 /// One member of a raft group. See the module for its invariants.
 pub struct Member {
@@ -60,6 +63,8 @@ pub struct Member {
     reads_asked: u64,
     /// The term and the highest index of what was acknowledged to its leader.
     acknowledged: (u64, u64),
+    /// Proposals of peers that wait for a leader.
+    held: Held,
     /// The tick at which a stalled leader began to hand over.
     handing_over_since: Option<u64>,
     /// The entry that removed this member, while the others may not know that it is committed.
@@ -131,6 +136,7 @@ impl Member {
             next_reads: Vec::new(),
             reads_asked: 0,
             acknowledged: (0, 0),
+            held: Held::default(),
             handing_over_since: None,
             leaving: None,
             campaign_due: false,
@@ -174,10 +180,12 @@ impl Member {
         self.leave_if_known();
         self.note_standing(effects);
         self.ask_reads();
+        self.release_held();
         while self.node.has_ready() {
             self.on_ready(effects);
             self.note_standing(effects);
             self.ask_reads();
+            self.release_held();
         }
         self.write_lonely_commit(effects);
         effects.extend(self.node.mut_store().take_requests().into_iter().map(Effect::Fetch));
@@ -383,6 +391,7 @@ impl Member {
     /// keep its log.
     fn tick(&mut self) {
         self.now += 1;
+        self.held.expire(self.now, HELD_ELECTIONS_MAX * self.election_ticks);
         if self.leads() {
             self.check_stall();
             self.hand_over_before_leaving();
@@ -453,7 +462,7 @@ impl Member {
     fn step_admitted(&mut self, message: Message) {
         self.note_leader_commit(&message);
         match message.get_msg_type() {
-            MessageType::MsgPropose => drop(self.step_proposal(message)),
+            MessageType::MsgPropose => self.take_forwarded(message),
             MessageType::MsgReadIndex if self.leads() => self.next_reads.push(message),
             MessageType::MsgAppend => self.step_append(message),
             _ => drop(self.node.step(message)),
@@ -474,6 +483,32 @@ impl Member {
             self.acknowledged = (raft.term, index);
         } else if tells_commit && raft.raft_log.committed > committed {
             raft.msgs.pop();
+        }
+    }
+
+    /// A proposal of a peer. The next leader may be the one it comes from, and turns away what comes from itself, so it
+    /// travels on as this member's.
+    fn take_forwarded(&mut self, mut proposal: Message) {
+        proposal.from = self.node.raft.id;
+        if self.has_taker() {
+            // Lost here is lost on the way, as far as its sender knows.
+            self.step_proposal(proposal);
+        } else {
+            self.held.keep(proposal, self.now);
+        }
+    }
+
+    /// Whether a proposal can be appended here, or sent to a leader.
+    fn has_taker(&self) -> bool {
+        let raft = &self.node.raft;
+        if self.leads() { raft.lead_transferee.is_none() } else { raft.leader_id != ::raft::INVALID_ID }
+    }
+
+    fn release_held(&mut self) {
+        if self.held.any() && self.has_taker() {
+            for proposal in self.held.take() {
+                self.step_proposal(proposal);
+            }
         }
     }
 

@@ -16,6 +16,7 @@
 mod convert;
 mod door;
 mod effect;
+mod held;
 mod input;
 mod log;
 mod member;
