@@ -173,12 +173,12 @@ fn etcdctl_3_7() {
 
 #[test]
 fn etcdctl_3_5() {
-    compare(&Program { name: "etcdctl 3.5.1".into(), path: program::clients().join("etcdctl-3.5.1") });
+    compare(&Program::new("etcdctl 3.5.1", program::clients().join("etcdctl-3.5.1")));
 }
 
 #[test]
 fn etcdctl_3_4() {
-    compare(&Program { name: "etcdctl 3.4".into(), path: "etcdctl".into() });
+    compare(&Program::new("etcdctl 3.4", "etcdctl"));
 }
 
 /// Runs every step with the tool at our daemon and at etcd.

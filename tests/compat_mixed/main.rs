@@ -15,18 +15,21 @@ mod world;
 
 use load::Load;
 use std::time::Duration;
-use support::{program::Program, setting, traffic::Traffic};
+use support::{program::Program, random::Random, setting, traffic::Traffic};
 use world::{Election, Kind, Release, World};
 
 /// Writes that take every log far beyond what it keeps.
 const MANY: u64 = 600;
 
-/// Plays `story` as often, and with as many releases of etcd, as is asked for.
-fn play(story: impl Fn(&Release)) {
+/// Troubles that one cluster lives through.
+const TROUBLES: u64 = 5;
+
+/// Plays `story` as often, and with as many releases of etcd, as is asked for; it is told the number of the round.
+fn play(story: impl Fn(&Release, u64)) {
     for release in Release::wanted() {
         for round in 0..setting("MIXED_ROUNDS", 1) {
             println!("round {round} with {}", release.etcd.name);
-            story(&release);
+            story(&release, round);
         }
     }
 }
@@ -35,7 +38,7 @@ fn play(story: impl Fn(&Release)) {
 /// restarts of everybody.
 #[test]
 fn a_member_of_ours_joins_a_running_etcd_cluster() {
-    play(|release| {
+    play(|release, _| {
         let mut world = World::found(release, &[Kind::Etcd; 3]);
         world.fill(0, MANY);
         world.cluster.ctl(0, &["lease", "grant", "600"]).expect("a lease");
@@ -74,7 +77,7 @@ fn a_member_of_ours_joins_a_running_etcd_cluster() {
 /// A running cluster of etcd becomes one of ours: member by member, under load, every revision in its place.
 #[test]
 fn a_running_etcd_cluster_moves_over_member_by_member() {
-    play(|release| {
+    play(|release, _| {
         let mut world = World::found(release, &[Kind::Etcd; 3]);
         world.fill(0, MANY);
         world.compact(0, 100);
@@ -103,7 +106,7 @@ fn a_running_etcd_cluster_moves_over_member_by_member() {
 /// The way back, or in: a member of etcd joins a cluster of ours, whose log reaches back no further than a snapshot.
 #[test]
 fn a_member_of_etcd_joins_a_cluster_of_ours() {
-    play(|release| {
+    play(|release, _| {
         let mut world = World::found(release, &[Kind::Ours; 3]);
         world.fill(0, MANY);
         world.cluster.ctl(0, &["lease", "grant", "600"]).expect("a lease");
@@ -138,7 +141,7 @@ fn a_member_of_etcd_joins_a_cluster_of_ours() {
 #[test]
 fn leadership_moves_between_etcd_and_us() {
     const OURS: usize = 2;
-    play(|release| {
+    play(|release, _| {
         let mut world = World::found(release, &[Kind::Etcd, Kind::Etcd, Kind::Ours]);
         let traffic = Traffic::start(&world.endpoints(), "mixed", setting("MIXED_SEED", 1));
         for to in [OURS, 0, OURS, 1, OURS] {
@@ -160,7 +163,7 @@ fn leadership_moves_between_etcd_and_us() {
 #[test]
 fn members_of_etcd_follow_a_leader_of_ours() {
     const OURS: usize = 2;
-    play(|release| {
+    play(|release, _| {
         let mut world = World::found(release, &[Kind::Etcd, Kind::Etcd, Kind::Ours]);
         world.lead(OURS);
         world.agree();
@@ -191,6 +194,25 @@ fn members_of_etcd_follow_a_leader_of_ours() {
         world.remove(OURS, 0);
         world.serves(0, 1);
         world.finish_without_load();
+    });
+}
+
+/// Whoever leads and whatever happens, what clients see is linearizable, and the kinds agree in the end.
+#[test]
+fn clusters_of_both_kinds_live_through_trouble() {
+    play(|release, round| {
+        let clusters = [[Kind::Etcd, Kind::Etcd, Kind::Ours], [Kind::Ours, Kind::Etcd, Kind::Ours]];
+        for (seed, kinds) in (setting("MIXED_SEED", 1) + 2 * round..).zip(clusters) {
+            let mut world = World::found(release, &kinds);
+            let (mut random, traffic) = (Random::new(seed), Traffic::start(&world.endpoints(), "trouble", seed));
+            for _ in 0..TROUBLES {
+                world.trouble(&mut random);
+            }
+            let history = traffic.stop();
+            println!("{} acknowledged, {} unknown", history.acknowledged(), history.unknown());
+            history.check(&world.endpoints());
+            world.finish_without_load();
+        }
     });
 }
 

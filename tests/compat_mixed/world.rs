@@ -8,10 +8,13 @@ use super::{
         grpc::{self, Client},
         http,
         program::Program,
+        random::Random,
         setting, wait_for,
     },
 };
 use std::cell::Cell;
+use std::thread::sleep;
+use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
@@ -32,6 +35,8 @@ const ETCD_3_5: &[&str] = &[
     "--experimental-compact-hash-check-time=2s",
     "--experimental-corrupt-check-time=1s",
 ];
+/// Longest trouble: three election timeouts.
+const TROUBLE_MILLIS_MAX: u64 = 3_000;
 /// Writers at a time that fill the key space.
 const FILLERS: u64 = 8;
 
@@ -46,7 +51,7 @@ pub(crate) struct Release {
 
 impl Release {
     pub(crate) fn newest() -> Self {
-        let (etcd, etcdctl) = (Program::etcd(), Program::etcdctl());
+        let (etcd, etcdctl) = (Program::etcd().checking_itself(), Program::etcdctl());
         Self { etcd, etcdctl, arguments: ETCD_3_7, compat: "--compat-version=3.7" }
     }
 
@@ -55,6 +60,7 @@ impl Release {
         let mut wanted = vec![Self::newest()];
         if setting("MIXED_WITH_3_5", 0) != 0 {
             let [etcd, etcdctl] = Program::etcd_3_5();
+            let etcd = etcd.checking_itself();
             wanted.push(Self { etcd, etcdctl, arguments: ETCD_3_5, compat: "--compat-version=3.5" });
         }
         wanted
@@ -73,6 +79,15 @@ pub(crate) struct Election {
     pub(crate) dies: usize,
     pub(crate) sleeps: usize,
     pub(crate) wins: usize,
+}
+
+/// What can happen to a member.
+#[derive(Clone, Copy, Debug)]
+enum Trouble {
+    Kill,
+    Stop,
+    Pause,
+    Lead,
 }
 
 /// A cluster whose members are counted from 0, those that have left included.
@@ -256,6 +271,36 @@ impl<'a> World<'a> {
         self.serves(sleeps, wins);
         self.cluster.members[dies].restart();
         self.agree();
+    }
+
+    /// Something happens to a member, to the one that leads half of the time, and passes.
+    ///
+    /// # Panics
+    /// If the cluster does not take writes through every member afterwards.
+    pub(crate) fn trouble(&mut self, random: &mut Random) {
+        let leader = self.cluster.leader();
+        let victim = if random.chance(50) { leader } else { random.index(self.kinds.len()) };
+        let a_while = Duration::from_millis(random.below(TROUBLE_MILLIS_MAX));
+        let what = random.pick(&[Trouble::Kill, Trouble::Stop, Trouble::Pause, Trouble::Lead]);
+        println!("{what:?} {victim} ({:?}) for {a_while:?}; {leader} leads", self.kinds[victim]);
+        match what {
+            Trouble::Lead => self.lead(victim),
+            Trouble::Pause => {
+                self.cluster.members[victim].signal("STOP");
+                sleep(a_while);
+                self.cluster.members[victim].signal("CONT");
+            }
+            Trouble::Kill | Trouble::Stop => {
+                if matches!(what, Trouble::Stop) {
+                    self.cluster.members[victim].terminate();
+                } else {
+                    self.cluster.members[victim].kill();
+                }
+                sleep(a_while);
+                self.cluster.members[victim].restart();
+            }
+        }
+        self.settle(&self.running());
     }
 
     fn prefix(&self, what: &str) -> String {

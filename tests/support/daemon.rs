@@ -109,6 +109,7 @@ impl Daemon {
             .arg(&self.program.path)
             .args(self.flags())
             .args(&self.arguments)
+            .envs(self.program.variables.iter().copied())
             .current_dir(self.directory.path())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a file handle"))

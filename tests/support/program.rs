@@ -13,11 +13,20 @@ const ETCD_3_5: &str = "3.5.35";
 pub struct Program {
     pub name: String,
     pub path: PathBuf,
+    /// Environment variables it is started with besides the test's own.
+    pub variables: Vec<(&'static str, &'static str)>,
 }
 
 impl Program {
-    fn new(name: &str, path: impl Into<PathBuf>) -> Self {
-        Self { name: name.to_owned(), path: path.into() }
+    pub fn new(name: &str, path: impl Into<PathBuf>) -> Self {
+        Self { name: name.to_owned(), path: path.into(), variables: Vec::new() }
+    }
+
+    /// An etcd that checks its own promises as its developers do, and its directory when it stops, and dies of what it finds.
+    #[must_use]
+    pub fn checking_itself(mut self) -> Self {
+        self.variables.push(("ETCD_VERIFY", "all"));
+        self
     }
 
     /// The daemon under test: ours, or what `SUBJECT_BIN` names.
