@@ -83,6 +83,10 @@ fn log_start(sources: &Sources, loaded: &Loaded) {
         max_concurrent_streams = config.limits.concurrent_streams_max,
         pre_vote = config.raft.pre_vote,
         initial_cluster_token = config.bootstrap.token,
+        initial_corrupt_check = config.gates.initial_corrupt_check,
+        corrupt_check_time_interval = ?config.integrity.corrupt_check.unwrap_or_default(),
+        compact_check_time_enabled = config.gates.compact_hash_check,
+        compact_check_time_interval = ?config.integrity.compact_hash_check,
         "starting an etcd server"
     );
 }

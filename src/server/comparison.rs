@@ -2,8 +2,9 @@
 //!
 //! The leader asks the others for their newest digests and compares them with its own at the same entries. A difference is
 //! proof: whoever contradicts a majority gets etcd's CORRUPT alarm, which stops all writes. In a cluster with members of
-//! etcd nobody raises an alarm on our word alone; there every member of ours compares itself with a leader of ours, and the
-//! one that is wrong stops. Who that is, members of etcd help to find out ([`super::mixed`]).
+//! etcd nobody raises an alarm on our word alone; there every member of ours compares itself with a leader of ours, or with all
+//! of our kind if a member of etcd leads, and the one that is wrong stops. Who that is, members of etcd help to find out
+//! ([`super::mixed`]).
 //!
 //! Digests that begin at different entries are some number apart, and must stay so. That number is taken from the oldest
 //! entry that both remember, by every member and long before it may come to lead: what went wrong under one leader is
@@ -33,7 +34,8 @@ use super::{
 const INTERVAL: Duration = Duration::from_millis(500);
 /// Time a peer has to answer; less than a pause, so that a silent one delays nothing.
 const PATIENCE: Duration = Duration::from_millis(400);
-/// While nothing new is applied and all agree, members are asked this seldom, and so they are by those that do not lead.
+/// While nothing new is applied and all agree, members are asked this seldom, and so they are by those that do not lead. A
+/// difference among members of etcd is looked into this often.
 const IDLE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A peer's digest beside this member's, at the same entry.
@@ -55,6 +57,8 @@ struct Comparison {
     settled: Option<(LogIndex, Duration)>,
     /// When this member, while it did not lead, asked all others.
     learned: Option<Duration>,
+    /// When a difference was last looked into, in a cluster with members of etcd.
+    looked_into: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -96,14 +100,20 @@ impl Comparison {
         let all_here = findings.len() == peers.len() && findings.values().all(|found| found.index == applied.0);
         let verdict = handle.judge(&findings);
         self.settled = (all_here && verdict == Verdict::Agreed).then_some((applied, now));
-        handle.act_on(&verdict, &findings).await;
+        if verdict == Verdict::Agreed {
+            return;
+        }
+        findings.retain(|_, finding| finding.apart != 0);
+        if !handle.shared.is_mixed() {
+            handle.raise_if_new(&verdict, &findings).await;
+        } else if is_due(&mut self.looked_into, now) {
+            handle.stop_if_wrong(&verdict, &findings).await;
+        }
     }
 
     /// Learns how far the digests of others are apart from ours, so that this member can judge them once it leads.
     async fn learn(&mut self, handle: &Handle) {
-        let now = handle.shared.clock.monotonic();
-        if self.learned.is_none_or(|at| now.saturating_sub(at) >= IDLE_INTERVAL) {
-            self.learned = Some(now);
+        if is_due(&mut self.learned, handle.shared.clock.monotonic()) {
             self.ask(handle, &handle.digest_peers()).await;
         }
     }
@@ -127,6 +137,13 @@ impl Comparison {
     }
 }
 
+/// Whether the last time is long enough ago; `now` is the last time then.
+fn is_due(last: &mut Option<Duration>, now: Duration) -> bool {
+    let due = last.is_none_or(|at| now.saturating_sub(at) >= IDLE_INTERVAL);
+    *last = if due { Some(now) } else { *last };
+    due
+}
+
 impl Handle {
     /// The other members that tell their digests.
     fn digest_peers(&self) -> Vec<MemberId> {
@@ -138,8 +155,9 @@ impl Handle {
     fn compared_peers(&self) -> Vec<MemberId> {
         let mut peers = self.digest_peers();
         if !self.leads() {
-            let leader = self.shared.standing().leader.filter(|_| self.shared.is_mixed());
-            peers.retain(|peer| Some(*peer) == leader);
+            let (mixed, leader) = (self.shared.is_mixed(), self.shared.standing().leader);
+            let ours = leader.filter(|leader| peers.contains(leader));
+            peers.retain(|peer| mixed && ours.is_none_or(|leader| leader == *peer));
         }
         peers
     }
@@ -162,34 +180,30 @@ impl Handle {
         judge(&said, self.published().cluster.members().count())
     }
 
-    async fn act_on(&self, verdict: &Verdict, findings: &BTreeMap<MemberId, Finding>) {
-        if *verdict == Verdict::Agreed {
-            return;
-        }
-        let apart: BTreeMap<MemberId, Finding> =
-            findings.iter().filter(|(_, finding)| finding.apart != 0).map(|(peer, found)| (*peer, *found)).collect();
-        if self.shared.is_mixed() {
-            return self.stop_if_wrong(verdict, &apart).await;
-        }
+    async fn raise_if_new(&self, verdict: &Verdict, apart: &BTreeMap<MemberId, Finding>) {
         let alarmed = match verdict {
             Verdict::Against(members) => members.clone(),
             // etcd's way to say that somebody is wrong.
             _ => vec![MemberId(0)],
         };
-        if alarmed.iter().all(|member| self.is_alarmed(*member)) {
-            return;
+        if !alarmed.iter().all(|member| self.is_alarmed(*member)) {
+            self.tell(apart);
+            self.raise_corrupt(&alarmed).await;
         }
+    }
+
+    fn tell(&self, apart: &BTreeMap<MemberId, Finding>) {
         for (peer, found) in apart {
             let (own, theirs) = (format!("{:016x}", found.own.sum), format!("{:016x}", found.theirs.sum));
             let (index, own_member) = (found.index, self.member_id());
             tracing::error!(index, %own_member, own, %peer, theirs, "the states of two members differ");
         }
-        self.raise_corrupt(&alarmed).await;
     }
 
     /// Members of etcd are asked first, who know no digests but have a majority together with whoever is right. They cannot
     /// help if the difference is none of the key space.
     async fn stop_if_wrong(&self, verdict: &Verdict, apart: &BTreeMap<MemberId, Finding>) {
+        self.tell(apart);
         match self.compare_keys().await {
             Ok(Some(Verdict::Against(_))) => return,
             Ok(_) => {}
