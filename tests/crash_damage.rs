@@ -1,4 +1,5 @@
-//! Damaged data directories. A member writes, is killed, and one file of its directory gets a flipped bit or loses its end.
+//! Damaged data directories. A member writes, is killed, and one file of its directory gets a flipped bit, loses its end,
+//! or is removed.
 //! Whatever file that is, the next start serves exactly what was acknowledged, or it says in one line which file is
 //! damaged and what to do, and exits with 1; damage found later is answered with `DataLoss`. Never another state, never
 //! a panic.
@@ -19,8 +20,8 @@ use support::program::Program;
 use support::{random::Random, setting};
 use tonic::{Code, Status};
 
-/// Rounds of the short form: each kind of file once or twice.
-const ROUNDS: u64 = 26;
+/// Rounds of the short form: each kind of file two or three times.
+const ROUNDS: u64 = 32;
 /// Snapshots often, so that there are several `.snap` files and marks in the log.
 const FLAGS: [&str; 1] = ["--snapshot-count=100"];
 /// Longest wait for a start to serve or to refuse.
@@ -182,15 +183,22 @@ fn kind(path: &Path) -> String {
     }
 }
 
-/// Flips a bit before the zeros at a file's end, or cuts the file off there; says which.
+/// Flips a bit before the zeros at a file's end, cuts the file off there, or removes it; says which.
 fn damage(path: &Path, random: &mut Random) -> &'static str {
     let mut bytes = fs::read(path).expect("our own file");
     let used = bytes.iter().rposition(|byte| *byte != 0).map_or(bytes.len(), |last| last + 1);
-    let (how, position) = (random.below(4), random.index(used));
-    if how == 0 {
-        bytes.truncate(position);
-    } else if let Some(byte) = bytes.get_mut(position) {
-        *byte ^= 1 << random.below(8);
+    let (how, position) = (random.below(5), random.index(used));
+    match how {
+        0 => bytes.truncate(position),
+        1 => {
+            fs::remove_file(path).expect("our own file");
+            return "removed";
+        }
+        _ => {
+            if let Some(byte) = bytes.get_mut(position) {
+                *byte ^= 1 << random.below(8);
+            }
+        }
     }
     fs::write(path, bytes).expect("our own file");
     if how == 0 { "truncated" } else { "flipped" }

@@ -76,7 +76,7 @@ pub enum DataDirError {
     },
     /// Files of a member without the marker that says whose they are.
     #[error(
-        "data directory {path} has a member/ but no FORMAT file: restore the directory from a backup, or give this member an empty --data-dir"
+        "data directory {path} has a member/, but {path}/FORMAT is missing: restore the directory from a backup, or remove this member from the cluster and add it again with an empty --data-dir"
     )]
     Unmarked {
         /// The directory.

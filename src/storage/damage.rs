@@ -1,4 +1,4 @@
-//! Damaged files of the engine on disk. Whatever bit flips, wherever a file ends too early, opening and reading everything
+//! Damaged files of the engine on disk. Whatever bit flips, wherever a file ends too early, whatever is missing, opening and reading everything
 //! leads to the state after one of its commits, or to an error that names a file and the way out. Never to another state.
 
 use std::{
@@ -129,11 +129,16 @@ impl Random {
     }
 }
 
-/// Flips a bit of a file, or cuts it off; says which.
+/// Flips a bit of a file, cuts it off, or removes it; says which.
 fn damage(path: &Path, random: &mut Random) -> &'static str {
     let mut bytes = fs::read(path).unwrap();
     let length = bytes.len() as u64;
-    if random.below(4) == 0 {
+    let how = random.below(6);
+    if how == 0 {
+        fs::remove_file(path).unwrap();
+        return "removed";
+    }
+    if how == 1 {
         bytes.truncate(usize::try_from(random.below(length)).unwrap());
         fs::write(path, bytes).unwrap();
         return "truncated";
