@@ -1,6 +1,9 @@
 //! `etcdserverpb.KV`: ranges, puts, deletes, transactions, compaction.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -14,7 +17,7 @@ use crate::{
     },
     apply::{Response, quota_cost},
     clock::Stopwatch,
-    metrics,
+    metrics::{self, Histogram},
     mvcc::check,
     pb::etcdserverpb::{
         CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, InternalRaftRequest,
@@ -41,7 +44,7 @@ pub(super) async fn range(api: Arc<Api>, call: Call, request: Bytes) -> Result<R
     let took = arrived.elapsed();
     if let Some(begun) = begun {
         let reading = took.saturating_sub(arrived.until(&begun));
-        metrics::RANGE_DURATION.with([word(outcome.is_ok())]).observe(reading);
+        range_times(outcome.is_ok()).observe(reading);
     }
     observe("Range", outcome.is_ok(), took);
     outcome
@@ -123,7 +126,7 @@ async fn send_range(api: &Arc<Api>, mut request: RangeRequest, outbound: &mut Ou
             })
             .await?;
         plan = back;
-        metrics::RANGE_DURATION.with([word(chunk.is_ok())]).observe(reading.elapsed());
+        range_times(chunk.is_ok()).observe(reading.elapsed());
         let kvs = chunk?;
         left = left.saturating_sub(kvs.len() as u64);
         let last = left == 0 || kvs.is_empty();
@@ -264,6 +267,14 @@ fn was_applied<T>(outcome: &Result<T, ServerError>) -> bool {
 
 fn observe(name: &'static str, success: bool, took: Duration) {
     metrics::REQUEST_DURATION.with([word(success), name]).observe(took);
+}
+
+/// Looked up once: a small range takes microseconds.
+fn range_times(success: bool) -> &'static Histogram {
+    static GOOD: OnceLock<Arc<Histogram>> = OnceLock::new();
+    static BAD: OnceLock<Arc<Histogram>> = OnceLock::new();
+    let kept = if success { &GOOD } else { &BAD };
+    kept.get_or_init(|| metrics::RANGE_DURATION.with([word(success)]))
 }
 
 fn word(success: bool) -> &'static str {
