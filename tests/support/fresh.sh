@@ -37,14 +37,27 @@ make_tree() {
     git clone --quiet --no-local "$root" "$tree/root/quorate"
 }
 
-# How a command is run in the clone, with an environment of its own.
+# How a command is run in the clone: with an environment and processes of its own, and all that root may do, as on a machine.
 within_tree() {
     local name
-    inside=(systemd-nspawn --quiet --register=no --keep-unit --as-pid2 --resolv-conf=copy-host
-        "--machine=quorate-fresh-$$" "--directory=$tree" "--bind-ro=$(rustc --print sysroot):/opt/rust"
-        --chdir=/root/quorate "--setenv=PATH=/opt/rust/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+    # shellcheck disable=SC2016
+    inside=(unshare --mount --propagation private --pid --fork --kill-child sh -ec '
+        tree=$1 rust=$2
+        shift 2
+        mount --bind "$tree" "$tree"
+        cd "$tree"
+        mount -t proc proc proc
+        mount --rbind /dev dev
+        mount --rbind /sys sys
+        mkdir -p opt/rust
+        mount --bind "$rust" opt/rust
+        cp --dereference /etc/resolv.conf etc/resolv.conf
+        pivot_root . mnt # a mount namespace entered from elsewhere begins at its own root, not at that of a chroot
+        exec chroot . sh -ec "umount --lazy /mnt; exec env -i --chdir=/root/quorate HOME=/root \"\$@\"" sh "$@"'
+        "in-$tree" "$tree" "$(rustc --print sysroot)"
+        "PATH=/opt/rust/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
     for name in {http,https,no}_proxy {HTTP,HTTPS,NO}_PROXY GOPROXY GOSUMDB CARGO_BUILD_JOBS; do
-        [ -z "${!name:-}" ] || inside+=("--setenv=$name=${!name}")
+        [ -z "${!name:-}" ] || inside+=("$name=${!name}")
     done
 }
 
