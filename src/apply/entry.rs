@@ -4,12 +4,13 @@ use bytes::Bytes;
 use prost::Message;
 use thiserror::Error;
 
-use super::shape::{self, ENTRY, next_field, unknown_field};
+use super::shape::{self, ENTRY, unknown_field};
 use crate::{
     membership::{Attributes, ChangeError, MemberChange, VersionError},
     pb::{
         etcdserverpb::{self as pb, InternalRaftRequest},
         membershippb::{ClusterMemberAttrSetRequest, ClusterVersionSetRequest, DowngradeInfoSetRequest},
+        nested::{decode_entry, next_field},
         raftpb::{Entry, EntryType},
     },
     types::{KEY_BYTES_MAX, RequestId},
@@ -132,7 +133,7 @@ fn read_request(data: &Bytes) -> Result<Content, EntryError> {
         let v2 = V2Request::decode(v2)?;
         return Ok(Content::Request(some(v2.id), Box::new(of_v2(&v2)?)));
     }
-    let request = InternalRaftRequest::decode(data.clone())?;
+    let request = decode_entry(data)?;
     if let Some(shape::Unknown { message, field }) = unknown_field(data, &ENTRY) {
         return Err(EntryError::UnknownField { message, field });
     }

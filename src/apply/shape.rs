@@ -3,7 +3,7 @@
 //! A newer member may put fields into its requests that this version would silently skip, and the two would diverge. So
 //! every field of an entry must be one of these, down to the innermost message.
 
-use prost::encoding::{WireType, decode_key, decode_varint};
+use crate::pb::nested::next_field;
 
 /// The fields of one message.
 pub(super) struct Shape {
@@ -16,34 +16,11 @@ struct Field {
     inside: Option<&'static Shape>,
 }
 
-/// One field as found on the wire.
-pub(super) struct Found<'a> {
-    pub(super) number: u32,
-    /// The contents of a length-delimited field; empty for any other.
-    pub(super) body: &'a [u8],
-}
-
 /// A field this version does not know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Unknown {
     pub(super) message: &'static str,
     pub(super) field: u32,
-}
-
-/// Takes the first field off `rest`; nothing at the end, or where the bytes are no message (the decoder has refused
-/// those before).
-pub(super) fn next_field<'a>(rest: &mut &'a [u8]) -> Option<Found<'a>> {
-    let (number, wire_type) = decode_key(rest).ok()?;
-    let skipped = match wire_type {
-        WireType::Varint => decode_varint(rest).map(|_| 0).ok()?,
-        WireType::SixtyFourBit => 8,
-        WireType::ThirtyTwoBit => 4,
-        WireType::LengthDelimited => usize::try_from(decode_varint(rest).ok()?).ok()?,
-        WireType::StartGroup | WireType::EndGroup => return None,
-    };
-    let (body, behind) = rest.split_at_checked(skipped)?;
-    *rest = behind;
-    Some(Found { number, body })
 }
 
 /// Finds the first field of `message`, or of a message inside, that is not in `shape`.

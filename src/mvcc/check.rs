@@ -10,6 +10,7 @@ use crate::{
         range_request::{SortOrder, SortTarget},
         request_op::Request,
     },
+    pb::nested::TXN_DEPTH_MAX,
     types::{KEY_BYTES_MAX, Rejection},
 };
 
@@ -54,7 +55,8 @@ pub fn check_txn(request: &TxnRequest, ops_max: usize) -> Result<(), Rejection> 
     Ok(())
 }
 
-/// Whether a transaction is nested so little that the entry which carries it can be decoded again on every member.
+/// Whether a transaction is nested so little that the entry which carries it can be decoded again on every member. With
+/// etcd's usual allowance of operations there are none that are not.
 pub fn txn_fits_entry(request: &TxnRequest) -> bool {
     fn fits(request: &TxnRequest, levels_left: usize) -> bool {
         both_branches(request).all(|operation| match &operation.request {
@@ -86,12 +88,6 @@ fn refuse(refused: bool, rejection: Rejection) -> Result<(), Rejection> {
 fn both_branches(request: &TxnRequest) -> impl Iterator<Item = &RequestOp> {
     request.success.iter().chain(&request.failure)
 }
-
-/// Transactions inside one another. The decoder follows messages to a depth of 100: each level takes two of them, the
-/// outermost transaction in its entry one, the operation and its request inside the innermost two. etcd's decoder goes
-/// deeper, where the allowance of operations ends at 127. A bare request may be deeper by one message than one in an
-/// entry, so it must be refused before it is proposed.
-pub const TXN_DEPTH_MAX: usize = 48;
 
 /// A nested transaction may have as many operations as its parent left of the allowance.
 fn check_operations(request: &TxnRequest, ops_max: usize) -> Result<(), Rejection> {
@@ -174,7 +170,10 @@ mod tests {
     use prost::Message as _;
 
     use super::*;
-    use crate::pb::etcdserverpb::{Compare, InternalRaftRequest};
+    use crate::pb::{
+        etcdserverpb::{Compare, InternalRaftRequest},
+        nested::decode_entry,
+    };
 
     fn put(key: &'static str) -> RequestOp {
         RequestOp { request: Some(Request::RequestPut(PutRequest { key: key.into(), ..Default::default() })) }
@@ -212,8 +211,9 @@ mod tests {
         };
         assert_eq!(check_txn(&nest(TXN_DEPTH_MAX), 128), Ok(()));
         assert_eq!(check_txn(&nest(TXN_DEPTH_MAX + 1), 128), Err(Rejection::TooManyOps));
+        assert_eq!(check_txn(&nest(TXN_DEPTH_MAX + 1), 1_000), Err(Rejection::TooManyOps));
         let entry = InternalRaftRequest { txn: Some(nest(TXN_DEPTH_MAX)), ..Default::default() };
-        assert!(InternalRaftRequest::decode(entry.encode_to_vec().as_slice()).is_ok(), "the deepest one can be read");
+        assert!(decode_entry(&entry.encode_to_vec().into()).is_ok(), "the deepest one can be read");
     }
 
     #[test]

@@ -35,6 +35,7 @@ pub mod mvccpb {
     include!(concat!(env!("OUT_DIR"), "/mvccpb.rs"));
     include!(concat!(env!("OUT_DIR"), "/mvccpb.serde.rs"));
 }
+pub mod nested;
 /// Raft messages as etcd sends them.
 pub mod raftpb {
     include!(concat!(env!("OUT_DIR"), "/raftpb.rs"));

@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::{Call, Reply, call, decode, only_request, parts};
+use super::{Call, Reply, call, decode, only_request, parts, undecodable};
 use crate::{
     api::{
         Api,
@@ -25,6 +25,7 @@ use crate::{
         range_request::{SortOrder, SortTarget},
         request_op::Request,
     },
+    pb::nested::{self, NestedError},
     server::ServerError,
     types::{Code, Rejection},
 };
@@ -188,7 +189,18 @@ pub(super) async fn delete_range(
 }
 
 /// Carries out a transaction; one that only reads needs no entry in the log.
-pub(super) async fn txn(api: Arc<Api>, _: Call, request: TxnRequest) -> Result<TxnResponse, Status> {
+pub(super) async fn txn(api: Arc<Api>, call: Call, request: Bytes) -> Result<Reply, Status> {
+    let request = match nested::decode_txn(&request) {
+        Err(NestedError::Decode(error)) => return Err(undecodable(&error)),
+        // etcd counts the levels as operations.
+        Err(NestedError::TooDeep) => Err(Rejection::TooManyOps),
+        Ok(request) => Ok(request),
+    };
+    api.admit(&call, call::UNARY, false)?;
+    carry_out_txn(api, request?).await.map(|answer| Reply::of(&answer))
+}
+
+async fn carry_out_txn(api: Arc<Api>, request: TxnRequest) -> Result<TxnResponse, Status> {
     let checked = check::check_txn(&request, api.options().txn_ops_max);
     if checked.is_ok() && check::is_read_only(&request) {
         let watch = Stopwatch::start();

@@ -52,7 +52,7 @@ macro_rules! auth {
 pub(crate) static METHODS: &[Method] = &[
     special!("/etcdserverpb.KV/Range", RANGE, kv::range),
     unary!("/etcdserverpb.KV/Put", PUT, kv::put),
-    unary!("/etcdserverpb.KV/Txn", TXN, kv::txn),
+    special!("/etcdserverpb.KV/Txn", TXN, kv::txn),
     unary!("/etcdserverpb.KV/DeleteRange", DELETE_RANGE, kv::delete_range),
     unary!("/etcdserverpb.KV/Compact", COMPACT, kv::compact),
     stream!("/etcdserverpb.KV/RangeStream", RANGE_STREAM, kv::range_stream),

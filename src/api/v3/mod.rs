@@ -103,7 +103,12 @@ pub(crate) async fn unary(api: Arc<Api>, method: &Method, call: Call, request: B
 /// # Errors
 /// `Internal`, as gRPC libraries answer bytes that are not the message.
 pub(crate) fn decode<M: Message + Default>(request: Bytes) -> Result<M, Status> {
-    decode_or(request, "grpc: error unmarshalling request")
+    M::decode(request).map_err(|error| undecodable(&error))
+}
+
+/// The answer to a request of a unary call that is none.
+fn undecodable(error: &DecodeError) -> Status {
+    complained(error, "grpc: error unmarshalling request")
 }
 
 /// Reads a message of a stream.
@@ -111,7 +116,7 @@ pub(crate) fn decode<M: Message + Default>(request: Bytes) -> Result<M, Status> 
 /// # Errors
 /// As [`decode`].
 fn decode_streamed<M: Message + Default>(message: Bytes) -> Result<M, Status> {
-    decode_or(message, "grpc: failed to unmarshal the received message")
+    M::decode(message).map_err(|error| complained(&error, "grpc: failed to unmarshal the received message"))
 }
 
 /// The request of a call that answers with a stream.
@@ -124,11 +129,9 @@ async fn only_request<M: Message + Default>(inbound: &mut Inbound) -> Result<M, 
     decode_streamed(request)
 }
 
-fn decode_or<M: Message + Default>(message: Bytes, complaint: &str) -> Result<M, Status> {
-    M::decode(message).map_err(|error| {
-        tracing::debug!(%error, "a message that cannot be decoded");
-        Status::new(Code::Internal, format!("{complaint}: {}", in_etcds_words(&error)))
-    })
+fn complained(error: &DecodeError, complaint: &str) -> Status {
+    tracing::debug!(%error, "a message that cannot be decoded");
+    Status::new(Code::Internal, format!("{complaint}: {}", in_etcds_words(error)))
 }
 
 /// What etcd's decoder says in such a case. It tells three of them apart.
