@@ -1,6 +1,10 @@
 //! Receiving: the data goes straight into a generation of its own, which raft hears of once it is durable.
 
-use std::{io, path::Path, sync::Arc};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -44,10 +48,17 @@ const LOAD_FACTOR: u64 = 2;
 /// Why a snapshot was not staged.
 #[derive(Debug, Error)]
 enum Failure {
-    #[error("{needed} bytes are needed and {free} are free: make room on the disk of the data directory")]
-    Space { needed: u64, free: u64 },
+    #[error("{needed} bytes are needed and {free} are free: make room on the disk of {}", path.display())]
+    Space { path: PathBuf, needed: u64, free: u64 },
     #[error("receiving its data")]
     Body(#[source] io::Error),
+    #[error("{action} {}", path.display())]
+    File {
+        action: &'static str,
+        path: PathBuf,
+        #[source]
+        cause: io::Error,
+    },
     #[error(transparent)]
     Native(#[from] NativeError),
     #[error(transparent)]
@@ -186,6 +197,12 @@ async fn staged(shared: &Shared, arriving: Arriving, mut body: SnapshotBody) -> 
 }
 
 impl Failure {
+    /// A failure at the received database.
+    fn file(action: &'static str, scratch: &FileDirectory) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = scratch.path(DATABASE);
+        move |cause| Self::File { action, path, cause }
+    }
+
     /// Why no snapshot of this cluster can be taken before an operator has acted, if that is so.
     fn hopeless(self) -> Option<ApplyError> {
         match self {
@@ -310,7 +327,7 @@ fn load_database(place: &Place, engine: &FjallEngine, arriving: &Arriving, piece
             index: Some(LogIndex(arriving.metadata.index)),
             memory_bytes: SORT_BYTES_DEFAULT,
         };
-        let file = scratch.open(DATABASE).map_err(Failure::Body)?;
+        let file = scratch.open(DATABASE).map_err(Failure::file("opening", &scratch))?;
         exchange::import(file, engine, &scratch, &options)?;
         Ok(())
     });
@@ -324,15 +341,15 @@ fn load_database(place: &Place, engine: &FjallEngine, arriving: &Arriving, piece
 
 /// Writes the database as it comes and returns its length.
 fn save_database(place: &Place, scratch: &FileDirectory, pieces: Pieces) -> Result<u64, Failure> {
-    let file = scratch.create(DATABASE).map_err(Failure::Body)?;
+    let file = scratch.create(DATABASE).map_err(Failure::file("creating", scratch))?;
     let mut bytes = 0;
     for piece in Watched::new(place, pieces) {
         let piece = piece.map_err(Failure::Body)?;
-        file.write_at(&piece, bytes).map_err(Failure::Body)?;
+        file.write_at(&piece, bytes).map_err(Failure::file("writing", scratch))?;
         bytes += piece.len() as u64;
     }
     let written = Stopwatch::start();
-    file.sync().map_err(Failure::Body)?;
+    file.sync().map_err(Failure::file("syncing", scratch))?;
     metrics::SNAP_DB_FSYNC.observe(written.elapsed());
     Ok(bytes)
 }
@@ -340,7 +357,7 @@ fn save_database(place: &Place, scratch: &FileDirectory, pieces: Pieces) -> Resu
 fn check_space(place: &Place, bytes: u64) -> Result<(), Failure> {
     let needed = bytes.saturating_add(FREE_BYTES_MIN);
     match place.free_bytes() {
-        Some(free) if free < needed => Err(Failure::Space { needed, free }),
+        Some(free) if free < needed => Err(Failure::Space { path: place.generations.path().to_owned(), needed, free }),
         _ => Ok(()),
     }
 }
