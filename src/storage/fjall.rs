@@ -37,7 +37,7 @@ const KEYSPACE: &str = "state";
 /// Blocks kept in memory unless configured otherwise. Filled by use, so an idle member does not pay for it.
 pub const CACHE_BYTES_DEFAULT: u64 = 32 << 20;
 /// Writes kept in memory until they are flushed, unless configured otherwise. Up to four such tables wait for the flush.
-pub const MEMTABLE_BYTES_DEFAULT: u64 = 8 << 20;
+pub const MEMTABLE_BYTES_DEFAULT: u64 = 16 << 20;
 /// Journals are kept below this: one that is written (fjall begins a new one at 64 MB) and one whose rows are flushed.
 const JOURNAL_BYTES_MAX: u64 = 128 << 20;
 /// Open table files. The usual limit of a process is 1024.
