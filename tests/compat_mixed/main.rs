@@ -54,6 +54,10 @@ fn a_member_of_ours_joins_a_running_etcd_cluster() {
         }
         world.agree();
         assert_eq!(world.leases(0), world.leases(ours));
+        world.wait_for_version(release.version);
+        // The leader of etcd says so itself, once a second.
+        world.lead(0);
+        world.wait_for_log(0, "\"number-of-peers-checked\":3");
 
         // Everybody goes and comes back, in order and at once.
         world.cluster.members[ours].terminate();
@@ -212,6 +216,23 @@ fn clusters_of_both_kinds_live_through_trouble() {
             world.finish_without_load();
         }
     });
+}
+
+/// The cluster's version goes down when that is allowed and up again when it is called off, whoever leads.
+#[test]
+fn a_downgrade_is_allowed_and_called_off_under_either_leader() {
+    let release = Release::newest();
+    let mut world = World::found(&release, &[Kind::Etcd, Kind::Etcd, Kind::Ours]);
+    for leader in [0, 2] {
+        world.lead(leader);
+        world.etcdctl_until(&world.endpoints()[1], &["downgrade", "enable", "3.6"]);
+        world.wait_for_version("3.6.0");
+        world.serves(0, 2);
+        world.etcdctl_until(&world.endpoints()[2], &["downgrade", "cancel"]);
+        world.wait_for_version("3.7.0");
+        world.serves(2, 1);
+    }
+    world.finish_without_load();
 }
 
 /// A release that is older than it should be is told of, once, and spoken with.

@@ -45,7 +45,9 @@ const FILLERS: u64 = 8;
 /// A release of etcd with its client.
 pub(crate) struct Release {
     pub(crate) etcd: Program,
-    pub(crate) etcdctl: Program,
+    etcdctl: Program,
+    /// The version of a cluster with members of this release.
+    pub(crate) version: &'static str,
     arguments: &'static [&'static str],
     /// What ours must pass for, so that a member of this release can join them.
     compat: &'static str,
@@ -54,7 +56,7 @@ pub(crate) struct Release {
 impl Release {
     pub(crate) fn newest() -> Self {
         let (etcd, etcdctl) = (Program::etcd().checking_itself(), Program::etcdctl());
-        Self { etcd, etcdctl, arguments: ETCD_3_7, compat: "--compat-version=3.7" }
+        Self { etcd, etcdctl, version: "3.7.0", arguments: ETCD_3_7, compat: "--compat-version=3.7" }
     }
 
     /// The releases to play with.
@@ -63,7 +65,8 @@ impl Release {
         if setting("MIXED_WITH_3_5", 0) != 0 {
             let [etcd, etcdctl] = Program::etcd_3_5();
             let etcd = etcd.checking_itself();
-            wanted.push(Self { etcd, etcdctl, arguments: ETCD_3_5, compat: "--compat-version=3.5" });
+            let (version, compat) = ("3.5.0", "--compat-version=3.5");
+            wanted.push(Self { etcd, etcdctl, version, arguments: ETCD_3_5, compat });
         }
         wanted
     }
@@ -193,8 +196,11 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Runs the release's etcdctl against member `number` until it succeeds; what it printed.
-    fn etcdctl_until(&self, endpoints: &str, words: &[&str]) -> String {
+    /// Runs the release's etcdctl against `endpoints` until it succeeds; what it printed.
+    ///
+    /// # Panics
+    /// If it does not in time.
+    pub(crate) fn etcdctl_until(&self, endpoints: &str, words: &[&str]) -> String {
         let mut said = String::new();
         let printed = wait_for(PATIENCE, || {
             let output = self.release.etcdctl.command().args(["--endpoints", endpoints]).args(words).output();
