@@ -308,7 +308,10 @@ impl<'a> World<'a> {
         let what = random.pick(&[Trouble::Kill, Trouble::Stop, Trouble::Pause, Trouble::Lead]);
         println!("{what:?} {victim} ({:?}) for {a_while:?}; {leader} leads", self.kinds[victim]);
         match what {
-            Trouble::Lead => self.lead(victim),
+            Trouble::Lead => {
+                self.lead(victim);
+                sleep(a_while);
+            }
             Trouble::Pause => {
                 self.cluster.members[victim].signal("STOP");
                 sleep(a_while);
