@@ -44,6 +44,8 @@ clients: oracle
 interop: oracle clients
 	MIXED_WITH_3_5=1 MIXED_ROUNDS=$(or $(ROUNDS),5) \
 	cargo test $(CARGO_FLAGS) --test 'compat_*' -- --nocapture
+	CLUSTER_MIXED=1 ROUNDS=$(or $(ROUNDS),6) \
+	cargo test $(CARGO_FLAGS) $(addprefix --test cluster_,kill pause partition disk) -- --nocapture --test-threads=1
 
 differential: oracle
 	DIFF_OPS=$(or $(DIFF_OPS),1000000) cargo test --release $(CARGO_FLAGS) --test differential -- --nocapture

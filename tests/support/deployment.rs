@@ -39,11 +39,11 @@ pub struct Deployment {
     // Before the hosts, so that no process outlives its own.
     members: Vec<Member>,
     pub hosts: Hosts,
-    pub program: Program,
     runtime: tokio::runtime::Runtime,
 }
 
 struct Member {
+    program: Program,
     variables: BTreeMap<String, String>,
     child: Option<Child>,
     starts: usize,
@@ -55,7 +55,15 @@ impl Deployment {
     /// # Panics
     /// If there can be no hosts, or if they do not form a cluster.
     pub fn start(program: &Program, size: usize, disk: Disk) -> Self {
-        let mut cluster = Self::prepare(program, size, disk);
+        Self::start_team(&vec![program.clone(); size], disk)
+    }
+
+    /// As [`start`](Self::start), with a program for each member.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub fn start_team(team: &[Program], disk: Disk) -> Self {
+        let (mut cluster, size) = (Self::prepare_team(team, disk), team.len());
         for number in 0..size {
             cluster.configure(number, &guide_file(number, size));
             cluster.spawn(number);
@@ -70,13 +78,17 @@ impl Deployment {
     /// # Panics
     /// If there can be no hosts.
     pub fn prepare(program: &Program, hosts: usize, disk: Disk) -> Self {
+        Self::prepare_team(&vec![program.clone(); hosts], disk)
+    }
+
+    fn prepare_team(team: &[Program], disk: Disk) -> Self {
         // On the bridge there is no way out any more to fetch one.
         program::oracle();
-        let hosts = Hosts::new(hosts, disk);
+        let hosts = Hosts::new(team.len(), disk);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let vacant = || Member { variables: BTreeMap::new(), child: None, starts: 0 };
-        let members = (0..hosts.len()).map(|_| vacant()).collect();
-        Self { members, hosts, program: program.clone(), runtime }
+        let vacant =
+            |program: &Program| Member { program: program.clone(), variables: BTreeMap::new(), child: None, starts: 0 };
+        Self { members: team.iter().map(vacant).collect(), hosts, runtime }
     }
 
     /// Gives member `number` the environment file it has from its next start on.
@@ -103,8 +115,8 @@ impl Deployment {
         assert!(member.child.is_none(), "etcd{} runs already", number + 1);
         member.starts += 1;
         let log = File::create(log(member.starts)).expect("our own directory");
-        let mut command = self.hosts.host(number).command(&self.program.path);
-        command.envs(&member.variables).stdin(Stdio::null());
+        let mut command = self.hosts.host(number).command(&member.program.path);
+        command.envs(member.program.variables.iter().copied()).envs(&member.variables).stdin(Stdio::null());
         command.stdout(log.try_clone().expect("a file handle")).stderr(log);
         member.child = Some(command.spawn().expect("nsenter runs"));
     }

@@ -36,7 +36,7 @@ pub trait Fault {
 const RESUME_LIMIT: Duration = Duration::from_secs(20);
 
 /// Runs `fault` against the daemon under test in `rounds` rounds, or `ROUNDS`, on 3 members or each of `CLUSTER_SIZES`.
-/// The times of all [`subjects`] are printed side by side.
+/// The times of all [`subjects`], and of a mixed team if `CLUSTER_MIXED=1` asks for one, are printed side by side.
 ///
 /// # Panics
 /// If anything is lost, contradicts itself or stays down.
@@ -44,8 +44,8 @@ pub fn campaign(fault: &mut dyn Fault, rounds: usize) {
     let rounds = setting("ROUNDS", rounds);
     let sizes: String = setting("CLUSTER_SIZES", "3".to_owned());
     for size in sizes.split(',').map(|size| size.parse().expect("CLUSTER_SIZES lists numbers")) {
-        for subject in subjects() {
-            for times in run(fault, &subject, size, rounds) {
+        for (name, team) in teams(size) {
+            for times in run(fault, &name, &team, rounds) {
                 println!("{times}");
             }
         }
@@ -56,6 +56,14 @@ pub fn campaign(fault: &mut dyn Fault, rounds: usize) {
 pub fn subjects() -> Vec<Program> {
     let beside = (setting("CLUSTER_COMPARE", 0) > 0).then(Program::etcd);
     [Program::subject()].into_iter().chain(beside).collect()
+}
+
+/// Clusters of `size` members: all of one kind; of both kinds in turn, if `CLUSTER_MIXED=1` asks for it.
+fn teams(size: usize) -> Vec<(String, Vec<Program>)> {
+    let alike = subjects().into_iter().map(|subject| (subject.name.clone(), vec![subject; size]));
+    let mixed = || [Program::etcd().checking_itself(), Program::subject()].into_iter().cycle().take(size).collect();
+    let mixed = (setting("CLUSTER_MIXED", 0) > 0).then(|| ("mixed".to_owned(), mixed()));
+    alike.chain(mixed).collect()
 }
 
 /// What one round showed.
@@ -95,10 +103,10 @@ fn in_elections(times: impl Iterator<Item = Duration>) -> String {
     format!("median {median:.3}, p99 {p99:.3}, worst {worst:.3}")
 }
 
-fn run(fault: &mut dyn Fault, subject: &Program, size: usize, rounds: usize) -> [Times; 2] {
-    let mut cluster = Deployment::start(subject, size, fault.disk());
+fn run(fault: &mut dyn Fault, subject: &str, team: &[Program], rounds: usize) -> [Times; 2] {
+    let (mut cluster, size) = (Deployment::start_team(team, fault.disk()), team.len());
     let mut random = Random::new(setting("CLUSTER_SEED", 1));
-    let times = |victim| Times { subject: subject.name.clone(), size, fault: fault.name(), victim, rounds: Vec::new() };
+    let times = |victim| Times { subject: subject.to_owned(), size, fault: fault.name(), victim, rounds: Vec::new() };
     let mut both = [times("leader"), times("follower")];
     for round in 0..rounds {
         let shown = one_round(fault, &mut cluster, &mut random, round);
