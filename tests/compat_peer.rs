@@ -105,6 +105,7 @@ impl Local for Voter {
         Ok(())
     }
     fn unreachable(&self, _: MemberId) {}
+    fn undelivered(&self, _: Message) {}
     fn gone(&self, _: MemberId) {}
     fn told_removed(&self, by: MemberId) {
         panic!("{by} says that we were removed");

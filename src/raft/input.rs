@@ -51,6 +51,8 @@ pub enum Input {
     TransferLeader(MemberId),
     /// Starts an election now, if this member may.
     Campaign,
+    /// A proposal that this member has forwarded, and that has not left it: nothing of it was sent.
+    Undelivered(Box<raftpb::Message>),
     /// A message to this peer could not be delivered.
     Unreachable(MemberId),
     /// Nobody listens any more where this peer listened: its process has probably ended. Told again while it stays so.

@@ -169,6 +169,7 @@ impl Member {
             Input::Fetched(fetched) => self.fetched(fetched),
             Input::TransferLeader(to) => self.node.transfer_leader(to.0),
             Input::Campaign => self.campaign(),
+            Input::Undelivered(proposal) => self.take_back(*proposal),
             Input::Unreachable(peer) => self.node.report_unreachable(peer.0),
             Input::Gone(peer) => self.gone(peer),
             Input::SnapshotSent { to, delivered } => self.snapshot_sent(to, delivered),
@@ -489,13 +490,20 @@ impl Member {
     /// A proposal of a peer. The next leader may be the one it comes from, and turns away what comes from itself, so it
     /// travels on as this member's.
     fn take_forwarded(&mut self, mut proposal: Message) {
-        proposal.from = self.node.raft.id;
         if self.has_taker() {
             // Lost here is lost on the way, as far as its sender knows.
+            proposal.from = self.node.raft.id;
             self.step_proposal(proposal);
         } else {
-            self.held.keep(proposal, self.now);
+            self.held.keep(proposal, None, self.now);
         }
+    }
+
+    /// A proposal that did not get away waits for another leader, or another term of the same. It was checked when it came.
+    fn take_back(&mut self, proposal: raftpb::Message) {
+        let given_to = (proposal.to, self.node.raft.term);
+        let proposal = convert::message_in(proposal, MessageType::MsgPropose);
+        self.held.keep(proposal, Some(given_to), self.now);
     }
 
     /// Whether a proposal can be appended here, or sent to a leader.
@@ -506,7 +514,9 @@ impl Member {
 
     fn release_held(&mut self) {
         if self.held.any() && self.has_taker() {
-            for proposal in self.held.take() {
+            let office = (self.node.raft.leader_id, self.node.raft.term);
+            for mut proposal in self.held.take_for(office) {
+                proposal.from = self.node.raft.id;
                 self.step_proposal(proposal);
             }
         }

@@ -51,6 +51,10 @@ impl Local for Shared {
         self.order_raft(RaftOrder::Input(Box::new(Input::Unreachable(peer))));
     }
 
+    fn undelivered(&self, proposal: Message) {
+        self.order_raft(RaftOrder::Input(Box::new(Input::Undelivered(Box::new(proposal)))));
+    }
+
     fn gone(&self, peer: MemberId) {
         self.order_raft(RaftOrder::Input(Box::new(Input::Gone(peer))));
     }

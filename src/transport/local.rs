@@ -44,6 +44,10 @@ pub trait Local: Debug + Send + Sync + 'static {
     /// A message to `peer` was dropped, or the connection to it broke while it may have had some under way.
     fn unreachable(&self, peer: MemberId);
 
+    /// This proposal for another member was not sent, not even in part: it has not arrived and never will. It may be sent
+    /// elsewhere.
+    fn undelivered(&self, proposal: raftpb::Message);
+
     /// Nobody listens at any URL of `peer`, and no stream from it is up. Told again while it stays so.
     fn gone(&self, peer: MemberId);
 

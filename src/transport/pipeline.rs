@@ -13,7 +13,7 @@ use super::{
     incoming::{READ_PATIENCE, REFUSAL_BYTES_MAX},
     peer::Peer,
 };
-use crate::pb::raftpb::Message;
+use crate::pb::raftpb::{Message, MessageType};
 
 /// Connections for single requests to one peer, as in etcd.
 pub(super) const CONNECTIONS: usize = 4;
@@ -42,27 +42,48 @@ pub(super) async fn run(peer: Arc<Peer>) {
             sent = post(&peer, &mut kept, &message) => sent,
             () = peer.stop.cancelled() => return,
         };
-        if let Err(error) = sent {
-            tracing::debug!(peer = %peer.id, %error, "a message to a peer is lost");
+        if let Err(Failure { cause, unsent }) = sent {
+            tracing::debug!(peer = %peer.id, error = %cause, "a message to a peer is lost");
             peer.lost();
+            if unsent && is_proposal(&message) {
+                peer.shared().local.undelivered(message);
+            }
         }
     }
 }
 
-async fn post(peer: &Peer, kept: &mut Option<Kept>, message: &Message) -> io::Result<()> {
+/// Why a message was not taken.
+struct Failure {
+    cause: io::Error,
+    /// Whether nothing of it has left, so that it cannot have arrived.
+    unsent: bool,
+}
+
+fn is_proposal(message: &Message) -> bool {
+    message.r#type() == MessageType::MsgProp
+}
+
+/// A connection that was used before may break while it is used again, and then nobody knows whether the message arrived:
+/// it is sent once more. Not a proposal, which would be carried out twice: it has a connection of its own.
+async fn post(peer: &Peer, kept: &mut Option<Kept>, message: &Message) -> Result<(), Failure> {
     let url = peer.url();
     let reusable = kept.take().filter(|kept| kept.since.elapsed() < REUSED_WITHIN && kept.url == url);
+    let reusable = reusable.filter(|_| !is_proposal(message));
     if let Some(Kept { connection, .. }) = reusable
         && let Ok(connection) = post_on(peer, connection, message).await
     {
         *kept = Some(Kept { connection, url, since: Instant::now() });
         return Ok(());
     }
-    let fresh = async {
-        let connection = Connection::dial(&url, peer.shared().options.dial_patience()).await?;
-        post_on(peer, connection, message).await
+    let failed = |unsent| {
+        let url = &url;
+        move |cause| {
+            peer.pass_over(url);
+            Failure { cause, unsent }
+        }
     };
-    let connection = fresh.await.inspect_err(|_| peer.pass_over(&url))?;
+    let dialled = Connection::dial(&url, peer.shared().options.dial_patience()).await.map_err(failed(true))?;
+    let connection = post_on(peer, dialled, message).await.map_err(failed(false))?;
     *kept = Some(Kept { connection, url, since: Instant::now() });
     Ok(())
 }

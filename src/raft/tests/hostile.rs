@@ -80,6 +80,11 @@ fn event() -> impl Strategy<Value = Event> {
         Just(Input::Campaign),
         (0_u64..5).prop_map(|to| Input::TransferLeader(MemberId(to))),
         (0_u64..5).prop_map(|to| Input::Unreachable(MemberId(to))),
+        (0_u64..5).prop_map(|to| {
+            let entries = vec![raftpb::Entry { data: Bytes::from_static(b"payload"), ..Default::default() }];
+            let kind = raftpb::MessageType::MsgProp.into();
+            Input::Undelivered(Box::new(raftpb::Message { r#type: kind, from: 1, to, entries, ..Default::default() }))
+        }),
         (0_u64..5).prop_map(|peer| Input::Gone(MemberId(peer))),
         (0_u64..5, any::<bool>()).prop_map(|(to, delivered)| Input::SnapshotSent { to: MemberId(to), delivered }),
         number().prop_map(|index| Input::Compact(LogIndex(index))),

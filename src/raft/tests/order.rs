@@ -469,6 +469,21 @@ fn who_hears_a_leader_waits_for_it_though_it_cannot_be_dialled() {
 }
 
 #[test]
+fn a_proposal_that_did_not_get_away_goes_to_the_next_leader() {
+    let mut follower = Alone::follower();
+    let effects = follower.take(Input::Propose(vec![proposal(7)]));
+    let [Effect::Send(messages)] = effects.as_slice() else { panic!("{effects:?}") };
+    let [forwarded] = messages.as_slice() else { panic!("{messages:?}") };
+    assert_eq!((forwarded.r#type(), forwarded.to), (Kind::MsgProp, 2));
+    assert_eq!(sent(&follower.take(Input::Undelivered(Box::new(forwarded.clone())))), []);
+    assert_eq!(sent(&follower.tick(3)), [], "not to the leader that was not reached");
+    let heard = follower.hear(answer(Kind::MsgHeartbeat, 3, 3));
+    assert!(sent(&heard).contains(&(Kind::MsgProp, 3)), "{heard:?}");
+    let again = follower.hear(answer(Kind::MsgHeartbeat, 3, 3));
+    assert!(!sent(&again).contains(&(Kind::MsgProp, 3)), "once");
+}
+
+#[test]
 fn a_log_that_lost_acknowledged_entries_is_noticed() {
     let mut follower = Alone::follower();
     let heartbeat = raftpb::Message { commit: 9, ..answer(Kind::MsgHeartbeat, 2, 2) };

@@ -45,6 +45,67 @@ async fn a_body_that_stops_is_given_up_after_five_seconds() {
     assert!(answer.contains("error reading raft message"), "{answer}");
 }
 
+/// Reads requests, answers votes, and breaks off at proposals; returns how many of them came.
+async fn hear_out(listener: tokio::net::TcpListener, proposals: Arc<AtomicUsize>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        let proposals = Arc::clone(&proposals);
+        connections.spawn(async move { hear_one(stream, &proposals).await });
+    }
+}
+
+async fn hear_one(mut stream: TcpStream, proposals: &AtomicUsize) -> Option<()> {
+    let mut bytes = Vec::new();
+    loop {
+        let (head, body) = loop {
+            let end = bytes.windows(4).position(|window| window == b"\r\n\r\n");
+            if let Some(end) = end {
+                let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
+                let length = head.split_once("content-length: ")?.1.lines().next()?.parse::<usize>().ok()?;
+                if bytes.len() >= end + 4 + length {
+                    break (head, bytes.split_off(end + 4));
+                }
+            }
+            if stream.read_buf(&mut bytes).await.ok()? == 0 {
+                return None;
+            }
+        };
+        bytes.clear();
+        if !head.starts_with("post /raft ") {
+            return None;
+        }
+        let message = <Message as prost::Message>::decode(body.as_slice()).ok()?;
+        if message.r#type() == MessageType::MsgProp {
+            proposals.fetch_add(1, Ordering::SeqCst);
+            return None;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.ok()?;
+    }
+}
+
+/// A request whose connection broke was sent once more on another one, and a proposal was carried out twice if the peer had
+/// taken it already.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proposal_is_sent_once_whatever_becomes_of_its_connection() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let proposals = Arc::new(AtomicUsize::new(0));
+    let mut server = JoinSet::new();
+    server.spawn(hear_out(listener, Arc::clone(&proposals)));
+    let nodes = [Node::start(1).await, Node::start(2).await];
+    nodes[0].transport.set_peers([(MemberId(2), vec![url])].into());
+    // Every connection for single requests has been used when the proposals come.
+    nodes[0].send(&nodes[1], MessageType::MsgVote, 0..16);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    nodes[0].send(&nodes[1], MessageType::MsgProp, 0..8);
+    until("all proposals are heard", || proposals.load(Ordering::SeqCst) >= 8).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(proposals.load(Ordering::SeqCst), 8);
+    assert_eq!(nodes[0].member.undelivered.load(Ordering::SeqCst), 0, "they may have arrived");
+}
+
 #[tokio::test]
 async fn strangers_share_a_few_places_and_members_keep_theirs() {
     let node = Node::start(1).await;

@@ -39,6 +39,7 @@ pub(super) struct Member {
     /// Takes no appends while set.
     jammed: AtomicBool,
     unreachable: AtomicUsize,
+    undelivered: AtomicUsize,
     gone: AtomicUsize,
     told_removed: AtomicUsize,
     snapshots: Mutex<Vec<Received>>,
@@ -63,6 +64,7 @@ impl Member {
             received: Mutex::default(),
             jammed: AtomicBool::new(false),
             unreachable: AtomicUsize::new(0),
+            undelivered: AtomicUsize::new(0),
             gone: AtomicUsize::new(0),
             told_removed: AtomicUsize::new(0),
             snapshots: Mutex::default(),
@@ -101,6 +103,11 @@ impl Local for Member {
     }
     fn unreachable(&self, _: MemberId) {
         self.unreachable.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn undelivered(&self, proposal: Message) {
+        assert_eq!(proposal.r#type(), MessageType::MsgProp);
+        self.undelivered.fetch_add(1, Ordering::SeqCst);
     }
 
     fn gone(&self, _: MemberId) {

@@ -106,6 +106,16 @@ async fn a_peer_where_nobody_listens_has_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn proposals_come_back_from_where_nobody_listens() {
+    let nodes = [Node::start(1).await, Node::start(2).await];
+    let vacant = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    nodes[0].transport.set_peers([(MemberId(2), vec![format!("http://{vacant}")])].into());
+    nodes[0].send(&nodes[1], MsgProp, 0..10);
+    nodes[0].send(&nodes[1], MsgVote, 0..10);
+    until("they come back", || nodes[0].member.undelivered.load(Ordering::SeqCst) == 10).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_never_dialled_gets_single_requests() {
     let nodes = [Node::start(1).await, Node::start(2).await];
     nodes[0].transport.set_peers([(MemberId(2), vec!["http://127.0.0.1:1".into(), nodes[1].url.clone()])].into());
