@@ -3,6 +3,7 @@
 use super::{
     clients::{self, Hash, Pair},
     load::{self, Load},
+    send::Side,
     support::{
         cluster::{Cluster, PATIENCE},
         grpc::{self, Client},
@@ -335,8 +336,17 @@ impl<'a> World<'a> {
         format!("{what}/{}/", self.calls.get())
     }
 
+    pub(crate) fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
+    }
+
+    /// A connection with a watch to everybody, in order.
+    pub(crate) fn sides(&self) -> Vec<Side> {
+        self.endpoints().iter().map(|endpoint| self.block_on(Side::connect(endpoint))).collect()
+    }
+
     /// Waits until these members take writes: one whose leader has just died gives the first of them up.
-    fn settle(&self, numbers: &[usize]) {
+    pub(crate) fn settle(&self, numbers: &[usize]) {
         for number in numbers {
             self.cluster.ctl_until(*number, &["put", "settled", &number.to_string()]);
         }
@@ -454,7 +464,15 @@ impl<'a> World<'a> {
         for number in &running[1..] {
             assert!(past_of(*number) == expected, "member {number} shows another past than member {}", running[0]);
         }
-        for number in running {
+        self.finish_running();
+    }
+
+    /// Ends a story in which everybody must have lived.
+    ///
+    /// # Panics
+    /// If somebody has not.
+    pub(crate) fn finish_running(&mut self) {
+        for number in self.running() {
             assert_eq!(self.cluster.members[number].exited(), None, "{}", self.logs());
         }
     }
