@@ -72,6 +72,15 @@ pub fn is_read_only(request: &TxnRequest) -> bool {
     both_branches(request).all(|operation| matches!(operation.request, Some(Request::RequestRange(_))))
 }
 
+/// Whether a range somewhere in the transaction names a revision.
+pub fn names_revisions(request: &TxnRequest) -> bool {
+    both_branches(request).any(|operation| match &operation.request {
+        Some(Request::RequestRange(range)) => range.revision != 0,
+        Some(Request::RequestTxn(nested)) => names_revisions(nested),
+        _ => false,
+    })
+}
+
 /// Whether a read-only transaction may be served from local state without asking the leader: all its ranges are
 /// serializable. One without any operation is, too.
 pub fn is_serializable(request: &TxnRequest) -> bool {
@@ -295,6 +304,17 @@ mod tests {
         // A nested put is not compared with the delete of a later sibling.
         assert_eq!(refusal(vec![nested(vec![put("a")], vec![]), nested(vec![delete("a", b"")], vec![])]), None);
         assert_eq!(refusal(vec![nested(vec![delete("a", b"")], vec![]), nested(vec![put("a")], vec![])]), DUPLICATE);
+    }
+
+    #[test]
+    fn revisions_are_named_at_any_depth() {
+        let mut at = range("a", false);
+        assert!(!names_revisions(&txn(vec![at.clone(), put("b")], vec![])));
+        if let Some(Request::RequestRange(range)) = &mut at.request {
+            range.revision = 3;
+        }
+        assert!(names_revisions(&txn(vec![], vec![at.clone()])));
+        assert!(names_revisions(&txn(vec![put("b"), nested(vec![], vec![at])], vec![])));
     }
 
     #[test]

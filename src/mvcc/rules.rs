@@ -206,6 +206,26 @@ fn operations_of_a_transaction_see_each_other_and_share_one_revision() {
 }
 
 #[test]
+fn ranges_can_be_checked_ahead_on_the_path_that_would_be_taken() {
+    let mut member = in_memory();
+    member.put("k", "1");
+    member.put("k", "2");
+    member.schedule(3).unwrap();
+    let op = |request| RequestOp { request: Some(request) };
+    let at = |revision| vec![op(Request::RequestPut(put("x", ""))), op(Request::RequestRange(get("k", revision)))];
+    let nested = |success, failure| vec![op(Request::RequestTxn(TxnRequest { success, failure, compare: vec![] }))];
+    let checked = |success| {
+        let request = TxnRequest { success, failure: at(99), compare: vec![] };
+        member.view().check_ranges(&request).map_err(|error| error.to_string())
+    };
+    assert_eq!(checked(at(3)), Ok(()));
+    assert_eq!(checked(at(2)), Err(Rejection::Compacted.to_string()));
+    assert_eq!(checked(at(4)), Err(Rejection::FutureRevision.to_string()));
+    assert_eq!(checked(nested(at(3), at(2))), Ok(()), "the other branch is not taken");
+    assert_eq!(checked(nested(at(2), at(3))), Err(Rejection::Compacted.to_string()));
+}
+
+#[test]
 fn revisions_of_ranges_are_checked_before_the_transaction() {
     let mut member = in_memory();
     member.put("k", "1");

@@ -143,6 +143,25 @@ fn check_along<R: Read>(
     })
 }
 
+/// Checks the ranges alone, before anything is proposed.
+pub(super) fn check_ranges<R: Read>(state: State<'_, R>, request: &TxnRequest) -> Result<(), ReadError> {
+    let choices = choose(state, request)?;
+    check_ranges_along(state, request, &mut choices.walk())
+}
+
+fn check_ranges_along<R: Read>(
+    state: State<'_, R>,
+    request: &TxnRequest,
+    path: &mut Path<'_>,
+) -> Result<(), ReadError> {
+    let succeeded = path.next();
+    branch(request, succeeded).iter().try_for_each(|operation| match &operation.request {
+        Some(Request::RequestRange(range)) => Ok(check_revision(state, range)?),
+        Some(Request::RequestTxn(nested)) => check_ranges_along(state, nested, path),
+        _ => Ok(()),
+    })
+}
+
 /// Unlike a range of its own, a range in a transaction is refused for a negative revision below the compaction.
 fn check_revision<R>(state: State<'_, R>, range: &RangeRequest) -> Result<(), Rejection> {
     match range.revision {

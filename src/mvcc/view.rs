@@ -90,6 +90,15 @@ impl<S: Read> View<S> {
         txn::read(self.state(), request)
     }
 
+    /// Whether the ranges of a transaction, on the path it would take now, read what is there.
+    ///
+    /// # Errors
+    /// [`Rejection::Compacted`](crate::types::Rejection::Compacted),
+    /// [`Rejection::FutureRevision`](crate::types::Rejection::FutureRevision); or the store cannot be read.
+    pub fn check_ranges(&self, request: &TxnRequest) -> Result<(), ReadError> {
+        txn::check_ranges(self.state(), request)
+    }
+
     /// The changes inside `range` from revision `from` on, for a watcher that catches up.
     ///
     /// # Errors

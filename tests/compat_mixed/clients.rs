@@ -224,6 +224,16 @@ pub(crate) async fn past(endpoint: &str, start: i64, last: i64) -> Vec<(i64, Byt
     seen
 }
 
+/// A transaction that writes, and reads what was at `revision`; what is said if it is refused.
+pub(crate) async fn put_and_read(endpoint: &str, revision: i64) -> Option<String> {
+    let mut client = Client::connect(endpoint).await.expect("it serves");
+    let read = pb::RangeRequest { revision, ..grpc::get("a") };
+    let ops = [Request::RequestPut(grpc::put("a", "1")), Request::RequestRange(read)];
+    let success = ops.map(|op| RequestOp { request: Some(op) }).to_vec();
+    let request = pb::TxnRequest { success, ..Default::default() };
+    client.kv.txn(request).await.err().map(|status| status.message().to_owned())
+}
+
 /// Every key below `prefix`, as this member has it.
 pub(crate) async fn below(endpoint: &str, prefix: &str) -> Vec<KeyValue> {
     let mut client = Client::connect(endpoint).await.expect("it serves");

@@ -17,6 +17,7 @@ use crate::{
     },
     apply::{Response, quota_cost},
     clock::Stopwatch,
+    membership::Version,
     metrics::{self, Histogram},
     mvcc::check,
     pb::etcdserverpb::{
@@ -32,6 +33,8 @@ use crate::{
 
 /// Most operations and compares of a read-only transaction that is answered without leaving the worker thread.
 const POINT_READS_MAX: usize = 16;
+/// The cluster version whose members all check the ranges of every transaction.
+const RANGES_CHECKED_SINCE: Version = Version::minor(3, 7);
 /// Pairs in the first message of a stream.
 const STREAM_KVS_FIRST: usize = 10;
 
@@ -208,9 +211,14 @@ async fn carry_out_txn(api: Arc<Api>, request: TxnRequest) -> Result<TxnResponse
         observe("ReadonlyTxn", outcome.is_ok(), watch.elapsed());
         return outcome;
     }
+    let unsafe_there = checked.is_ok() && check::names_revisions(&request) && !all_check_ranges(&api);
+    let to_be_checked = unsafe_there.then(|| request.clone());
     let proposal = InternalRaftRequest { txn: Some(request), ..Default::default() };
     api.server().check_quota(quota_cost(&proposal)).await?;
     checked?;
+    if let Some(request) = to_be_checked {
+        check_ranges(&api, request).await?;
+    }
     match propose(&api, "Txn", proposal).await? {
         Response::Txn(mut answer) => {
             api.complete(&mut answer.header);
@@ -218,6 +226,20 @@ async fn carry_out_txn(api: Arc<Api>, request: TxnRequest) -> Result<TxnResponse
         }
         other => Err(unexpected(&other)),
     }
+}
+
+/// Whether every member refuses a transaction for what its ranges read. Members of etcd before 3.7 leave the ranges out of
+/// what others have proposed, and carry out what everybody else refuses.
+fn all_check_ranges(api: &Api) -> bool {
+    api.server().published().cluster.version().is_some_and(|version| version >= RANGES_CHECKED_SINCE)
+}
+
+/// Refuses a transaction for what its ranges read before it is proposed. What is compacted between here and its entry is
+/// refused there, as it would be if another member of etcd had proposed it.
+async fn check_ranges(api: &Arc<Api>, request: TxnRequest) -> Result<(), Status> {
+    api.server().read_index().await?;
+    let view = api.server().published().view.clone();
+    Ok(api.blocking(move || view.check_ranges(&request)).await??)
 }
 
 async fn read_txn(api: &Arc<Api>, request: TxnRequest) -> Result<TxnResponse, Status> {
