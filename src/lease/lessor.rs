@@ -107,7 +107,13 @@ impl Lessor {
     /// This member leads and has applied an entry of its term: every lease begins again with its full or checkpointed
     /// time plus `extend_ms` (the election timeout). From [`SPREAD_FROM_LEASES`] leases on, at most
     /// [`EXPIRIES_PER_SECOND_MAX`] of them expire within any second.
+    ///
+    /// Nothing happens if this member keeps countdowns already: a later entry without content, which stands where a
+    /// change of configuration was refused, must not let leases be renewed whose revocation is on its way.
     pub fn promote(&mut self, now: Ticks, extend_ms: u64) {
+        if self.is_primary() {
+            return;
+        }
         self.primary = Some(Primary::default());
         self.leases.values_mut().for_each(|lease| lease.recording = false);
         let mut order: Vec<(Ticks, LeaseId)> =
@@ -412,6 +418,17 @@ mod tests {
         lessor.promote(Ticks(4_900), 1_000);
         assert!(lessor.expired(Ticks(10_899)).is_empty());
         assert_eq!(lessor.expired(Ticks(10_900)), [A]);
+    }
+
+    #[test]
+    fn countdowns_of_a_leader_do_not_begin_anew_within_its_term() {
+        let mut lessor = leading(&[(A, 5)]);
+        assert_eq!(lessor.expired(Ticks(5_000)), [A]);
+        lessor.promote(Ticks(5_001), 1_000);
+        assert_eq!(lessor.renew(A, Ticks(5_002)), Err(RenewError::Expired));
+        lessor.demote();
+        lessor.promote(Ticks(5_003), 1_000);
+        assert!(lessor.renew(A, Ticks(5_004)).is_ok());
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::{
 use super::{
     ServerFailure,
     desk::Work,
-    inbox::Taken,
+    inbox::{Refused, Taken},
     keeper::Keeper,
     lessor_options, op_counts,
     raft_thread::RaftOrder,
@@ -36,6 +36,9 @@ use super::{
 const ENTRIES_PER_GROUP_MAX: usize = 512;
 /// Bytes of entries in one batch of the engine.
 const BYTES_PER_GROUP_MAX: usize = 8 << 20;
+
+/// Changes that may wait for the hub while nobody watches.
+const UNTOLD_MAX: usize = 16;
 
 /// What others want of the apply thread.
 #[derive(Debug)]
@@ -82,6 +85,8 @@ pub(super) struct ApplyWork {
     compaction_due: Option<Duration>,
     /// When the compaction at work was accepted, or resumed.
     compaction_begun: Duration,
+    /// Changes that the hub's thread was not woken for.
+    untold: usize,
     failed: bool,
 }
 
@@ -107,7 +112,7 @@ impl ApplyWork {
     pub(super) fn new(applier: Applier<FjallEngine>, keeper: Keeper, shared: Arc<Shared>) -> Self {
         let compaction_begun = shared.clock.monotonic();
         let compaction_due = Some(Duration::ZERO);
-        Self { applier, keeper, shared, compaction_due, compaction_begun, failed: false }
+        Self { applier, keeper, shared, compaction_due, compaction_begun, untold: 0, failed: false }
     }
 
     fn carry_out(&mut self, orders: &mut Vec<ApplyOrder>) -> Result<(), ServerFailure> {
@@ -210,12 +215,28 @@ impl ApplyWork {
     }
 
     /// An accepted compaction concerns watchers too: those whose past it takes are cancelled.
-    fn tell_watchers(&self, changes: Vec<Arc<Changes>>, compact_revision: i64) {
-        self.order_watch(WatchOrder::Changes(changes, compact_revision));
+    /// While nobody watches, single changes wait for a few others: to wake the hub's thread costs more than they do.
+    fn tell_watchers(&mut self, changes: Vec<Arc<Changes>>, compact_revision: i64) {
+        let few = changes.len() <= 1;
+        let order = WatchOrder::Changes(changes, compact_revision);
+        if !few || self.untold >= UNTOLD_MAX || self.shared.is_watched() {
+            self.untold = 0;
+            return self.order_watch(order);
+        }
+        self.untold += 1;
+        self.check_told(&self.shared.watch.push_quietly(order));
+        // Who has begun to watch meanwhile may have found the queue empty.
+        if self.shared.is_watched() {
+            self.shared.watch.wake_for_items();
+        }
     }
 
     fn order_watch(&self, order: WatchOrder) {
-        if self.shared.watch.push(order).is_err() && !self.shared.is_stopping() {
+        self.check_told(&self.shared.watch.push(order));
+    }
+
+    fn check_told(&self, told: &Result<(), Refused<WatchOrder>>) {
+        if told.is_err() && !self.shared.is_stopping() {
             self.shared.fail(ServerFailure::Overrun { thread: "watch" });
         }
     }

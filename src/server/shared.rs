@@ -7,7 +7,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -175,6 +175,8 @@ pub(super) struct Shared {
     pub(super) removed: Notify,
     /// The watch streams opened so far.
     pub(super) next_stream: AtomicU64,
+    /// How many of them are open. Counted from before the hub hears of one until after it hears of its end.
+    pub(super) streams_open: AtomicUsize,
     /// Told when an applied write exceeded the quota.
     pub(super) quota_exceeded: Notify,
     /// The last revision at which a compaction finished.
@@ -232,6 +234,7 @@ impl Shared {
             removal_told: Notify::new(),
             removed: Notify::new(),
             next_stream: AtomicU64::new(0),
+            streams_open: AtomicUsize::new(0),
             quota_exceeded: Notify::new(),
             compacted,
             pulses: std::array::from_fn(|_| Pulse::default()),
@@ -334,6 +337,11 @@ impl Shared {
             self.update_alone();
         }
         self.reads.applied(applied);
+    }
+
+    /// Whether somebody may be watching.
+    pub(super) fn is_watched(&self) -> bool {
+        self.streams_open.load(Ordering::SeqCst) > 0
     }
 
     /// Stops the member. Only the first cause is kept.

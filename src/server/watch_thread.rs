@@ -100,6 +100,7 @@ pub struct WatchStream {
 
 impl WatchStream {
     pub(super) fn open(shared: &Arc<Shared>) -> Self {
+        shared.streams_open.fetch_add(1, Ordering::SeqCst);
         let (token, outbox) = (shared.next_stream.fetch_add(1, Ordering::Relaxed), Arc::new(Outbox::default()));
         let stream = Self { token, outbox: Arc::clone(&outbox), shared: Arc::clone(shared) };
         if shared.watch.push(WatchOrder::Open(token, outbox)).is_err() {
@@ -176,6 +177,7 @@ impl Drop for WatchStream {
         if self.shared.watch.push(WatchOrder::Close(self.token)).is_err() && !self.shared.is_stopping() {
             self.shared.fail(ServerFailure::Overrun { thread: "watch" });
         }
+        self.shared.streams_open.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

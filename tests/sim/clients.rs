@@ -337,22 +337,31 @@ impl World {
                 self.answer_read(waiter, read)?;
             }
             Asked::Read(_) => life.reads_waiting.push((waiter, request.asked)),
-            Asked::Renew(lease) => {
-                let now = self.hosts[life.host].clock(self.now);
-                match life.lessor.renew(lease, now) {
-                    Ok(renewed) if renewed.clear_checkpoint && self.bug != Some(Bug::LeavesCheckpoints) => {
-                        // A later leader must not count on from the checkpoint.
-                        let checkpoints = vec![LeaseCheckpoint { id: lease.0, remaining_ttl: 0 }];
-                        let lease_checkpoint = Some(LeaseCheckpointRequest { checkpoints });
-                        let id = life.propose(InternalRaftRequest { lease_checkpoint, ..Default::default() });
-                        life.renewals.insert(id, (waiter, renewed.ttl));
-                    }
-                    Ok(renewed) => self.reply(waiter, Reply::Renewed(renewed.ttl)),
-                    Err(_) => self.refuse(waiter),
-                }
+            // Who slept asks the others first whether it still leads.
+            Asked::Renew(_) if life.is_doubtful() => {
+                life.reads_waiting.push((waiter, request.asked));
             }
+            Asked::Renew(lease) => self.renew(life, waiter, lease),
         }
         Ok(())
+    }
+
+    fn renew(&mut self, life: &mut Life, waiter: (usize, u64), lease: LeaseId) {
+        let now = self.hosts[life.host].clock(self.now);
+        match life.lessor.renew(lease, now) {
+            Ok(renewed) if renewed.clear_checkpoint && self.bug != Some(Bug::LeavesCheckpoints) => {
+                // A later leader must not count on from the checkpoint.
+                let checkpoints = vec![LeaseCheckpoint { id: lease.0, remaining_ttl: 0 }];
+                let lease_checkpoint = Some(LeaseCheckpointRequest { checkpoints });
+                let id = life.propose(InternalRaftRequest { lease_checkpoint, ..Default::default() });
+                life.renewals.insert(id, (waiter, renewed.ttl));
+            }
+            Ok(renewed) => {
+                self.note(|world| format!("{} renews lease {}", world.hosts[life.host].name, lease.0));
+                self.reply(waiter, Reply::Renewed(renewed.ttl));
+            }
+            Err(_) => self.refuse(waiter),
+        }
     }
 
     fn trusts_itself(&self, life: &Life) -> bool {
@@ -364,9 +373,13 @@ impl World {
     /// Answers the reads whose index is applied.
     pub(crate) fn serve_reads(&mut self, life: &mut Life) -> Result<(), Stop> {
         for (waiter, asked) in Self::reads_of(life) {
-            if let Asked::Read(range) = asked {
-                let read = life.applier.published().view.range(&range);
-                self.answer_read(waiter, read)?;
+            match asked {
+                Asked::Read(range) => {
+                    let read = life.applier.published().view.range(&range);
+                    self.answer_read(waiter, read)?;
+                }
+                Asked::Renew(lease) => self.renew(life, waiter, lease),
+                _ => {}
             }
         }
         Ok(())

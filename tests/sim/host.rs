@@ -153,11 +153,14 @@ pub(crate) struct Life {
     /// Reads that wait for the next round, by round, and by the index that must be applied first.
     pub(crate) reads_waiting: Vec<(Waiter, Asked)>,
     pub(crate) rounds: BTreeMap<RequestId, Vec<(Waiter, Asked)>>,
+    pub(crate) rounds_began: BTreeMap<RequestId, Time>,
     pub(crate) reads_applying: BTreeMap<LogIndex, Vec<(Waiter, Asked)>>,
     /// Whose stream it is, and the connection.
     pub(crate) streams: BTreeMap<StreamId, (usize, u64)>,
     /// The end of its last pause.
     pub(crate) resumed_at: Time,
+    /// When the last round of reads that was confirmed began.
+    pub(crate) confirmed_at: Time,
 }
 
 impl Life {
@@ -194,9 +197,11 @@ impl Life {
             renewals: BTreeMap::new(),
             reads_waiting: Vec::new(),
             rounds: BTreeMap::new(),
+            rounds_began: BTreeMap::new(),
             reads_applying: BTreeMap::new(),
             streams: BTreeMap::new(),
             resumed_at: 0,
+            confirmed_at: 0,
         }
     }
 
@@ -213,6 +218,11 @@ impl Life {
     pub(crate) fn is_alone(&self) -> bool {
         let leads = self.standing.role == raft::Role::Leader;
         leads && self.sole_voter && self.applier.published().term == self.standing.term
+    }
+
+    /// Whether it slept, and has not heard since that it still leads.
+    pub(crate) fn is_doubtful(&self) -> bool {
+        self.resumed_at > self.confirmed_at
     }
 
     pub(crate) fn leads(&self) -> bool {

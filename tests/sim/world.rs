@@ -509,6 +509,7 @@ impl World {
             let round = life.ids.next();
             let readers = mem::take(&mut life.reads_waiting);
             life.rounds.insert(round, readers);
+            life.rounds_began.insert(round, self.now);
             life.member.accept(Input::ReadIndex(round), &mut life.effects);
         }
         life.member.settle(&mut life.effects);
@@ -521,6 +522,8 @@ impl World {
             Effect::Apply(entries) => life.for_apply.extend(entries.into_iter().map(ApplyOrder::Entry)),
             Effect::Send(messages) => self.send(life, messages)?,
             Effect::ReadReady { context, index } => {
+                let began = life.rounds_began.remove(&context).unwrap_or_default();
+                life.confirmed_at = life.confirmed_at.max(began);
                 if let Some(readers) = life.rounds.remove(&context) {
                     life.reads_applying.entry(index).or_default().extend(readers);
                     self.serve_reads(life)?;
@@ -748,10 +751,7 @@ impl World {
 
     fn lead(&mut self, life: &mut Life) {
         let now = self.hosts[life.host].clock(self.now);
-        let forgets = self.bug == Some(Bug::ForgetsToExtendLeases);
-        if !forgets || !life.lessor.is_primary() {
-            life.lessor.promote(now, raft::ELECTION_TICKS_DEFAULT as u64 * TICK / MS);
-        }
+        life.lessor.promote(now, raft::ELECTION_TICKS_DEFAULT as u64 * TICK / MS);
     }
 
     /// Whether the member itself was removed.
@@ -834,6 +834,7 @@ impl World {
         let now = self.hosts[host].clock(self.now);
         for lease in life.lessor.expired(now) {
             self.count("leases expired");
+            self.note(|world| format!("{} finds lease {} expired", world.hosts[host].name, lease.0));
             let lease_revoke = Some(LeaseRevokeRequest { id: lease.0 });
             life.propose_as_leader(InternalRaftRequest { lease_revoke, ..Default::default() });
         }
