@@ -183,3 +183,25 @@ fn damage_is_refused_or_leads_to_an_earlier_state() {
         println!("{kind:<14} {how:<9} {outcome:<9} {count:>5}");
     }
 }
+
+/// The engine looks for the end of a table file by seeking back from it, which a file shorter than that answers with EINVAL; the member then said
+/// "opening it failed: Invalid argument", and nothing of a way out.
+#[test]
+fn table_file_without_its_end_is_damage() {
+    let directory = tempfile::tempdir().unwrap();
+    let original = directory.path().join("original");
+    template(&original);
+    let mut found = Vec::new();
+    files(&original, &mut found);
+    let tables: Vec<_> = found.iter().filter(|path| kind(path) == "table file").collect();
+    assert!(!tables.is_empty(), "a state with table files");
+    let states = [state_after(COMMITS).into_iter().collect()];
+    for (path, bytes) in tables.into_iter().flat_map(|path| [0, 1, 11].map(|bytes| (path, bytes))) {
+        let copied = directory.path().join("copied");
+        copy(&original, &copied);
+        let cut = fs::OpenOptions::new().write(true).open(copied.join(path.strip_prefix(&original).unwrap())).unwrap();
+        cut.set_len(bytes).unwrap();
+        assert!(["refused", "harmless"].contains(&outcome(&copied, &states)), "{bytes} bytes");
+        fs::remove_dir_all(&copied).unwrap();
+    }
+}

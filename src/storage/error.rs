@@ -139,8 +139,10 @@ impl StorageError {
     }
 }
 
+/// An invalid input is a place in a file that cannot be: the engine seeks its trailers back from the end, ahead of the start of a file cut short.
 fn is_damage(cause: &io::Error) -> bool {
-    matches!(cause.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::NotFound)
+    use io::ErrorKind::{InvalidData, InvalidInput, NotFound, UnexpectedEof};
+    matches!(cause.kind(), UnexpectedEof | InvalidData | InvalidInput | NotFound)
 }
 
 #[cfg(test)]
