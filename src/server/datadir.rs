@@ -82,6 +82,16 @@ pub enum DataDirError {
         /// The directory.
         path: PathBuf,
     },
+    /// A CURRENT that is not the number of a generation.
+    #[error(
+        "{path} is damaged: it says {found:?} and not which state is in use; check the disk, then restore the directory from a backup, or remove this member from the cluster and add it again with an empty --data-dir"
+    )]
+    Marker {
+        /// The CURRENT file.
+        path: PathBuf,
+        /// Its line.
+        found: String,
+    },
     /// One of log and state is there without the other.
     #[error(
         "{present} exists but {missing} does not: restore the missing part from a backup (was --wal-dir changed?), or remove this member from the cluster and add it again with an empty --data-dir"
@@ -401,6 +411,18 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let dir = DataDir::open(root.path(), None).unwrap();
         fs::write(root.path().join("member/state/CURRENT"), "../../etc\n").unwrap();
+        assert!(matches!(dir.generations().live().unwrap_err(), DataDirError::Marker { .. }));
+        fs::write(root.path().join("member/state/CURRENT"), "7\n").unwrap();
         assert!(matches!(dir.generations().live().unwrap_err(), DataDirError::Torn { .. }));
+    }
+
+    /// An emptied CURRENT was reported as if `member/state/` were missing, which is there for all to see.
+    #[test]
+    fn emptied_current_is_said_to_be_damaged() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(root.path(), None).unwrap();
+        fs::write(root.path().join("member/state/CURRENT"), "").unwrap();
+        let text = dir.generations().live().unwrap_err().to_string();
+        assert!(text.contains("member/state/CURRENT is damaged"), "{text}");
     }
 }

@@ -36,8 +36,11 @@ impl Generations {
     pub(super) fn live(&self) -> Result<Option<PathBuf>, DataDirError> {
         let marker = self.marker();
         let Some(line) = read_marker(&marker)? else { return Ok(None) };
+        if line.parse::<u64>().is_err() {
+            return Err(DataDirError::Marker { path: marker, found: line });
+        }
         let path = self.state.join(&line);
-        if line.parse::<u64>().is_err() || !path.is_dir() {
+        if !path.is_dir() {
             return Err(DataDirError::Torn { present: marker, missing: path });
         }
         Ok(Some(path))
