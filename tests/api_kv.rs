@@ -620,3 +620,14 @@ async fn the_quota_is_looked_at_before_the_request_and_raises_the_alarm() {
     let alarms = client.maintenance.alarm(quorate::pb::etcdserverpb::AlarmRequest::default()).await.unwrap();
     assert_eq!(alarms.into_inner().alarms.iter().map(|alarm| alarm.alarm).collect::<Vec<_>>(), [1]);
 }
+
+#[tokio::test]
+async fn a_burst_does_not_pass_the_quota() {
+    let (_daemon, mut client) = member(&["--quota-backend-bytes=2000000"]).await;
+    let value = bytes::Bytes::from(vec![b'v'; 400_000]);
+    let mut accepted = 0;
+    for number in 0..12 {
+        accepted += usize::from(client.kv.put(put(format!("k{number}"), value.clone())).await.is_ok());
+    }
+    assert!((1..=5).contains(&accepted), "{accepted} puts of 400 kB fit into 2 MB");
+}

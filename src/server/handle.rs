@@ -306,8 +306,14 @@ impl Handle {
     /// # Errors
     /// [`Rejection::NoSpace`].
     pub async fn check_quota(&self, cost: u64) -> Result<(), ServerError> {
-        let Some(quota) = self.shared.options.quota_bytes else { return Ok(()) };
-        if cost == 0 || self.shared.disk_bytes.load(Ordering::Relaxed) + cost < quota {
+        let shared = &*self.shared;
+        let Some(quota) = shared.options.quota_bytes else { return Ok(()) };
+        if cost == 0 {
+            return Ok(());
+        }
+        let used = shared.disk_bytes.load(Ordering::Relaxed) + shared.accepted_bytes.load(Ordering::Relaxed);
+        if used + cost < quota {
+            shared.accepted_bytes.fetch_add(cost, Ordering::Relaxed);
             return Ok(());
         }
         self.raise_no_space().await?;
@@ -366,6 +372,7 @@ impl Handle {
         let reclaim = move || {
             engine.reclaim()?;
             shared.disk_bytes.store(engine.disk_bytes(), Ordering::Relaxed);
+            shared.accepted_bytes.store(0, Ordering::Relaxed);
             Ok(())
         };
         self.blocking(reclaim).await

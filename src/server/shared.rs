@@ -140,6 +140,8 @@ pub(super) struct Shared {
     applied_term: AtomicU64,
     /// Bytes of the state on disk; written by the keeper thread.
     pub(super) disk_bytes: AtomicU64,
+    /// Estimated cost of the requests accepted since then, so that a burst between two looks does not pass the quota.
+    pub(super) accepted_bytes: AtomicU64,
     /// Bytes of entries applied since the start; written by the apply thread.
     pub(super) log_bytes: AtomicU64,
     /// Where the state is; replaced by the apply thread when it installs a snapshot.
@@ -211,6 +213,7 @@ impl Shared {
             sole_voter: AtomicBool::new(false),
             alone: AtomicBool::new(false),
             disk_bytes: AtomicU64::new(0),
+            accepted_bytes: AtomicU64::new(0),
             log_bytes: AtomicU64::new(0),
             place: ArcSwap::from_pointee(place),
             waiters: Waiters::default(),
@@ -380,16 +383,14 @@ impl Shared {
         self.check_room(&self.raft.push_quietly(order), "raft");
     }
 
-    /// Proposes, here and now if raft is idle. The only voter has nothing to tell others while its disk works, so the
-    /// proposal then waits for the log's thread, which comes by with the news of its sync.
+    /// Proposes, here and now if raft and the disk are idle. While the disk works a proposal waits for the log's thread,
+    /// which comes by with the news of its sync, unless a message or a tick comes first: what is proposed meanwhile becomes
+    /// one batch, here and on the way to others.
     ///
     /// # Errors
     /// Hands the order back when raft lags or has ended.
     pub(super) fn propose(&self, proposal: Proposal) -> Result<(), Refused<RaftOrder>> {
-        let order = RaftOrder::Propose(proposal);
-        let sole = self.sole_voter.load(Ordering::Acquire);
-        let carried_out = if sole { self.raft.bring_or_leave(order) } else { self.raft.bring(order) }?;
-        if carried_out.is_some() {
+        if self.raft.bring_or_leave(RaftOrder::Propose(proposal))?.is_some() {
             self.apply.wake();
         }
         Ok(())
