@@ -131,6 +131,11 @@ async fn revisions_to(responses: &mut tonic::Streaming<pb::WatchResponse>, last:
 
 /// A follower sleeps while the log goes past it. It goes on from a snapshot without a restart: its watchers are shown every
 /// event they missed, or told that it is compacted, its readers see the newest state, and it takes writes.
+/// A thousand values of this size do not fit into the buffers of a connection, where a sleeper finds what was sent.
+const FILLING_BYTES: usize = 20_000;
+/// Until a leader has given up a stream that takes nothing, and what waited for it.
+const STREAMS_GIVEN_UP: std::time::Duration = std::time::Duration::from_secs(7);
+
 #[test]
 fn follower_that_slept_goes_on_from_a_snapshot() {
     let (runtime, cluster) = (runtime(), Cluster::start(3, &FORGETFUL));
@@ -148,7 +153,8 @@ fn follower_that_slept_goes_on_from_a_snapshot() {
     });
     let lease = cluster.ctl(leader, &["lease", "grant", "600"]).unwrap();
     cluster.members[sleeper].signal("STOP");
-    load(&runtime, &cluster, leader, 1_000, 1_000);
+    load(&runtime, &cluster, leader, 1_000, FILLING_BYTES);
+    std::thread::sleep(STREAMS_GIVEN_UP);
     let later = cluster.ctl(leader, &["lease", "grant", "700"]).unwrap();
     cluster.members[sleeper].signal("CONT");
     wait_for_log(&cluster, sleeper, "the state is that of a received snapshot");
