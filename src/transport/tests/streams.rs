@@ -124,7 +124,6 @@ async fn a_peer_that_never_dialled_gets_single_requests() {
         !nodes[1].member.received(MsgVote).is_empty()
     })
     .await;
-    assert!(nodes[0].member.unreachable.load(Ordering::SeqCst) > 0, "the first URL leads nowhere");
     assert_eq!(nodes[0].transport.active_since(MemberId(2)), None);
 }
 
