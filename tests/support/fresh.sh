@@ -76,7 +76,7 @@ try_run() {
     curl --silent --fail --max-time 5 http://127.0.0.1:2379/version && echo
     curl --silent --fail --max-time 5 http://127.0.0.1:2379/v3/kv/put -d '{"key":"YQ==","value":"MQ=="}' && echo
     curl --silent --fail --max-time 5 http://127.0.0.1:2379/v3/kv/range -d '{"key":"YQ=="}' && echo
-    kill "$maker"
+    kill -KILL "$maker" # unshare ignores a polite end, and takes its processes with it
     wait "$maker" || true
 }
 
