@@ -5,7 +5,6 @@ use super::{http, now, wait_for};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::{self, File};
-use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -234,13 +233,26 @@ pub fn ended_by(status: ExitStatus, signal: i32) -> bool {
     status.signal() == Some(signal) || status.code() == Some(128 + signal)
 }
 
+/// Where ports are looked for: below those that the kernel gives to connections, so that none takes a port between its
+/// choice and its use.
+const PORTS: std::ops::Range<u16> = 10_000..32_000;
+/// How many of them are tried.
+const PORTS_TRIED_MAX: usize = 1_000;
+
 /// Distinct free loopback ports, held open together while they are chosen.
 ///
 /// # Panics
 /// If loopback has no free port.
 pub fn free_ports<const N: usize>() -> [SocketAddr; N] {
-    let listeners: [io::Result<TcpListener>; N] = std::array::from_fn(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
-    listeners.map(|listener| listener.and_then(|bound| bound.local_addr()).expect("a free loopback port"))
+    let listeners: [TcpListener; N] = std::array::from_fn(|_| listener());
+    listeners.map(|listener| listener.local_addr().expect("a listener has an address"))
+}
+
+fn listener() -> TcpListener {
+    use std::hash::{BuildHasher as _, RandomState};
+    let random = || u16::try_from(RandomState::new().hash_one(()) % u64::from(PORTS.end - PORTS.start)).unwrap_or(0);
+    let bind = |_| TcpListener::bind((Ipv4Addr::LOCALHOST, PORTS.start + random())).ok();
+    (0..PORTS_TRIED_MAX).find_map(bind).expect("a free loopback port")
 }
 
 /// The last `bytes` of `text`, cut at a line.
