@@ -50,8 +50,12 @@ impl Start {
         self.load().unwrap_or_else(|errors| panic!("{errors}")).config
     }
 
+    /// Of a member without data, unless other flags name a directory that has some: where `make run` was tried, the
+    /// default one has.
     fn mistakes(&self) -> Vec<String> {
-        let errors = self.load().expect_err("mistakes");
+        let mut sources = self.sources.clone();
+        sources.args.insert(0, "--data-dir=/nonexistent".into());
+        let errors = load(&sources).expect_err("mistakes");
         errors.problems().iter().map(|problem| problem.what.clone()).collect()
     }
 
