@@ -13,6 +13,7 @@ use super::{
     deliver::deliver,
     headers::{self, Introduction},
     outbox::StreamKind,
+    pace::asks,
     patience::Patience,
     peer::Peer,
 };
@@ -148,6 +149,9 @@ async fn read_all(
         peer.counters.received_bytes.add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
         decoder.extend(&piece);
         while let Some(message) = decoder.next()? {
+            if asks(&message) {
+                peer.outbox.asked();
+            }
             if let Err(reason) = deliver(&*peer.shared().local, Some(peer.id), message).await {
                 peer.counters.received_failures.inc();
                 tracing::debug!(peer = %peer.id, %reason, "dropped a message from a peer");

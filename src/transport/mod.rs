@@ -28,6 +28,7 @@ mod incoming;
 mod local;
 mod outbox;
 mod outgoing;
+mod pace;
 mod patience;
 mod peer;
 mod pipeline;

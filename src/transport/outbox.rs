@@ -3,7 +3,8 @@
 //! *Control* (heartbeats, votes, acknowledgements, reads) goes first, on the message stream. *Appends* have the append
 //! stream to themselves. *Proposals*, which can be long, follow behind control in small batches. Where a stream is not
 //! up its lanes move to the other stream, or to single requests. A lane that is full takes nothing more; a lane
-//! whose stream breaks is emptied, because raft sends again what still matters.
+//! whose stream breaks is emptied, because raft sends again what still matters. An append that only tells a commit index
+//! may wait a moment for the next one and be replaced by it (`pace`), if its stream has promised to come back.
 
 use std::{
     collections::VecDeque,
@@ -14,6 +15,7 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
+use super::pace::Pace;
 use crate::pb::raftpb::{Message, MessageType};
 
 /// Most messages of a lane, as in etcd.
@@ -63,6 +65,9 @@ pub(super) enum Taken {
     Messages,
     /// Nothing; the waker is called when something arrives.
     Nothing,
+    /// As [`Taken::Nothing`], but something may come that is not worth a call: the stream comes back by itself after
+    /// [`NEWS_WAIT_MAX`](super::pace::NEWS_WAIT_MAX), and says so.
+    NothingYet,
     /// This stream has been replaced or given up, or the outbox is closed and empty.
     End,
 }
@@ -82,6 +87,9 @@ struct State {
     proposals: Lane,
     msgapp: Attachment,
     message: Attachment,
+    pace: Pace,
+    /// An append that waits for the next one.
+    news: Option<Message>,
     closed: bool,
 }
 
@@ -101,6 +109,8 @@ struct Attachment {
     waker: Option<Waker>,
     /// Set while messages wait for the stream.
     behind_since: Option<Instant>,
+    /// Whether the stream comes back by itself.
+    comes_back: bool,
 }
 
 /// The lanes, by what is in them.
@@ -132,10 +142,11 @@ impl Class {
 impl Outbox {
     /// Queues messages behind those of their lanes. Returns whether all found room, and no stream had to be given up.
     pub(super) fn push(&self, messages: impl Iterator<Item = Message>) -> bool {
+        let now = Instant::now();
         let mut state = self.lock();
-        let mut delivered = state.give_up_stalled(Instant::now);
+        let mut delivered = state.give_up_stalled(now);
         for message in messages {
-            delivered &= state.push(message);
+            delivered &= state.push(message, now);
         }
         let (msgapp, message) = state.wakers();
         let pipeline = state.has_unattached();
@@ -153,7 +164,8 @@ impl Outbox {
         let stream = state.stream(kind);
         let replaced = stream.waker.take();
         let serial = stream.serial + 1;
-        *stream = Attachment { serial, up: true, waker: None, behind_since: None };
+        *stream = Attachment { serial, up: true, ..Attachment::default() };
+        state.hurry_news();
         drop(state);
         replaced.into_iter().for_each(Waker::wake);
         serial
@@ -170,14 +182,26 @@ impl Outbox {
         was_up && !state.closed
     }
 
-    /// Moves the next batch for a stream to `batch`.
-    pub(super) fn take(&self, kind: StreamKind, serial: u64, batch: &mut Vec<Message>, waker: &Waker) -> Taken {
+    /// Moves the next batch for a stream to `batch`. `as_promised` if the stream comes back after
+    /// [`Taken::NothingYet`] without having been called.
+    pub(super) fn take(
+        &self,
+        kind: StreamKind,
+        serial: u64,
+        as_promised: bool,
+        batch: &mut Vec<Message>,
+        waker: &Waker,
+    ) -> Taken {
         let mut state = self.lock();
         let stream = state.stream(kind);
         if !stream.up || stream.serial != serial {
             return Taken::End;
         }
         stream.behind_since = None;
+        if as_promised {
+            stream.comes_back = false;
+            state.hurry_news();
+        }
         state.fill(kind, batch);
         if !batch.is_empty() {
             return Taken::Messages;
@@ -185,8 +209,17 @@ impl Outbox {
         if state.closed {
             return Taken::End;
         }
-        state.stream(kind).waker = Some(waker.clone());
-        Taken::Nothing
+        state.await_call(kind, waker, Instant::now())
+    }
+
+    /// The peer has asked for something, and its clients wait for what is committed.
+    pub(super) fn asked(&self) {
+        let mut state = self.lock();
+        state.pace.asked(Instant::now());
+        state.hurry_news();
+        let (msgapp, message) = state.wakers();
+        drop(state);
+        msgapp.into_iter().chain(message).for_each(Waker::wake);
     }
 
     /// The next message that no stream can carry.
@@ -213,6 +246,7 @@ impl Outbox {
     pub(super) fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
+        state.hurry_news();
         let wakers = [state.msgapp.waker.take(), state.message.waker.take()];
         drop(state);
         wakers.into_iter().flatten().for_each(Waker::wake);
@@ -232,8 +266,11 @@ impl State {
     }
 
     /// Queues one message, or replaces one that it makes needless.
-    fn push(&mut self, message: Message) -> bool {
+    fn push(&mut self, message: Message, now: Instant) -> bool {
         let class = Class::of(&message);
+        if class == Class::Append && self.wait_for_next(&message, now) {
+            return !self.closed;
+        }
         let up = self.message.up || (class == Class::Append && self.msgapp.up);
         let messages_max = if up { LANE_MESSAGES_MAX } else { PIPELINE_MESSAGES_MAX };
         let lane = match class {
@@ -243,6 +280,30 @@ impl State {
         };
         let Some(message) = lane.supersede(message) else { return true };
         !self.closed && lane.push(message, messages_max, class.bytes_max())
+    }
+
+    /// Keeps `append` back if it may wait. What was kept back is told by any append that comes after it.
+    fn wait_for_next(&mut self, append: &Message, now: Instant) -> bool {
+        let may_wait = self.pace.note(append, now) && self.msgapp.comes_back;
+        self.news = may_wait.then(|| append.clone());
+        may_wait
+    }
+
+    /// What was kept back waits no longer.
+    fn hurry_news(&mut self) {
+        if let Some(news) = self.news.take() {
+            // Where it finds no room, entries wait that tell it.
+            self.appends.push(news, LANE_MESSAGES_MAX, APPEND_BYTES_MAX);
+        }
+    }
+
+    /// A stream has nothing to do. It promises to come back while news may be kept from it.
+    fn await_call(&mut self, kind: StreamKind, waker: &Waker, now: Instant) -> Taken {
+        let expects_more = kind == StreamKind::MsgApp && self.pace.expects_more(now);
+        let stream = self.stream(kind);
+        stream.waker = Some(waker.clone());
+        stream.comes_back |= expects_more;
+        if stream.comes_back { Taken::NothingYet } else { Taken::Nothing }
     }
 
     /// Whether appends, and whether anything else, wait for a stream that waits for them.
@@ -287,7 +348,7 @@ impl State {
     }
 
     /// Gives up streams that took nothing for too long. Returns whether there was none.
-    fn give_up_stalled(&mut self, now: impl Fn() -> Instant) -> bool {
+    fn give_up_stalled(&mut self, now: Instant) -> bool {
         let mut none = true;
         for kind in [StreamKind::MsgApp, StreamKind::Message] {
             let waiting = match kind {
@@ -298,7 +359,6 @@ impl State {
             if !stream.up || stream.waker.is_some() || !waiting {
                 continue;
             }
-            let now = now();
             if now.duration_since(*stream.behind_since.get_or_insert(now)) > STALLED_AFTER {
                 self.drop_stream(kind);
                 none = false;
@@ -309,11 +369,9 @@ impl State {
 
     fn drop_stream(&mut self, kind: StreamKind) {
         let stream = self.stream(kind);
-        stream.up = false;
-        stream.waker = None;
-        stream.behind_since = None;
+        *stream = Attachment { serial: stream.serial, ..Attachment::default() };
         match kind {
-            StreamKind::MsgApp => self.appends = Lane::default(),
+            StreamKind::MsgApp => (self.appends, self.news) = (Lane::default(), None),
             StreamKind::Message => (self.control, self.proposals) = (Lane::default(), Lane::default()),
         }
     }
@@ -409,7 +467,7 @@ mod tests {
 
     fn take(outbox: &Outbox, kind: StreamKind, serial: u64) -> Option<Vec<(MessageType, u64)>> {
         let mut batch = Vec::new();
-        let taken = outbox.take(kind, serial, &mut batch, Waker::noop());
+        let taken = outbox.take(kind, serial, false, &mut batch, Waker::noop());
         assert_eq!(taken == Taken::Messages, !batch.is_empty());
         (taken != Taken::End).then(|| batch.iter().map(|message| (message.r#type(), message.index)).collect())
     }
@@ -518,10 +576,78 @@ mod tests {
         push(&outbox, vec![message(MsgVote, 1)]);
         assert!(push(&outbox, vec![message(MsgHeartbeat, 1)]));
         let later = Instant::now() + STALLED_AFTER;
-        assert!(outbox.lock().give_up_stalled(|| later - Duration::from_secs(1)));
-        assert!(!outbox.lock().give_up_stalled(|| later));
+        assert!(outbox.lock().give_up_stalled(later - Duration::from_secs(1)));
+        assert!(!outbox.lock().give_up_stalled(later));
         assert_eq!(take(&outbox, Others, serial), None);
         assert!(!outbox.detach(Others, serial), "its end was reported already");
+    }
+
+    /// An append of one entry, and the news that it is committed.
+    fn append(index: u64) -> [Message; 2] {
+        let entry = Entry { index, ..Default::default() };
+        let append = Message { entries: vec![entry], commit: index - 1, ..message(MsgApp, index - 1) };
+        [append, Message { commit: index, ..message(MsgApp, index) }]
+    }
+
+    /// What is sent when the stream comes back: the entries and the commit index of every message.
+    fn come_back(outbox: &Outbox, serial: u64) -> Vec<(usize, u64)> {
+        let mut batch = Vec::new();
+        outbox.take(Appends, serial, true, &mut batch, Waker::noop());
+        batch.iter().map(|message| (message.entries.len(), message.commit)).collect()
+    }
+
+    /// A stream that has taken a row of appends in no time, at the moment that is returned, and will come back.
+    fn in_a_row(outbox: &Outbox) -> (u64, Instant) {
+        let (serial, now) = (outbox.attach(Appends), Instant::now());
+        for message in (1..=20).flat_map(append) {
+            outbox.lock().push(message, now);
+        }
+        take(outbox, Appends, serial);
+        assert_eq!(outbox.lock().await_call(Appends, Waker::noop(), now), Taken::NothingYet);
+        (serial, now)
+    }
+
+    fn push_at(outbox: &Outbox, now: Instant, messages: impl IntoIterator<Item = Message>) {
+        messages.into_iter().for_each(|message| assert!(outbox.lock().push(message, now)));
+    }
+
+    #[test]
+    fn news_of_a_commit_travels_with_the_next_append() {
+        let outbox = Outbox::default();
+        let (serial, now) = in_a_row(&outbox);
+        let [entry, news] = append(21);
+        push_at(&outbox, now, [entry]);
+        take(&outbox, Appends, serial);
+        push_at(&outbox, now, [news]);
+        assert!(outbox.lock().wakers().0.is_none(), "nobody is called for it");
+        let [next, _] = append(22);
+        push_at(&outbox, now, [next]);
+        assert!(outbox.lock().wakers().0.is_some());
+        assert_eq!(come_back(&outbox, serial), [(1, 21)], "one message tells both");
+    }
+
+    #[test]
+    fn news_that_waited_is_sent_when_the_stream_comes_back_or_the_peer_asks() {
+        let outbox = Outbox::default();
+        let (serial, now) = in_a_row(&outbox);
+        push_at(&outbox, now, append(21));
+        assert_eq!(take(&outbox, Appends, serial).unwrap(), [(MsgApp, 20)]);
+        assert_eq!(come_back(&outbox, serial), [(0, 21)]);
+
+        let (serial, now) = in_a_row(&outbox);
+        push_at(&outbox, now, append(21));
+        outbox.asked();
+        assert_eq!(take(&outbox, Appends, serial).unwrap(), [(MsgApp, 20), (MsgApp, 21)]);
+    }
+
+    #[test]
+    fn nothing_is_kept_from_a_stream_that_does_not_come_back() {
+        let outbox = Outbox::default();
+        let (serial, now) = in_a_row(&outbox);
+        assert_eq!(come_back(&outbox, serial), []);
+        outbox.lock().msgapp.comes_back = false;
+        push_at(&outbox, now, append(21));
+        assert_eq!(take(&outbox, Appends, serial).unwrap(), [(MsgApp, 20), (MsgApp, 21)]);
     }
 
     #[test]

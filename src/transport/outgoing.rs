@@ -11,11 +11,12 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep, interval_at, sleep};
 
 use super::{
     codec::{MsgAppEncoder, Pieces, encode_heartbeat, encode_message},
     outbox::{StreamKind, Taken},
+    pace::NEWS_WAIT_MAX,
     peer::Peer,
 };
 use crate::pb::raftpb::Message;
@@ -36,6 +37,38 @@ pub(super) struct Outgoing {
     ready: VecDeque<Bytes>,
     batch: Vec<Message>,
     heartbeat: Interval,
+    rest: Rest,
+}
+
+/// After a rest a stream looks for what was not worth a call.
+#[derive(Debug)]
+struct Rest {
+    sleep: Pin<Box<Sleep>>,
+    begun: bool,
+}
+
+impl Rest {
+    fn new() -> Self {
+        Self { sleep: Box::pin(sleep(Duration::ZERO)), begun: false }
+    }
+
+    /// Begins a rest, unless one has begun.
+    fn begin(&mut self, context: &mut Context<'_>) {
+        if !self.begun {
+            self.begun = true;
+            self.sleep.as_mut().reset(Instant::now() + NEWS_WAIT_MAX);
+            if self.sleep.as_mut().poll(context).is_ready() {
+                context.waker().wake_by_ref();
+            }
+        }
+    }
+
+    /// Whether a rest is over, once for each.
+    fn is_over(&mut self, context: &mut Context<'_>) -> bool {
+        let over = self.begun && self.sleep.as_mut().poll(context).is_ready();
+        self.begun &= !over;
+        over
+    }
 }
 
 impl Outgoing {
@@ -52,6 +85,7 @@ impl Outgoing {
             ready: VecDeque::new(),
             batch: Vec::new(),
             heartbeat,
+            rest: Rest::new(),
         }
     }
 
@@ -95,10 +129,14 @@ impl Body for Outgoing {
         if let Some(piece) = this.ready.pop_front() {
             return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
-        match this.peer.outbox.take(this.kind, this.serial, &mut this.batch, context.waker()) {
+        let as_promised = this.rest.is_over(context);
+        match this.peer.outbox.take(this.kind, this.serial, as_promised, &mut this.batch, context.waker()) {
             Taken::Messages => this.encode_batch(),
             Taken::End => return Poll::Ready(None),
-            Taken::Nothing => {
+            nothing => {
+                if nothing == Taken::NothingYet {
+                    this.rest.begin(context);
+                }
                 std::task::ready!(this.heartbeat.poll_tick(context));
                 this.encode_heartbeat();
             }
