@@ -1,10 +1,13 @@
 //! How an entry is read: told apart, decoded, and checked for what this version does not know.
+//!
+//! A field of the entry itself is a kind of request, and whoever leaves one out that others carry out diverges: the member
+//! stops. A field inside a request is left alone, because that is what members of etcd do with a field they do not know,
+//! and clients may send them any.
 
 use bytes::Bytes;
 use prost::Message;
 use thiserror::Error;
 
-use super::shape::{self, ENTRY, unknown_field};
 use crate::{
     membership::{Attributes, ChangeError, MemberChange, VersionError},
     pb::{
@@ -15,6 +18,12 @@ use crate::{
     },
     types::{KEY_BYTES_MAX, RequestId},
 };
+
+/// The fields of `InternalRaftRequest` that this version knows. The v2 request, field 2, is told apart before.
+const FIELDS: [u32; 32] = [
+    1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 100, 1000, 1011, 1012, 1013, 1100, 1101, 1102, 1103, 1104, 1105, 1106, 1107, 1200,
+    1201, 1202, 1203, 1204, 1300, 1301, 1302, 9900,
+];
 
 /// What an entry says.
 #[derive(Debug)]
@@ -58,14 +67,9 @@ pub enum EntryError {
     /// Not a request in etcd's form.
     #[error("the entry does not decode")]
     Decode(#[from] prost::DecodeError),
-    /// A field this version does not know, so that it cannot know what it would leave out.
-    #[error("field {field} of {message} is unknown to this version; start the member with a newer one")]
-    UnknownField {
-        /// The message.
-        message: &'static str,
-        /// The number of the field.
-        field: u32,
-    },
+    /// The number of a field this version does not know, so that it cannot know what it would leave out.
+    #[error("field {0} of InternalRaftRequest is unknown to this version; start the member with a newer one")]
+    UnknownField(u32),
     /// A request this version does not know, or none at all.
     #[error("the entry holds no request that this version knows; start the member with a newer one")]
     UnknownRequest,
@@ -134,11 +138,16 @@ fn read_request(data: &Bytes) -> Result<Content, EntryError> {
         return Ok(Content::Request(some(v2.id), Box::new(of_v2(&v2)?)));
     }
     let request = decode_entry(data)?;
-    if let Some(shape::Unknown { message, field }) = unknown_field(data, &ENTRY) {
-        return Err(EntryError::UnknownField { message, field });
+    if let Some(field) = unknown_field(data) {
+        return Err(EntryError::UnknownField(field));
     }
     let id = request.header.as_ref().map_or(request.id, |header| header.id);
     Ok(Content::Request(some(id), Box::new(first_of(request)?)))
+}
+
+/// The first field of an entry that this version does not know.
+fn unknown_field(mut entry: &[u8]) -> Option<u32> {
+    std::iter::from_fn(|| next_field(&mut entry)).map(|found| found.number).find(|number| !FIELDS.contains(number))
 }
 
 fn some(id: u64) -> Option<RequestId> {
@@ -150,9 +159,10 @@ fn v2_part(data: &Bytes) -> Option<Bytes> {
     let mut rest = data.as_ref();
     while let Some(found) = next_field(&mut rest) {
         if found.number == 2 {
-            let is_word = !found.body.is_empty() && found.body.iter().all(u8::is_ascii_uppercase);
-            let wraps = found.body.first() == Some(&0x08);
-            return if is_word { Some(data.clone()) } else { wraps.then(|| data.slice_ref(found.body)) };
+            let body = found.body?;
+            let is_word = !body.is_empty() && body.iter().all(u8::is_ascii_uppercase);
+            let wraps = body.first() == Some(&0x08);
+            return if is_word { Some(data.clone()) } else { wraps.then(|| data.slice_ref(body)) };
         }
         // A v2 request puts its method behind nothing but its id.
         if found.number > 2 {
@@ -284,6 +294,35 @@ mod tests {
             assert!(matches!(refused, EntryError::V2 { .. }), "{method} {path}: {refused}");
         }
         assert!(matches!(normal(v2("PUT", "/0/members/1/attributes", "[")), Err(EntryError::V2Value { .. })));
+    }
+
+    /// Field 15 with nothing in it, which no message has.
+    const UNKNOWN: &[u8] = b"\x7a\x00";
+    /// The same as a group, which nobody has used for long.
+    const UNKNOWN_GROUP: &[u8] = b"\x7b\x08\x01\x7c";
+
+    fn inside(key: u8, message: &[u8]) -> Vec<u8> {
+        [[key, u8::try_from(message.len()).unwrap()].as_slice(), message].concat()
+    }
+
+    #[test]
+    fn unknown_fields_inside_requests_are_left_alone() {
+        let put = pb::PutRequest { key: "k".into(), value: "v".into(), ..Default::default() };
+        for unknown in [UNKNOWN, UNKNOWN_GROUP] {
+            let newer = [&put.encode_to_vec(), unknown].concat();
+            let (_, read) = request(normal(inside(0x22, &newer)));
+            assert!(matches!(read, Request::Put(read) if read == put));
+
+            let operation = [&inside(0x12, &newer), unknown].concat();
+            let txn = [&inside(0x12, &operation), unknown].concat();
+            let nested = inside(0x12, &[unknown, &inside(0x22, &txn)].concat());
+            let (_, read) = request(normal(inside(0x32, &nested)));
+            let of = |request| vec![pb::RequestOp { request: Some(request) }];
+            let put = pb::request_op::Request::RequestPut(put.clone());
+            let inner = pb::TxnRequest { success: of(put), ..Default::default() };
+            let outer = of(pb::request_op::Request::RequestTxn(inner));
+            assert!(matches!(read, Request::Txn(read) if read.success == outer));
+        }
     }
 
     #[test]

@@ -24,7 +24,6 @@ pub mod exchange;
 mod execute;
 pub mod native;
 mod quota;
-mod shape;
 mod state;
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@
 use bytes::{Bytes, BytesMut};
 use prost::{
     DecodeError, Message as _,
-    encoding::{WireType, decode_key, decode_varint},
+    encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field},
 };
 use thiserror::Error;
 
@@ -20,6 +20,7 @@ pub const TXN_DEPTH_MAX: usize = 127;
 const TXN_COMPARE: u32 = 1;
 const TXN_SUCCESS: u32 = 2;
 const TXN_FAILURE: u32 = 3;
+const OP_RANGE: u32 = 1;
 const OP_TXN: u32 = 4;
 const ENTRY_TXN: u32 = 6;
 
@@ -27,21 +28,22 @@ const ENTRY_TXN: u32 = 6;
 pub(crate) struct Found<'a> {
     /// Its number.
     pub(crate) number: u32,
-    /// The contents of a length-delimited field; empty for any other.
-    pub(crate) body: &'a [u8],
+    /// The contents of a length-delimited field.
+    pub(crate) body: Option<&'a [u8]>,
 }
 
 /// Takes the first field off `rest`; nothing at the end, or where the bytes are no message.
 pub(crate) fn next_field<'a>(rest: &mut &'a [u8]) -> Option<Found<'a>> {
-    let (number, wire_type) = decode_key(rest).ok()?;
-    let skipped = match wire_type {
-        WireType::Varint => decode_varint(rest).map(|_| 0).ok()?,
-        WireType::SixtyFourBit => 8,
-        WireType::ThirtyTwoBit => 4,
-        WireType::LengthDelimited => usize::try_from(decode_varint(rest).ok()?).ok()?,
-        WireType::StartGroup | WireType::EndGroup => return None,
-    };
-    let (body, behind) = rest.split_at_checked(skipped)?;
+    let mut behind = *rest;
+    let (number, wire_type) = decode_key(&mut behind).ok()?;
+    let mut body = None;
+    if wire_type == WireType::LengthDelimited {
+        let length = usize::try_from(decode_varint(&mut behind).ok()?).ok()?;
+        let (found, others) = behind.split_at_checked(length)?;
+        (body, behind) = (Some(found), others);
+    } else {
+        skip_field(wire_type, number, &mut behind, DecodeContext::default()).ok()?;
+    }
     *rest = behind;
     Some(Found { number, body })
 }
@@ -90,10 +92,11 @@ fn deep_entry(message: &Bytes) -> Result<InternalRaftRequest, Stop> {
     while !rest.is_empty() {
         let before = rest;
         let Found { number, body } = next_field(&mut rest).ok_or(Stop::Other)?;
-        if number == ENTRY_TXN && txn.is_none() {
-            txn = Some(deep_txn(&message.slice_ref(body), TXN_DEPTH_MAX)?);
-        } else {
-            others.extend_from_slice(before.get(..before.len() - rest.len()).unwrap_or_default());
+        match body {
+            Some(body) if number == ENTRY_TXN && txn.is_none() => {
+                txn = Some(deep_txn(&message.slice_ref(body), TXN_DEPTH_MAX)?);
+            }
+            _ => others.extend_from_slice(before.get(..before.len() - rest.len()).unwrap_or_default()),
         }
     }
     let others = flat(InternalRaftRequest::decode(others.freeze()))?;
@@ -104,27 +107,37 @@ fn deep_txn(message: &Bytes, levels_left: usize) -> Result<TxnRequest, Stop> {
     let (mut rest, mut txn) = (message.as_ref(), TxnRequest::default());
     while !rest.is_empty() {
         let Found { number, body } = next_field(&mut rest).ok_or(Stop::Other)?;
-        let body = message.slice_ref(body);
+        if !matches!(number, TXN_COMPARE | TXN_SUCCESS | TXN_FAILURE) {
+            continue;
+        }
+        let body = message.slice_ref(body.ok_or(Stop::Other)?);
         match number {
             TXN_COMPARE => txn.compare.push(flat(Compare::decode(body))?),
             TXN_SUCCESS => txn.success.push(deep_operation(&body, levels_left)?),
-            TXN_FAILURE => txn.failure.push(deep_operation(&body, levels_left)?),
-            _ => return Err(Stop::Other),
+            _ => txn.failure.push(deep_operation(&body, levels_left)?),
         }
     }
     Ok(txn)
 }
 
 fn deep_operation(message: &Bytes, levels_left: usize) -> Result<RequestOp, Stop> {
-    let mut rest = message.as_ref();
-    match next_field(&mut rest) {
-        Some(Found { number: OP_TXN, body }) if rest.is_empty() => {
-            let levels_left = levels_left.checked_sub(1).ok_or(Stop::TooDeep)?;
-            let txn = deep_txn(&message.slice_ref(body), levels_left)?;
-            Ok(RequestOp { request: Some(Request::RequestTxn(txn)) })
+    let Some(txn) = only_txn(message) else { return flat(RequestOp::decode(message.clone())) };
+    let levels_left = levels_left.checked_sub(1).ok_or(Stop::TooDeep)?;
+    let txn = deep_txn(&message.slice_ref(txn), levels_left)?;
+    Ok(RequestOp { request: Some(Request::RequestTxn(txn)) })
+}
+
+/// The transaction of an operation, if of all fields that are known it is the only one.
+fn only_txn(operation: &[u8]) -> Option<&[u8]> {
+    let (mut rest, mut txn) = (operation, None);
+    while !rest.is_empty() {
+        match next_field(&mut rest)? {
+            Found { number: OP_TXN, body } if txn.is_none() => txn = Some(body?),
+            Found { number: OP_RANGE..=OP_TXN, .. } => return None,
+            _ => {}
         }
-        _ => flat(RequestOp::decode(message.clone())),
     }
+    txn
 }
 
 fn flat<M>(decoded: Result<M, DecodeError>) -> Result<M, Stop> {
@@ -134,6 +147,7 @@ fn flat<M>(decoded: Result<M, DecodeError>) -> Result<M, Stop> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use prost::encoding::{encode_key, encode_varint};
 
     use super::*;
     use crate::pb::etcdserverpb::{DeleteRangeRequest, PutRequest, RequestHeader};
@@ -164,6 +178,42 @@ mod tests {
             let header = Some(RequestHeader { id: 7, username: "u".into(), auth_revision: 1 });
             let entry = InternalRaftRequest { header, id: 5, txn: Some(txn), ..Default::default() };
             assert_eq!(decode_entry(&entry.encode_to_vec().into()), Ok(entry), "{levels}");
+        }
+    }
+
+    /// Field 15 as a number, and as a group with a number in it.
+    const UNKNOWN: &[u8] = b"\x78\x01\x7b\x08\x01\x7c";
+
+    fn field(number: u32, body: &[u8]) -> Vec<u8> {
+        let mut field = Vec::new();
+        encode_key(number, WireType::LengthDelimited, &mut field);
+        encode_varint(body.len() as u64, &mut field);
+        [&field, body].concat()
+    }
+
+    /// The transaction as somebody writes it who has fields of which nobody here knows.
+    fn newer(txn: &TxnRequest) -> Vec<u8> {
+        let mut bytes = UNKNOWN.to_vec();
+        for compare in &txn.compare {
+            bytes.extend(field(TXN_COMPARE, &[UNKNOWN, &compare.encode_to_vec()].concat()));
+        }
+        for (number, operations) in [(TXN_SUCCESS, &txn.success), (TXN_FAILURE, &txn.failure)] {
+            for operation in operations {
+                let known = match &operation.request {
+                    Some(Request::RequestTxn(inner)) => field(OP_TXN, &newer(inner)),
+                    _ => operation.encode_to_vec(),
+                };
+                bytes.extend(field(number, &[&known, UNKNOWN].concat()));
+            }
+        }
+        bytes
+    }
+
+    #[test]
+    fn unknown_fields_are_left_alone_at_every_depth() {
+        for levels in [0, 1, 60, TXN_DEPTH_MAX] {
+            let txn = nest(levels);
+            assert_eq!(decode_txn(&newer(&txn).into()), Ok(txn), "{levels}");
         }
     }
 

@@ -6,6 +6,8 @@ use super::support::{
     now,
 };
 use bytes::Bytes;
+use http::uri::PathAndQuery;
+use prost::Message;
 use quorate::pb::{
     etcdserverpb::{
         self as pb, Compare, RequestOp, compare::TargetUnion, request_op::Request, response_op::Response,
@@ -232,6 +234,64 @@ pub(crate) async fn put_and_read(endpoint: &str, revision: i64) -> Option<String
     let success = ops.map(|op| RequestOp { request: Some(op) }).to_vec();
     let request = pb::TxnRequest { success, ..Default::default() };
     client.kv.txn(request).await.err().map(|status| status.message().to_owned())
+}
+
+/// What somebody says in fields that no release of etcd has.
+pub(crate) const NEWS: &str = "what nobody here can read";
+
+#[derive(Clone, PartialEq, Message)]
+struct NewerPut {
+    #[prost(string, tag = "1")]
+    key: String,
+    #[prost(string, tag = "2")]
+    value: String,
+    #[prost(string, tag = "15")]
+    news: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct NewerTxn {
+    #[prost(message, repeated, tag = "2")]
+    success: Vec<NewerOp>,
+    #[prost(string, tag = "15")]
+    news: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct NewerOp {
+    #[prost(message, optional, tag = "2")]
+    put: Option<NewerPut>,
+    #[prost(message, optional, boxed, tag = "4")]
+    txn: Option<Box<NewerTxn>>,
+    #[prost(string, tag = "15")]
+    news: String,
+}
+
+/// Writes two keys with requests that say more than anybody knows: one alone, and one in a transaction in a transaction.
+///
+/// # Panics
+/// If it fails.
+pub(crate) async fn put_news(endpoint: &str, keys: [&str; 2]) {
+    let client = Client::connect(endpoint).await.expect("it serves");
+    let [alone, inside] =
+        keys.map(|key| NewerPut { key: key.to_owned(), value: endpoint.to_owned(), news: NEWS.to_owned() });
+    let txn = |op: NewerOp| NewerTxn { success: vec![NewerOp { news: NEWS.to_owned(), ..op }], news: NEWS.to_owned() };
+    let inner = txn(NewerOp { put: Some(inside), ..NewerOp::default() });
+    let outer = txn(NewerOp { txn: Some(Box::new(inner)), ..NewerOp::default() });
+    call::<_, pb::PutResponse>(&client, "/etcdserverpb.KV/Put", alone).await;
+    assert!(call::<_, pb::TxnResponse>(&client, "/etcdserverpb.KV/Txn", outer).await.succeeded);
+}
+
+async fn call<Q: Message + 'static, A: Message + Default + 'static>(
+    client: &Client,
+    method: &'static str,
+    request: Q,
+) -> A {
+    let mut grpc = tonic::client::Grpc::new(client.channel.clone());
+    grpc.ready().await.expect("a connection");
+    let codec = tonic_prost::ProstCodec::<Q, A>::default();
+    let answer = grpc.unary(tonic::Request::new(request), PathAndQuery::from_static(method), codec).await;
+    answer.expect("an answer").into_inner()
 }
 
 /// Every key below `prefix`, as this member has it.

@@ -24,6 +24,7 @@ use generate::{Generator, Op};
 use load::Load;
 use send::{Events, Side};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 use support::{program::Program, random::Random, setting, traffic::Traffic};
 use world::{Election, Kind, Release, World};
@@ -251,6 +252,39 @@ fn a_transaction_that_reads_what_is_not_there_changes_nothing_anywhere() {
         }
         world.finish_without_load();
     });
+}
+
+/// Clients may say more than any member knows. Members of etcd pass that on without a look, and so a log holds it: one of
+/// ours keeps it there, carries out the rest like everybody else, and does so again when it starts from its log.
+#[test]
+fn what_no_member_knows_of_a_request_changes_nothing() {
+    const OURS: usize = 2;
+    play(|release, _| {
+        let mut world = World::found(release, &[Kind::Etcd, Kind::Etcd, Kind::Ours]);
+        for leader in [0, OURS] {
+            world.lead(leader);
+            for (number, endpoint) in world.endpoints().iter().enumerate() {
+                let keys = [format!("news/{leader}/{number}/alone"), format!("news/{leader}/{number}/inside")];
+                world.block_on(clients::put_news(endpoint, [&keys[0], &keys[1]]));
+            }
+            world.agree();
+        }
+        assert!(holds(&world.cluster.members[OURS].data_dir().join("member/wal"), clients::NEWS));
+        world.cluster.members[OURS].kill();
+        world.cluster.members[OURS].restart();
+        world.agree();
+        let found = world.block_on(clients::below(&world.endpoints()[OURS], "news/"));
+        let keys: Vec<_> = found.iter().map(|kv| String::from_utf8_lossy(&kv.key).into_owned()).collect();
+        assert_eq!(keys.len(), 12, "{keys:?}");
+        world.finish_without_load();
+    });
+}
+
+/// Whether a file in `folder` holds `text`.
+fn holds(folder: &Path, text: &str) -> bool {
+    let files = std::fs::read_dir(folder).expect("a folder").map(|file| file.expect("a file").path());
+    let mut contents = files.map(|file| std::fs::read(file).expect("a readable file"));
+    contents.any(|content| content.windows(text.len()).any(|window| window == text.as_bytes()))
 }
 
 /// The requests of the differential test, sensible, at an edge and wrong, each through a member picked at random, whoever
