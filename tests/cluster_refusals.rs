@@ -5,15 +5,14 @@
 
 mod support;
 
-use quorate::pb::etcdserverpb as pb;
+use quorate::pb::etcdserverpb::{self as pb, auth_client::AuthClient};
 use support::{
     cluster::{Cluster, PATIENCE},
     grpc::Client,
-    http,
     program::Program,
     wait_for,
 };
-use tonic::Code;
+use tonic::{Code, transport::Channel};
 
 /// What a refused peer URL is answered with.
 const NO_TLS: &str = "etcdserver: members of this version do not speak TLS with each other yet: give the member a peer URL that begins with http:";
@@ -66,22 +65,47 @@ fn cluster_whose_peers_demand_tls_is_not_joined() {
     cluster.expect_refusal(new, &format!("member {id} demands TLS of its peers, which this version does not have"));
 }
 
+/// What a member of etcd is asked before one of ours joins is answered over JSON.
+const SILENT: &str = "--enable-grpc-gateway=false";
+
+fn add_user(cluster: &Cluster, then: impl AsyncFn(&mut AuthClient<Channel>)) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let client = Client::connect(&cluster.members[0].endpoint()).await.expect("the member serves");
+        let mut auth = AuthClient::new(client.channel);
+        let (name, password) = ("root".to_owned(), "secret".to_owned());
+        let user = pb::AuthUserAddRequest { name, password, ..Default::default() };
+        auth.user_add(user).await.expect("a user");
+        then(&mut auth).await;
+    });
+}
+
 /// Makes a user that may do everything, and switches authentication on.
 fn enable_auth(cluster: &Cluster) {
-    for (path, body) in [
-        ("user/add", r#"{"name":"root","password":"secret"}"#),
-        ("role/add", r#"{"name":"root"}"#),
-        ("user/grant", r#"{"user":"root","role":"root"}"#),
-        ("enable", "{}"),
-    ] {
-        let answer = http::post(cluster.members[0].client, &format!("/v3/auth/{path}"), body).expect("an answer");
-        assert_eq!(answer.status, 200, "{path}: {}", answer.body);
+    add_user(cluster, async |auth| {
+        let (user, role) = ("root".to_owned(), "root".to_owned());
+        auth.role_add(pb::AuthRoleAddRequest { name: role.clone() }).await.expect("a role");
+        auth.user_grant_role(pb::AuthUserGrantRoleRequest { user, role }).await.expect("a grant");
+        auth.auth_enable(pb::AuthEnableRequest {}).await.expect("authentication");
+    });
+}
+
+/// Nothing is created then, so that the member can join when the users are gone.
+#[test]
+fn cluster_with_users_is_not_joined() {
+    let ways: [fn(&Cluster); 2] = [|cluster| add_user(cluster, async |_| {}), enable_auth];
+    for add in ways {
+        let (mut cluster, new) = place_beside_etcd(&[]);
+        add(&cluster);
+        join(&mut cluster, new);
+        cluster.expect_refusal(new, "the cluster has authentication enabled or holds users or roles");
+        assert!(!cluster.members[new].data_dir().join("member").exists());
     }
 }
 
 #[test]
 fn cluster_with_users_is_left_at_the_entry_that_tells() {
-    let (mut cluster, new) = place_beside_etcd(&[]);
+    let (mut cluster, new) = place_beside_etcd(&[SILENT]);
     enable_auth(&cluster);
     join(&mut cluster, new);
     cluster.expect_refusal(new, "this member cannot take part in its cluster: applying entry");
@@ -91,7 +115,7 @@ fn cluster_with_users_is_left_at_the_entry_that_tells() {
 /// The sender tried for ever, and the newcomer waited for ever.
 #[test]
 fn cluster_with_users_is_left_at_the_snapshot_that_tells() {
-    let (mut cluster, new) = place_beside_etcd(&["--snapshot-count=10", "--snapshot-catchup-entries=1"]);
+    let (mut cluster, new) = place_beside_etcd(&["--snapshot-count=10", "--snapshot-catchup-entries=1", SILENT]);
     for number in 0..50 {
         cluster.ctl(0, &["put", "key", &number.to_string()]).expect("a put");
     }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::join_all;
+use futures_util::future::{join_all, select_ok};
 use thiserror::Error;
 
 use crate::{
@@ -28,6 +28,8 @@ use super::{
 const FOUNDING_PATIENCE: Duration = Duration::from_secs(1);
 /// Time a peer has to tell a newcomer about its cluster (etcd's).
 const JOINING_PATIENCE: Duration = Duration::from_secs(10);
+/// Time the members have to tell a newcomer whether their cluster has users.
+const USERS_PATIENCE: Duration = Duration::from_secs(3);
 /// No cluster older than this can be joined.
 const VERSION_MIN: Version = Version::minor(3, 0);
 
@@ -81,6 +83,11 @@ pub enum JoinError {
         "member {0} demands TLS of its peers, which this version does not have: join a cluster whose peer URLs begin with http"
     )]
     Tls(MemberId),
+    /// The cluster has users.
+    #[error(
+        "the cluster has authentication enabled or holds users or roles, which this version cannot enforce: disable authentication and remove them before this member joins"
+    )]
+    Users,
 }
 
 /// Refuses to found a cluster in which this member was before, or another than its peers have founded. Peers that do
@@ -128,6 +135,9 @@ pub async fn find_cluster(
         return Err(JoinError::Tls(member.id));
     }
     check_versions(&members, member, version).await?;
+    if Feature::Auth.absence().is_some() && have_users(&members).await {
+        return Err(JoinError::Users);
+    }
     Ok(Joining { identity: Identity { member, cluster }, members })
 }
 
@@ -165,6 +175,15 @@ async fn check_versions(members: &[Member], own: MemberId, version: Version) -> 
         known = true;
     }
     if known { Ok(()) } else { Err(JoinError::Incompatible("no member of it tells a cluster version".to_owned())) }
+}
+
+/// Whether the members say that there are users. Nobody may be able to: they want TLS, offer no JSON, or have no quorum.
+/// Then the log or the snapshot will tell.
+async fn have_users(members: &[Member]) -> bool {
+    let urls = members.iter().flat_map(|member| &member.attributes.client_urls);
+    let asked = urls.map(|url| Box::pin(ask::has_users(Target { url, patience: USERS_PATIENCE })));
+    let asked: Vec<_> = asked.collect();
+    !asked.is_empty() && select_ok(asked).await.is_ok_and(|(found, _)| found)
 }
 
 /// While a downgrade is going on, a newcomer is to be one minor version below the cluster.

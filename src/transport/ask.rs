@@ -30,13 +30,17 @@ use crate::{
 
 /// Longest answer taken: a lease may have a great many keys.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// What etcd before 3.7 says when somebody without a name asks whether authentication is enabled, and it is.
+const NAMELESS: &str = "user name is empty";
+/// What of users anybody may ask for as long as authentication is not enabled.
+const AUTH_PATHS: [&str; 3] = ["/v3/auth/status", "/v3/auth/user/list", "/v3/auth/role/list"];
 /// Longest text of a refusal that is kept.
 const REFUSAL_CHARS_MAX: usize = 1024;
 
 /// Whom to ask.
 #[derive(Clone, Copy, Debug)]
 pub struct Target<'a> {
-    /// A peer URL, `http://host:port`.
+    /// A peer URL, `http://host:port`; for [`has_users`] a client URL.
     pub url: &'a str,
     /// Time for dialling, asking and the whole answer.
     pub patience: Duration,
@@ -249,6 +253,35 @@ pub async fn hash_kv(target: Target<'_>, cluster: ClusterId, revision: i64) -> R
     }
     let Json { header, hash, compact_revision, hash_revision } = read_json(target, &answer.expect_ok(target)?.body)?;
     Ok(HashKv { current_revision: header.revision, hash, compact_revision, hash_revision })
+}
+
+/// Whether a cluster has authentication enabled, or users or roles. The target is a client URL, and its member needs a
+/// quorum to answer.
+///
+/// # Errors
+/// [`AskError`]; 404 from members that do not offer JSON.
+pub async fn has_users(target: Target<'_>) -> Result<bool, AskError> {
+    #[derive(Deserialize)]
+    struct Json {
+        #[serde(default)]
+        enabled: bool,
+        #[serde(default)]
+        users: Vec<String>,
+        #[serde(default)]
+        roles: Vec<String>,
+    }
+    for path in AUTH_PATHS {
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+        let answer = ask(target, Method::POST, path, headers, Bytes::from_static(b"{}")).await?;
+        if answer.status == StatusCode::BAD_REQUEST && answer.text().contains(NAMELESS) {
+            return Ok(true);
+        }
+        let Json { enabled, users, roles } = read_json(target, &answer.expect_ok(target)?.body)?;
+        if enabled || !users.is_empty() || !roles.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Asks anything else with a `GET` of `path`: what our own members offer beyond etcd. `cluster` is named, so that a

@@ -107,6 +107,23 @@ async fn leases_are_asked_about_in_protobuf() {
 }
 
 #[tokio::test]
+async fn users_are_told_of_to_anybody_or_not_at_all() {
+    let nameless = r#"{"error":"etcdserver: user name is empty","code":3,"message":"etcdserver: user name is empty"}"#;
+    for (status, answer, expected) in [
+        (200, r#"{"header":{"raft_term":"2"},"authRevision":"1"}"#, Some(false)),
+        (200, r#"{"header":{},"enabled":true,"authRevision":"5"}"#, Some(true)),
+        (200, r#"{"header":{},"users":["root"]}"#, Some(true)),
+        (200, r#"{"header":{},"roles":["root"]}"#, Some(true)),
+        (400, nameless, Some(true)),
+        (400, r#"{"error":"etcdserver: request timed out"}"#, None),
+        (404, "404 page not found", None),
+    ] {
+        let oracle = Oracle::new(status, answer).await;
+        assert_eq!(ask::has_users(oracle.target()).await.ok(), expected, "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn promotion_knows_which_refusals_are_final() {
     for (status, text, refusal) in [
         (404, "membership: ID not found", Rejection::MemberNotFound),
