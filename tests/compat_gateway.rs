@@ -57,6 +57,24 @@ const STEPS: &[Step] = &[
     ("/v3/kv/range", Some(r#"{"key":"YQ=="}x"#)),
     ("/v3/kv/range", Some(r#"{"key":"YQ==","key":"YQ=="}"#)),
     ("/v3/kv/range", Some(r#"{"key":"YQ==","serializable":1}"#)),
+    ("/v3/k%76/range", Some(r#"{"key":"YQ=="}"#)),
+    ("/v3/kv%2Frange", Some(r#"{"key":"YQ=="}"#)),
+    ("/%763/kv/range", Some(r#"{"key":"YQ=="}"#)),
+    ("/v3%2Fkv/range", Some(r#"{"key":"YQ=="}"#)),
+    ("/v3/kv/range%2F", Some(r#"{"key":"YQ=="}"#)),
+    ("/v3/kv/%2Frange", Some(r#"{"key":"YQ=="}"#)),
+    ("/v3/kv/range%3Fx", Some(r#"{"key":"YQ=="}"#)),
+    ("/v3/kv/%2e%2e/kv/range", Some(r#"{"key":"YQ=="}"#)),
+    ("/v3//k%76/range?x=%76", Some(r#"{"key":"YQ=="}"#)),
+    ("/v3/kv/range%zz", Some(r#"{"key":"YQ=="}"#)),
+    ("/v3/kv/range%", Some(r#"{"key":"YQ=="}"#)),
+    ("/v3/kv/r%C3%A4nge", Some(r#"{"key":"YQ=="}"#)),
+    ("/v3/kv/r%FFnge", Some(r#"{"key":"YQ=="}"#)),
+    ("/v3%62eta/kv/range", Some(r#"{"key":"YQ=="}"#)),
+    ("/v3beta/k%76/range", Some(r#"{"key":"YQ=="}"#)),
+    ("/%76ersion", None),
+    ("/health%2F", None),
+    ("/heal%zth", None),
     ("/v3/no/such/call", Some("{}")),
     ("/v3/", Some("{}")),
     ("/v3/kv/range/", Some("{}")),
@@ -204,6 +222,21 @@ fn answers_equal_byte_for_byte() {
     assert!(differences.is_empty(), "masked: {names:?}\n{} differ:\n{}", differences.len(), differences.join("\n"));
 }
 
+/// As deep as etcd's usual allowance of operations reaches, and no deeper.
+#[test]
+fn transactions_nest_as_deep_as_those_of_etcd() {
+    let (ours, theirs) = (Daemon::start(&Program::subject(), &[]), Daemon::start(&Program::etcd(), &[]));
+    let (our_mask, their_mask) = (Mask::of(&ours), Mask::of(&theirs));
+    for levels in [1, 42, 60, 126, 127, 128, 300] {
+        let innermost = r#"{"success":[{"request_put":{"key":"YQ=="}}]}"#;
+        let body = format!("{}{innermost}{}", r#"{"success":[{"request_txn":"#.repeat(levels), "}]}".repeat(levels));
+        let got = normal(&our_mask.apply(&post(&ours, "/v3/kv/txn", Some(&body))));
+        let expected = normal(&their_mask.apply(&post(&theirs, "/v3/kv/txn", Some(&body))));
+        assert_eq!(got, expected, "{levels}");
+        println!("{levels}: {}", expected.rsplit('\n').next().unwrap_or_default());
+    }
+}
+
 /// A missing feature may not look like an empty one: the first request of each is refused in words of our own.
 #[test]
 fn missing_features_refuse_by_name() {
@@ -216,6 +249,11 @@ fn missing_features_refuse_by_name() {
 
 /// Status, content type and body of one answer. Streams are read until they end or have been silent for a second.
 fn curl(daemon: &Daemon, (path, body): &Step) -> String {
+    post(daemon, path, *body)
+}
+
+/// [`curl`] of any body.
+fn post(daemon: &Daemon, path: &str, body: Option<&str>) -> String {
     let mut command = Command::new("curl");
     command.args(["--silent", "--no-buffer", "--max-time", if path.contains("watch") { "2" } else { "20" }]);
     command.args(["--write-out", "\n[%{http_code} %{content_type}]"]);

@@ -11,18 +11,22 @@ use prost::{
 };
 use thiserror::Error;
 
-use super::etcdserverpb::{Compare, InternalRaftRequest, RequestOp, TxnRequest, request_op::Request};
+use super::etcdserverpb::{
+    Compare, InternalRaftRequest, RequestOp, ResponseOp, TxnRequest, TxnResponse, request_op::Request,
+    response_op::Response,
+};
 
 /// Transactions inside one another: etcd's 128 operations are enough for so many below the outermost.
 pub const TXN_DEPTH_MAX: usize = 127;
 
-/// Numbers of fields.
+/// Numbers of fields. Those of an operation are also those of the answer to one.
 const TXN_COMPARE: u32 = 1;
 const TXN_SUCCESS: u32 = 2;
 const TXN_FAILURE: u32 = 3;
 const OP_RANGE: u32 = 1;
 const OP_TXN: u32 = 4;
 const ENTRY_TXN: u32 = 6;
+const ANSWER_RESPONSES: u32 = 3;
 
 /// One field as found on the wire.
 pub(crate) struct Found<'a> {
@@ -80,6 +84,14 @@ pub fn decode_entry(message: &Bytes) -> Result<InternalRaftRequest, DecodeError>
     InternalRaftRequest::decode(message.clone()).or_else(|error| deep_entry(message).map_err(|_| error))
 }
 
+/// Decodes the answer to a transaction, as deep as transactions go.
+///
+/// # Errors
+/// Prost's, if it is none.
+pub fn decode_txn_response(message: &Bytes) -> Result<TxnResponse, DecodeError> {
+    TxnResponse::decode(message.clone()).or_else(|error| deep_answer(message, TXN_DEPTH_MAX).map_err(|_| error))
+}
+
 /// Why taking apart has ended.
 enum Stop {
     TooDeep,
@@ -127,7 +139,28 @@ fn deep_operation(message: &Bytes, levels_left: usize) -> Result<RequestOp, Stop
     Ok(RequestOp { request: Some(Request::RequestTxn(txn)) })
 }
 
-/// The transaction of an operation, if of all fields that are known it is the only one.
+fn deep_answer(message: &Bytes, levels_left: usize) -> Result<TxnResponse, Stop> {
+    let (mut rest, mut others, mut responses) = (message.as_ref(), BytesMut::new(), Vec::new());
+    while !rest.is_empty() {
+        let before = rest;
+        match next_field(&mut rest).ok_or(Stop::Other)? {
+            Found { number: ANSWER_RESPONSES, body: Some(body) } => {
+                responses.push(deep_response(&message.slice_ref(body), levels_left)?);
+            }
+            _ => others.extend_from_slice(before.get(..before.len() - rest.len()).unwrap_or_default()),
+        }
+    }
+    Ok(TxnResponse { responses, ..flat(TxnResponse::decode(others.freeze()))? })
+}
+
+fn deep_response(message: &Bytes, levels_left: usize) -> Result<ResponseOp, Stop> {
+    let Some(txn) = only_txn(message) else { return flat(ResponseOp::decode(message.clone())) };
+    let levels_left = levels_left.checked_sub(1).ok_or(Stop::TooDeep)?;
+    let txn = deep_answer(&message.slice_ref(txn), levels_left)?;
+    Ok(ResponseOp { response: Some(Response::ResponseTxn(txn)) })
+}
+
+/// The transaction of an operation, or of the answer to one, if of all fields that are known it is the only one.
 fn only_txn(operation: &[u8]) -> Option<&[u8]> {
     let (mut rest, mut txn) = (operation, None);
     while !rest.is_empty() {
@@ -150,7 +183,7 @@ mod tests {
     use prost::encoding::{encode_key, encode_varint};
 
     use super::*;
-    use crate::pb::etcdserverpb::{DeleteRangeRequest, PutRequest, RequestHeader};
+    use crate::pb::etcdserverpb::{DeleteRangeRequest, PutRequest, PutResponse, RequestHeader, ResponseHeader};
 
     fn operation(request: Request) -> RequestOp {
         RequestOp { request: Some(request) }
@@ -214,6 +247,24 @@ mod tests {
         for levels in [0, 1, 60, TXN_DEPTH_MAX] {
             let txn = nest(levels);
             assert_eq!(decode_txn(&newer(&txn).into()), Ok(txn), "{levels}");
+        }
+    }
+
+    #[test]
+    fn answers_of_every_depth_are_read_back() {
+        let header = Some(ResponseHeader { revision: 7, ..Default::default() });
+        let response = |response| ResponseOp { response: Some(response) };
+        for levels in [0, 1, 49, 50, TXN_DEPTH_MAX] {
+            let innermost = TxnResponse { header, succeeded: true, responses: Vec::new() };
+            let answer = (0..levels).fold(innermost, |inner, level| {
+                let responses = vec![
+                    response(Response::ResponsePut(PutResponse { header, prev_kv: None })),
+                    response(Response::ResponseTxn(inner)),
+                    ResponseOp::default(),
+                ];
+                TxnResponse { header, succeeded: level % 2 == 0, responses }
+            });
+            assert_eq!(decode_txn_response(&answer.encode_to_vec().into()), Ok(answer), "{levels}");
         }
     }
 

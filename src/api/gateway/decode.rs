@@ -2,10 +2,10 @@
 //!
 //! Field names in both spellings; 64-bit numbers as numbers or strings, exponents included if the value is whole; bytes
 //! in either alphabet of base64, padded or not; enums by name or number; `null` for "not set". Unknown fields and
-//! unknown names of enums are passed over. The message is written as it is read: no tree of it is built. Depth is
-//! limited by the JSON reader.
+//! unknown names of enums are passed over. The message is written as it is read: no tree of it is built. Of messages only
+//! transactions stand inside one another; what is passed over may be of any depth.
 
-use std::{collections::HashSet, fmt};
+use std::{cell::Cell, collections::HashSet, fmt};
 
 use base64::{
     Engine as _, alphabet,
@@ -15,6 +15,7 @@ use prost::encoding::{WireType, encode_key, encode_varint};
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor};
 
 use super::schema::{Field, Kind, Schema, Shape};
+use crate::{pb::nested::TXN_DEPTH_MAX, types::Rejection};
 
 /// Reads the first JSON value of `json` as the message called `name`; blank means the empty message.
 ///
@@ -25,7 +26,7 @@ pub(super) fn decode(name: &str, json: &[u8]) -> Result<Vec<u8>, serde_json::Err
     if json.trim_ascii().is_empty() {
         return Ok(out);
     }
-    let schema = Schema::get();
+    let (schema, too_deep) = (Schema::get(), Cell::new(false));
     let shape =
         schema.message(name).ok_or_else(|| serde_json::Error::custom(format!("no message is called {name}")))?;
     // Strings must be text even where they are passed over, as everywhere in the first value.
@@ -33,8 +34,12 @@ pub(super) fn decode(name: &str, json: &[u8]) -> Result<Vec<u8>, serde_json::Err
         Ok(text) => (text, true),
         Err(error) => (valid_text(json, error.valid_up_to()), false),
     };
-    let read = Message { schema, shape, out: &mut out }.deserialize(&mut serde_json::Deserializer::from_str(text));
+    let mut reader = serde_json::Deserializer::from_str(text);
+    reader.disable_recursion_limit();
+    let place = Place { schema, levels_left: MESSAGES_DEEP_MAX, too_deep: &too_deep };
+    let read = Message { place, shape, out: &mut out }.deserialize(&mut reader);
     match read {
+        Ok(()) if too_deep.get() => Err(serde_json::Error::custom(Rejection::TooManyOps)),
         Err(error) if error.is_eof() && !is_whole => Err(serde_json::Error::custom("invalid UTF-8 in string")),
         read => read.map(|()| out),
     }
@@ -44,8 +49,22 @@ fn valid_text(json: &[u8], bytes: usize) -> &str {
     json.get(..bytes).and_then(|valid| std::str::from_utf8(valid).ok()).unwrap_or_default()
 }
 
-struct Message<'a> {
+/// Messages inside one another, below the outermost: each transaction stands in an operation, and so does the request in the
+/// innermost one. Whatever is deeper has too many operations.
+const MESSAGES_DEEP_MAX: usize = 2 * TXN_DEPTH_MAX + 2;
+
+/// Where in the JSON a value is.
+#[derive(Clone, Copy)]
+struct Place<'a> {
     schema: &'a Schema,
+    /// How many messages may stand inside one another from here.
+    levels_left: usize,
+    /// Whether there were more, somewhere.
+    too_deep: &'a Cell<bool>,
+}
+
+struct Message<'a> {
+    place: Place<'a>,
     shape: &'a Shape,
     out: &'a mut Vec<u8>,
 }
@@ -75,7 +94,7 @@ impl<'de> Visitor<'de> for Message<'_> {
             if !numbers.insert(field.number) {
                 return Err(A::Error::custom(format!("duplicate field {key:?}")));
             }
-            let set = map.next_value_seed(Value { schema: self.schema, field, in_list: false, out: &mut *self.out })?;
+            let set = map.next_value_seed(Value { place: self.place, field, in_list: false, out: &mut *self.out })?;
             if set && field.oneof.is_some_and(|oneof| !oneofs.insert(oneof)) {
                 return Err(A::Error::custom(format!("field {key:?} excludes another one that is set")));
             }
@@ -86,7 +105,7 @@ impl<'de> Visitor<'de> for Message<'_> {
 
 /// One value of a field, written with its tag. Says whether it was set, that is, not `null`.
 struct Value<'a> {
-    schema: &'a Schema,
+    place: Place<'a>,
     field: &'a Field,
     in_list: bool,
     out: &'a mut Vec<u8>,
@@ -210,7 +229,7 @@ impl<'de> Visitor<'de> for Value<'_> {
                 None => Err(E::invalid_value(Unexpected::Str(value), &self)),
             },
             // A name that a newer client may know counts as not given.
-            Kind::Enum(name) => match self.schema.enum_value(name, value) {
+            Kind::Enum(name) => match self.place.schema.enum_value(name, value) {
                 Some(number) => self.number(number.into(), Unexpected::Str(value)),
                 None => Ok(false),
             },
@@ -226,20 +245,25 @@ impl<'de> Visitor<'de> for Value<'_> {
         if !self.field.repeated || self.in_list {
             return Err(A::Error::invalid_type(Unexpected::Seq, &self));
         }
-        let Self { schema, field, out, .. } = self;
-        while seq.next_element_seed(Value { schema, field, in_list: true, out: &mut *out })?.is_some() {}
+        let Self { place, field, out, .. } = self;
+        while seq.next_element_seed(Value { place, field, in_list: true, out: &mut *out })?.is_some() {}
         Ok(true)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<bool, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<bool, A::Error> {
         self.expect_single(Unexpected::Map)?;
         let Kind::Message(name) = &self.field.kind else {
             return Err(A::Error::invalid_type(Unexpected::Map, &self));
         };
+        let Some(levels_left) = self.place.levels_left.checked_sub(1) else {
+            self.place.too_deep.set(true);
+            while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+            return Ok(true);
+        };
         let shape =
-            self.schema.message(name).ok_or_else(|| A::Error::custom(format!("no message is called {name}")))?;
+            self.place.schema.message(name).ok_or_else(|| A::Error::custom(format!("no message is called {name}")))?;
         let mut message = Vec::new();
-        Message { schema: self.schema, shape, out: &mut message }.visit_map(map)?;
+        Message { place: Place { levels_left, ..self.place }, shape, out: &mut message }.visit_map(map)?;
         Ok(self.block(&message))
     }
 }
@@ -263,6 +287,7 @@ mod tests {
         CompactionRequest, Compare, HashRequest, MemberAddRequest, PutRequest, RangeRequest, TxnRequest, WatchRequest,
         compare::TargetUnion, request_op::Request, watch_request::RequestUnion,
     };
+    use crate::pb::nested::decode_txn;
 
     fn read<M: prost::Message + Default>(name: &str, json: &str) -> Result<M, String> {
         let bytes = decode(&format!(".etcdserverpb.{name}"), json.as_bytes()).map_err(|error| error.to_string())?;
@@ -379,11 +404,36 @@ mod tests {
         }
     }
 
+    /// So many transactions below the outermost.
+    fn nest(levels: usize) -> String {
+        let innermost = r#"{"success":[{"request_put":{"key":"YQ=="}}]}"#;
+        format!("{}{innermost}{}", r#"{"success":[{"request_txn":"#.repeat(levels), "}]}".repeat(levels))
+    }
+
     #[test]
-    fn depth_is_limited() {
-        let depth = 10_000;
-        let json = format!("{}{}", r#"{"success":[{"request_txn":"#.repeat(depth), "}]}".repeat(depth));
-        assert!(read::<TxnRequest>("TxnRequest", &json).is_err());
+    fn transactions_nest_as_deep_as_they_may() {
+        let name = ".etcdserverpb.TxnRequest";
+        let message = decode(name, nest(TXN_DEPTH_MAX).as_bytes()).unwrap();
+        let mut txn = decode_txn(&message.into()).unwrap();
+        for _ in 0..TXN_DEPTH_MAX {
+            let Some(Request::RequestTxn(inner)) = txn.success.pop().unwrap().request else { panic!("{txn:?}") };
+            txn = inner;
+        }
+        let put = PutRequest { key: Bytes::from_static(b"a"), ..Default::default() };
+        assert_eq!(txn.success.pop().unwrap().request, Some(Request::RequestPut(put)));
+        for levels in [TXN_DEPTH_MAX + 1, 10_000] {
+            let refused = decode(name, nest(levels).as_bytes()).unwrap_err().to_string();
+            assert_eq!(refused, "etcdserver: too many operations in txn request");
+        }
+    }
+
+    #[test]
+    fn what_is_passed_over_may_be_of_any_depth() {
+        let deep = format!("{}{}", r#"{"x":["#.repeat(10_000), "]}".repeat(10_000));
+        assert_eq!(range(&format!(r#"{{"x":{deep},"key":"YQ=="}}"#)).map(|range| range.key), Ok("a".into()));
+        let unended = "[".repeat(1_000_000);
+        assert!(range(&format!(r#"{{"x":{unended}"#)).is_err());
+        assert!(range(&unended).is_err());
     }
 
     proptest! {

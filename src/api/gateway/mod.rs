@@ -67,8 +67,8 @@ pub(super) async fn serve(api: Arc<Api>, request: Request) -> Response {
     if websocket::is_asked_for(request.headers()) {
         return websocket::serve(api, request);
     }
-    let path = request.uri().path().strip_prefix("/v3/").unwrap_or_default();
-    let Some(route) = routes::find(path) else { return refusal(&not_found()) };
+    let path = plain::unescaped(request.uri().path());
+    let Some(route) = routes::find(path.strip_prefix("/v3/").unwrap_or_default()) else { return refusal(&not_found()) };
     if request.method() != HttpMethod::POST {
         return refusal(&Status::unimplemented("Method Not Allowed"));
     }

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::OnceLock};
 
 use bytes::Bytes;
-use prost::Message;
+use prost::{DecodeError, Message};
 use serde::Serialize;
 
 use crate::{
@@ -18,9 +18,9 @@ use crate::{
             DeleteRangeResponse, DowngradeResponse, HashKvResponse, HashResponse, LeaseGrantResponse,
             LeaseKeepAliveResponse, LeaseLeasesResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse,
             MemberAddResponse, MemberListResponse, MemberPromoteResponse, MemberRemoveResponse, MemberUpdateResponse,
-            MoveLeaderResponse, PutResponse, RangeResponse, SnapshotResponse, StatusResponse, TxnResponse,
-            WatchResponse,
+            MoveLeaderResponse, PutResponse, RangeResponse, SnapshotResponse, StatusResponse, WatchResponse,
         },
+        nested::decode_txn_response,
         v3electionpb::{CampaignResponse, LeaderResponse, ProclaimResponse, ResignResponse},
         v3lockpb::{LockResponse, UnlockResponse},
     },
@@ -55,15 +55,34 @@ pub(super) fn find(path: &str) -> Option<&'static Route> {
 }
 
 fn json<M: Message + Default + Serialize>(answer: Bytes) -> Result<String, String> {
-    let answer = M::decode(answer).map_err(|error| error.to_string())?;
+    show(M::decode(answer))
+}
+
+/// [`json`] of an answer that may be deeper than prost goes.
+#[expect(clippy::needless_pass_by_value, reason = "every answer is handed over")]
+fn txn_json(answer: Bytes) -> Result<String, String> {
+    show(decode_txn_response(&answer))
+}
+
+fn show(answer: Result<impl Serialize, DecodeError>) -> Result<String, String> {
+    let answer = answer.map_err(|error| error.to_string())?;
     serde_json::to_string(&answer).map_err(|error| error.to_string())
 }
 
+macro_rules! shown {
+    ($response:ty) => {
+        json::<$response>
+    };
+    ($response:ty, $show:ident) => {
+        $show
+    };
+}
+
 macro_rules! routes {
-    ($($path:literal => $method:literal, $request:literal -> $response:ty;)*) => {
+    ($($path:literal => $method:literal, $request:literal -> $response:ty $(as $show:ident)?;)*) => {
         /// Every path of the gateway.
         pub(super) static ROUTES: &[Route] = &[
-            $(Route { path: $path, method: $method, request: $request, to_json: json::<$response> },)*
+            $(Route { path: $path, method: $method, request: $request, to_json: shown!($response $(, $show)?) },)*
         ];
     };
 }
@@ -72,7 +91,7 @@ routes! {
     "kv/range" => "/etcdserverpb.KV/Range", ".etcdserverpb.RangeRequest" -> RangeResponse;
     "kv/put" => "/etcdserverpb.KV/Put", ".etcdserverpb.PutRequest" -> PutResponse;
     "kv/deleterange" => "/etcdserverpb.KV/DeleteRange", ".etcdserverpb.DeleteRangeRequest" -> DeleteRangeResponse;
-    "kv/txn" => "/etcdserverpb.KV/Txn", ".etcdserverpb.TxnRequest" -> TxnResponse;
+    "kv/txn" => "/etcdserverpb.KV/Txn", ".etcdserverpb.TxnRequest" -> TxnResponse as txn_json;
     "kv/compaction" => "/etcdserverpb.KV/Compact", ".etcdserverpb.CompactionRequest" -> CompactionResponse;
     "watch" => "/etcdserverpb.Watch/Watch", ".etcdserverpb.WatchRequest" -> WatchResponse;
     "lease/grant" => "/etcdserverpb.Lease/LeaseGrant", ".etcdserverpb.LeaseGrantRequest" -> LeaseGrantResponse;

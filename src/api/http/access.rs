@@ -1,9 +1,10 @@
-//! The rules in front of everything HTTP: the old gateway prefix, the host check against DNS rebinding, and CORS.
+//! The rules in front of everything HTTP: escapes in paths, the old gateway prefix, the host check against DNS rebinding,
+//! and CORS.
 
 use axum::{
     extract::Request,
     http::{
-        HeaderMap, HeaderValue, Method, StatusCode, Uri, Version,
+        HeaderMap, HeaderValue, Method, StatusCode, Version,
         header::{
             ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, HOST, ORIGIN,
         },
@@ -20,32 +21,30 @@ const HEADERS: HeaderValue = HeaderValue::from_static("accept, content-type, aut
 
 /// Lets a request through, or answers it.
 pub(super) async fn check(api: &Api, secure: bool, mut request: Request, next: Next) -> Response {
+    let Some(mut path) = plain::plainly_written(request.uri().path()) else { return plain::bad_request() };
     if let Some(complaint) = bad_host(request.version(), request.headers()) {
         return plain::text(StatusCode::BAD_REQUEST, &format!("400 Bad Request: {complaint}"));
     }
-    rewrite(request.uri_mut());
     let options = api.options();
     if !secure && !options.host_whitelist.allows(host(&request)) {
         return plain::text(StatusCode::MISDIRECTED_REQUEST, &refusal(host(&request)));
     }
     let cors = cors(&options.cors, request.headers());
+    if let Some(rest) = path.strip_prefix("/v3beta/") {
+        // The old prefix of the gateway. etcd looks for it, and writes the new one, where no escape is left.
+        path = format!("/v3/{rest}");
+        plain::set_path(request.uri_mut(), &path);
+    }
     let mut response = match plain::cleaned(request.uri()) {
         _ if request.method() == Method::OPTIONS => Response::default(),
         Some(location) => plain::redirect(request.method(), &location),
-        None => next.run(request).await,
+        None => {
+            plain::set_path(request.uri_mut(), &path);
+            next.run(request).await
+        }
     };
     response.headers_mut().extend(cors);
     response
-}
-
-/// `/v3beta/…` means `/v3/…`.
-fn rewrite(uri: &mut Uri) {
-    let Some(rest) = uri.path_and_query().and_then(|path| path.as_str().strip_prefix("/v3beta/")) else { return };
-    let mut parts = uri.clone().into_parts();
-    parts.path_and_query = format!("/v3/{rest}").parse().ok();
-    if let Ok(rewritten) = Uri::from_parts(parts) {
-        *uri = rewritten;
-    }
 }
 
 /// What is wrong with the host header (RFC 9112, §3.2): whom a proxy takes such a request for meant for is anybody's
@@ -97,19 +96,6 @@ fn cors(allowed: &AllowList, headers: &HeaderMap) -> HeaderMap {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_the_prefix_is_rewritten() {
-        let rewritten = |uri: &str| {
-            let mut uri: Uri = uri.parse().unwrap();
-            rewrite(&mut uri);
-            uri.to_string()
-        };
-        assert_eq!(rewritten("/v3beta/kv/range?x=1"), "/v3/kv/range?x=1");
-        assert_eq!(rewritten("http://h:1/v3beta/v3beta/"), "http://h:1/v3/v3beta/");
-        assert_eq!(rewritten("/v3betakv"), "/v3betakv");
-        assert_eq!(rewritten("/x/v3beta/"), "/x/v3beta/");
-    }
 
     #[test]
     fn requests_name_one_host() {

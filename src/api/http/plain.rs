@@ -7,7 +7,7 @@ use axum::{
     extract::Request,
     http::{
         HeaderValue, Method, StatusCode, Uri,
-        header::{ALLOW, CONTENT_TYPE, LOCATION, X_CONTENT_TYPE_OPTIONS},
+        header::{ALLOW, CONNECTION, CONTENT_TYPE, LOCATION, X_CONTENT_TYPE_OPTIONS},
     },
     response::Response,
     routing::{MethodRouter, any},
@@ -45,7 +45,8 @@ pub(in crate::api) fn redirect(method: &Method, location: &str) -> Response {
 /// What may not stand in HTML as it is.
 const ESCAPES: [(&str, &str); 5] = [("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("\"", "&#34;"), ("'", "&#39;")];
 
-/// Where a request should have gone whose path has empty parts or dots (Go's `ServeMux`); `None` if it has none.
+/// Where a request should have gone whose path has empty parts or dots (Go's `ServeMux`, which takes escapes for text and
+/// escapes them once more); `None` if it has none.
 pub(super) fn cleaned(uri: &Uri) -> Option<String> {
     let path = uri.path();
     if !path.starts_with('/') || !(path.contains("//") || path.contains("/.")) {
@@ -62,13 +63,21 @@ pub(super) fn cleaned(uri: &Uri) -> Option<String> {
     let end = if path.ends_with('/') && !parts.is_empty() { "/" } else { "" };
     let clean = format!("/{}{end}", parts.join("/"));
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-    (clean != path).then(|| clean + &query)
+    (clean != path).then(|| clean.replace('%', "%25") + &query)
 }
 
 /// A body of the given media type.
 pub(super) fn body(content_type: &'static str, body: impl Into<Body>) -> Response {
     let mut response = Response::new(body.into());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+/// The answer of Go's server to what it cannot read.
+pub(super) fn bad_request() -> Response {
+    let mut response = body("text/plain; charset=utf-8", "400 Bad Request");
+    *response.status_mut() = StatusCode::BAD_REQUEST;
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
 
@@ -135,24 +144,68 @@ pub(super) fn query<'a>(request: &'a Request, name: &'a str) -> impl Iterator<It
 
 /// Undoes form encoding; what is no escape stays as it is.
 fn decode(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let escaped = (*first == b'%').then(|| after.get(..2).and_then(hex)).flatten();
-        let (byte, next) = match (first, escaped) {
-            (_, Some(byte)) => (byte, after.get(2..).unwrap_or_default()),
-            (b'+', None) => (b' ', after),
-            (first, None) => (*first, after),
-        };
-        bytes.push(byte);
-        rest = next;
+    unescaped(&text.replace('+', " "))
+}
+
+/// Undoes all escapes; what is none stays as it is.
+pub(in crate::api) fn unescaped(text: &str) -> String {
+    let mut parts = text.split('%');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        match escape(part) {
+            Some((byte, behind)) => {
+                bytes.push(byte);
+                bytes.extend_from_slice(behind.as_bytes());
+            }
+            None => {
+                bytes.push(b'%');
+                bytes.extend_from_slice(part.as_bytes());
+            }
+        }
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-fn hex(digits: &[u8]) -> Option<u8> {
-    let digits = std::str::from_utf8(digits).ok()?;
-    u8::from_str_radix(digits, 16).ok()
+/// A path as routes are written: escapes that are not needed are undone, as Go's `ServeMux` reads each part of it. `None`
+/// if something in it looks like an escape and is none, which Go's server refuses.
+pub(super) fn plainly_written(path: &str) -> Option<String> {
+    let mut parts = path.split('%');
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match escape(part)? {
+            (byte, behind) if is_plain(byte) => {
+                plain.push(char::from(byte));
+                plain.push_str(behind);
+            }
+            _ => {
+                plain.push('%');
+                plain.push_str(part);
+            }
+        }
+    }
+    Some(plain)
+}
+
+/// The same URI with another path.
+pub(super) fn set_path(uri: &mut Uri, path: &str) {
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = format!("{path}{query}").parse().ok();
+    if let Ok(changed) = Uri::from_parts(parts) {
+        *uri = changed;
+    }
+}
+
+/// What may stand in one part of a path (RFC 3986, §3.3).
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte)
+}
+
+/// The byte that is meant by what stands behind a `%`, and the rest.
+fn escape(behind_percent: &str) -> Option<(u8, &str)> {
+    let (digits, behind) = behind_percent.split_at_checked(2)?;
+    let is_hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    Some((u8::from_str_radix(digits, 16).ok().filter(|_| is_hex)?, behind))
 }
 
 #[cfg(test)]
@@ -174,12 +227,39 @@ mod tests {
             ("/../..", "/"),
             ("//", "/"),
             ("/a/.", "/a"),
+            ("//k%76?x=%76", "/k%2576?x=%76"),
         ] {
             assert_eq!(cleaned(path).as_deref(), Some(clean), "{path}");
         }
         for path in ["/", "/version", "/v3/", "/.well-known/x", "/a..b/c.d"] {
             assert_eq!(cleaned(path), None, "{path}");
         }
+    }
+
+    #[test]
+    fn only_the_path_is_replaced() {
+        let replaced = |uri: &str, path: &str| {
+            let mut uri: Uri = uri.parse().unwrap();
+            set_path(&mut uri, path);
+            uri.to_string()
+        };
+        assert_eq!(replaced("/v3beta/kv/range?x=1", "/v3/kv/range"), "/v3/kv/range?x=1");
+        assert_eq!(replaced("http://h:1/a", "/v3/b"), "http://h:1/v3/b");
+    }
+
+    #[test]
+    fn escapes_are_undone_where_they_are_not_needed() {
+        for (path, plain) in [
+            ("/v3/k%76/range", "/v3/kv/range"),
+            ("/%76%33%2F/%2e%2E/%25/%C3%A4/%20", "/v3%2F/../%25/%C3%A4/%20"),
+            ("/", "/"),
+        ] {
+            assert_eq!(plainly_written(path).as_deref(), Some(plain), "{path}");
+        }
+        for path in ["/%", "/%7", "/%zz", "/%+7", "/a%7\u{e4}"] {
+            assert_eq!(plainly_written(path), None, "{path}");
+        }
+        assert_eq!(unescaped("/v3/kv%2Frange%zz%C3%A4"), "/v3/kv/range%zz\u{e4}");
     }
 
     #[test]
