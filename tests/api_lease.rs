@@ -8,15 +8,16 @@ mod support;
 use std::time::Duration;
 
 use quorate::pb::etcdserverpb::{
-    AlarmMember, AlarmRequest, HashKvRequest, HashRequest, LeaseGrantRequest, LeaseKeepAliveRequest,
-    LeaseKeepAliveResponse, LeaseLeasesRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest, MemberListRequest,
-    MoveLeaderRequest, PutRequest, StatusRequest,
+    AlarmMember, AlarmRequest, CompactionRequest, DefragmentRequest, HashKvRequest, HashRequest, LeaseGrantRequest,
+    LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest,
+    MemberListRequest, MoveLeaderRequest, PutRequest, StatusRequest, StatusResponse,
 };
 use support::{
     daemon::Daemon,
     grpc::{Client, get, put},
     now,
     program::Program,
+    random::Random,
 };
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -173,6 +174,40 @@ async fn status_describes_the_member() {
     assert!(status.raft_index >= status.raft_applied_index && status.raft_applied_index > 0 && status.raft_term > 1);
     assert_eq!((&status.storage_version[..], status.db_size_quota), ("3.7.0", 2_147_483_648));
     assert_eq!(status.downgrade_info.map(|info| info.enabled), Some(false));
+}
+
+/// More than the engine keeps in memory, of which a compaction leaves one value.
+#[tokio::test]
+async fn what_a_compaction_has_freed_is_not_in_use() {
+    const VALUES: i64 = 60;
+    const VALUE_BYTES: i64 = 1 << 20;
+    let (_daemon, mut client) = member(&[]).await;
+    for number in 0..VALUES {
+        let value = Random::new(number.unsigned_abs()).bytes(1 << 20);
+        client.kv.put(put("k", value)).await.unwrap();
+    }
+    let full = settled(&mut client, |status| status.db_size > VALUES / 2 * VALUE_BYTES).await;
+    assert!(full.db_size_in_use > full.db_size / 2, "everything can be read: {full:?}");
+    let compaction = CompactionRequest { revision: VALUES + 1, physical: true };
+    client.kv.compact(compaction).await.unwrap();
+    let status = settled(&mut client, |status| status.db_size_in_use < full.db_size / 2).await;
+    assert!(status.db_size_in_use >= VALUE_BYTES && status.db_size_in_use <= status.db_size, "{status:?}");
+    client.maintenance.defragment(DefragmentRequest {}).await.unwrap();
+    let status = client.maintenance.status(StatusRequest {}).await.unwrap().into_inner();
+    assert!(status.db_size < 4 * VALUE_BYTES && status.db_size_in_use > status.db_size / 2, "{status:?}");
+}
+
+/// The status once it is as expected: sizes are looked up twice a second.
+async fn settled(client: &mut Client, is_expected: impl Fn(&StatusResponse) -> bool) -> StatusResponse {
+    let begun = now();
+    loop {
+        let status = client.maintenance.status(StatusRequest {}).await.unwrap().into_inner();
+        if is_expected(&status) {
+            return status;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{status:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 #[tokio::test]

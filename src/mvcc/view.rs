@@ -62,6 +62,17 @@ impl<S: Read> View<S> {
         self.counts.total()
     }
 
+    /// About how many rows may still be read, rather too many than too few; as long as nothing was compacted, all.
+    ///
+    /// What lived at the compaction and does not now was deleted by a change since; every version has two rows.
+    pub fn rows_needed(&self) -> u64 {
+        if self.compact_revision < 0 {
+            return u64::MAX;
+        }
+        let changes = self.revision.abs_diff(self.compact_revision);
+        2 * (self.keys() + 2 * changes)
+    }
+
     /// Answers a range in one piece, `header.revision` included.
     ///
     /// # Errors

@@ -81,7 +81,8 @@ pub struct MemberStatus {
     pub is_learner: bool,
     /// Bytes of the state on disk.
     pub db_size: u64,
-    /// Bytes of it that hold live data. Space is reclaimed as it falls free, so this equals `db_size`.
+    /// Bytes of it that hold what may still be read, as far as that is known: the others are given back as files are
+    /// merged.
     pub db_size_in_use: u64,
     /// The quota in bytes; `None` if there is none.
     pub quota: Option<u64>,
@@ -273,7 +274,7 @@ impl Handle {
             applied_index: state.applied,
             is_learner: state.cluster.member(id).is_some_and(|member| member.is_learner),
             db_size,
-            db_size_in_use: db_size,
+            db_size_in_use: shared.in_use_bytes.load(Ordering::Relaxed).min(db_size),
             quota: shared.options.quota_bytes,
             version: shared.options.version,
             cluster_version: state.cluster.version(),
@@ -371,8 +372,7 @@ impl Handle {
         let (engine, shared) = (self.shared.engine(), Arc::clone(&self.shared));
         let reclaim = move || {
             engine.reclaim()?;
-            shared.disk_bytes.store(engine.disk_bytes(), Ordering::Relaxed);
-            shared.accepted_bytes.store(0, Ordering::Relaxed);
+            shared.look_up_size(&engine);
             Ok(())
         };
         self.blocking(reclaim).await

@@ -107,11 +107,7 @@ impl KeeperThread {
 
     fn look_up_size(&self) {
         let engine = self.shared.engine();
-        let bytes = engine.disk_bytes();
-        self.shared.disk_bytes.store(bytes, Ordering::Relaxed);
-        self.shared.accepted_bytes.store(0, Ordering::Relaxed);
-        metrics::DB_TOTAL_BYTES.set_count(bytes);
-        metrics::DB_IN_USE_BYTES.set_count(bytes);
+        self.shared.look_up_size(&engine);
         metrics::DB_OPEN_READS.set_count(engine.open_snapshots() as u64);
     }
 

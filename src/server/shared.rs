@@ -23,7 +23,7 @@ use crate::{
     membership::Member,
     metrics,
     raft::{FetchRequest, Proposal, Role, Standing},
-    storage::FjallEngine,
+    storage::{Engine as _, FjallEngine},
     transport::Transport,
     types::{ClusterId, LogIndex, MemberId, Rejection, RequestIds, Term, Ticks},
 };
@@ -140,6 +140,8 @@ pub(super) struct Shared {
     applied_term: AtomicU64,
     /// Bytes of the state on disk; written by the keeper thread.
     pub(super) disk_bytes: AtomicU64,
+    /// An estimate of those that are needed; written with them.
+    pub(super) in_use_bytes: AtomicU64,
     /// Estimated cost of the requests accepted since then, so that a burst between two looks does not pass the quota.
     pub(super) accepted_bytes: AtomicU64,
     /// Bytes of entries applied since the start; written by the apply thread.
@@ -213,6 +215,7 @@ impl Shared {
             sole_voter: AtomicBool::new(false),
             alone: AtomicBool::new(false),
             disk_bytes: AtomicU64::new(0),
+            in_use_bytes: AtomicU64::new(0),
             accepted_bytes: AtomicU64::new(0),
             log_bytes: AtomicU64::new(0),
             place: ArcSwap::from_pointee(place),
@@ -340,6 +343,17 @@ impl Shared {
             self.update_alone();
         }
         self.reads.applied(applied);
+    }
+
+    /// Looks up how much room `engine`, which holds the published state, takes on disk.
+    pub(super) fn look_up_size(&self, engine: &FjallEngine) {
+        let usage = engine.usage();
+        let in_use = usage.bytes_in_use(self.published().view.rows_needed());
+        self.disk_bytes.store(usage.disk_bytes, Ordering::Relaxed);
+        self.in_use_bytes.store(in_use, Ordering::Relaxed);
+        self.accepted_bytes.store(0, Ordering::Relaxed);
+        metrics::DB_TOTAL_BYTES.set_count(usage.disk_bytes);
+        metrics::DB_IN_USE_BYTES.set_count(in_use);
     }
 
     /// Whether somebody may be watching.

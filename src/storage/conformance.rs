@@ -199,6 +199,37 @@ fn state_on_disk_survives_flushes_merges_and_reopening() {
 }
 
 #[test]
+fn rows_that_are_deleted_are_not_in_use_until_they_are_merged_away() {
+    let (_directory, engine) = on_disk();
+    (0..2000).for_each(|number| engine.commit(put(number, &incompressible(number))).unwrap());
+    engine.reclaim().unwrap();
+    let full = engine.usage();
+    assert!(full.table_rows >= 2000 && full.table_bytes > 0, "{full:?}");
+    assert_eq!(full.bytes_in_use(full.table_rows), full.disk_bytes, "everything is needed: {full:?}");
+    for number in 0..1800 {
+        let mut delete = Writes::default();
+        delete.delete(key(number));
+        engine.commit(delete).unwrap();
+    }
+    let after = engine.usage();
+    assert!(after.bytes_in_use(200) * 2 < full.disk_bytes, "{after:?}");
+    engine.reclaim().unwrap();
+    let merged = engine.usage();
+    assert!(merged.disk_bytes * 2 < full.disk_bytes, "{merged:?}");
+    assert!(merged.bytes_in_use(200) * 10 > merged.disk_bytes * 9, "{merged:?}");
+}
+
+/// Digits that no compression shortens much.
+fn incompressible(number: u32) -> String {
+    let mut seed = u128::from(number) + 1;
+    let mut next = || {
+        seed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835).rotate_left(41);
+        format!("{seed:032x}")
+    };
+    (0..16).map(|_| next()).collect()
+}
+
+#[test]
 fn rows_loaded_in_bulk_are_there_after_reopening() {
     let (directory, engine) = on_disk();
     let path = directory.path().join("state");

@@ -25,7 +25,7 @@ use bytes::Bytes;
 use fjall::{AbstractTree as _, CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 
 use super::{
-    Engine, KEY_BYTES_MAX, Read, Row, Scan, StorageError, Writes,
+    Engine, KEY_BYTES_MAX, Read, Row, Scan, StorageError, Usage, Writes,
     background::{self, Files, Worker},
     bounds, format, inventory,
     journal::{Journals, NUMBER_KEY},
@@ -289,6 +289,22 @@ impl Engine for FjallEngine {
 
     fn disk_bytes(&self) -> u64 {
         self.0.files.keyspace.disk_space() + self.0.files.database.write_buffer_size()
+    }
+
+    fn usage(&self) -> Usage {
+        let tree = &self.0.files.keyspace.tree;
+        let (mut items, mut deletes) = (0, 0);
+        for table in tree.current_version().iter_tables() {
+            items += table.metadata.item_count;
+            deletes += table.metadata.tombstone_count;
+        }
+        let in_memory = (tree.approximate_len() as u64).saturating_sub(items);
+        Usage {
+            disk_bytes: self.disk_bytes(),
+            table_bytes: tree.disk_space(),
+            table_rows: items.saturating_sub(deletes),
+            hidden_rows_max: deletes + in_memory,
+        }
     }
 }
 

@@ -84,6 +84,29 @@ pub trait Read {
     }
 }
 
+/// What an engine keeps on disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// All of it, as [`Engine::disk_bytes`] says.
+    pub disk_bytes: u64,
+    /// Bytes of the files that are merged from time to time.
+    pub table_bytes: u64,
+    /// Rows in those files, however often each is there.
+    pub table_rows: u64,
+    /// The most of them that may be removed or replaced already: everything that was written later, and deletes.
+    pub hidden_rows_max: u64,
+}
+
+impl Usage {
+    /// An estimate of the bytes that would be left if everything was merged now, while about `rows_needed` rows are
+    /// needed. What is not known to be unneeded counts as needed.
+    pub fn bytes_in_use(&self, rows_needed: u64) -> u64 {
+        let hidden = self.table_rows.saturating_sub(rows_needed).min(self.hidden_rows_max);
+        let bytes = u128::from(self.table_bytes) * u128::from(hidden) / u128::from(self.table_rows.max(1));
+        self.disk_bytes.saturating_sub(u64::try_from(bytes).unwrap_or(u64::MAX))
+    }
+}
+
 /// A place that keeps the replicated state.
 pub trait Engine: Send + Sync + 'static {
     /// A consistent, unchanging view; cheap to clone.
@@ -120,4 +143,26 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Bytes the engine occupies on disk, in the sense of etcd's `dbSize`.
     fn disk_bytes(&self) -> u64;
+
+    /// What these bytes are. An engine that keeps nothing but what is needed has no table files.
+    fn usage(&self) -> Usage {
+        Usage { disk_bytes: self.disk_bytes(), ..Usage::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_use_is_what_is_needed_as_far_as_that_is_known() {
+        let usage = Usage { disk_bytes: 1_100, table_bytes: 1_000, table_rows: 100, hidden_rows_max: 30 };
+        for (needed, in_use) in [(100, 1_100), (1_000, 1_100), (90, 1_000), (70, 800), (0, 800)] {
+            assert_eq!(usage.bytes_in_use(needed), in_use, "{needed}");
+        }
+        assert_eq!(Usage { disk_bytes: 5, ..Usage::default() }.bytes_in_use(0), 5);
+        let all =
+            Usage { disk_bytes: u64::MAX, table_bytes: u64::MAX, table_rows: u64::MAX, hidden_rows_max: u64::MAX };
+        assert_eq!(all.bytes_in_use(0), 0);
+    }
 }
