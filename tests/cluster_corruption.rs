@@ -348,6 +348,35 @@ fn members_of_ours_compare_digests_behind_a_leader_of_etcd() {
     assert_eq!(cluster.ctl(right, &["alarm", "list"]).unwrap(), "");
 }
 
+/// A member of ours leads, beside one of etcd and one of either kind, and believes what the others refuse. It says so to its
+/// client, who cannot be helped, and then stops by itself; the others elect one of themselves and go on without an alarm.
+#[test]
+fn wrong_leader_among_members_of_etcd_stops_alone() {
+    for third in [Program::etcd(), Program::subject()] {
+        let mut cluster = Cluster::start_of(&Program::etcd(), 1, &[]);
+        cluster.ctl(0, &["put", "before", "x"]).unwrap();
+        let third = add(&mut cluster, &third, &[]);
+        let wrong = add(&mut cluster, &Program::subject(), &["--corrupt-check-time=1s"]);
+        cluster.members[wrong].terminate();
+        corrupt(&cluster.members[wrong].data_dir());
+        cluster.members[wrong].restart();
+        let id = format!("{:x}", cluster.id(wrong).unwrap());
+        cluster.ctl_until(cluster.leader(), &["move-leader", &id]);
+        cluster.ctl_until(wrong, &["put", "still", "equal"]);
+        assert_eq!(cluster.leader(), wrong);
+
+        let believed = http::post(cluster.members[wrong].client, "/v3/kv/put", ATTACHED).unwrap();
+        assert_eq!(believed.status, 200, "{}", believed.body);
+        cluster.expect_refusal(wrong, "the key space of this member is not that of member ");
+        for number in [0, third] {
+            assert_eq!(cluster.ctl_until(number, &["get", "a"]), "", "nobody else has it");
+            cluster.ctl_until(number, &["put", "after", "x"]);
+            assert_eq!(cluster.ctl_until(number, &["alarm", "list"]), "");
+        }
+        assert!(cluster.leader() != wrong);
+    }
+}
+
 /// Members whose digests begin at different entries, because they took their states from a member of etcd. One of them goes
 /// astray in the moment before the leader is gone: the next leader finds it, though it has never judged anybody before.
 #[test]
