@@ -19,6 +19,7 @@ use super::{
     door::{self, Turned, View},
     held::Held,
     log::MemberLog,
+    patience::Patience,
     reads::{self, Reads},
     recovery, trace,
 };
@@ -36,8 +37,7 @@ const HELD_ELECTIONS_MAX: u64 = 2;
 pub struct Member {
     node: RawNode<MemberLog>,
     election_ticks: u64,
-    /// No election waits for longer than this many ticks.
-    election_ticks_max: usize,
+    patience: Patience,
     unapplied_bytes_max: usize,
     /// Ticks since the start.
     now: u64,
@@ -115,12 +115,15 @@ impl Member {
         let conf_state = convert::conf_state_in(recovered.conf_state.clone());
         let config = recovery::config(options, applied)?;
         let log = recovery::log(options, recovered)?;
-        let node =
+        let mut node =
             RawNode::new(&config, log, &trace::logger()).map_err(|error| RecoveryError::Options(error.to_string()))?;
+        let ticks = config.min_election_tick()..config.max_election_tick();
+        let mut patience = Patience::new(ticks, options.election_seed ^ options.id.0);
+        patience.redraw(&mut node.raft);
         let hard_state = node.raft.hard_state();
         Ok(Self {
             election_ticks: options.election_ticks as u64,
-            election_ticks_max: config.max_election_tick().saturating_sub(1),
+            patience,
             unapplied_bytes_max: options.unapplied_bytes_max,
             now: 0,
             standing: Standing { term: Term(hard_state.term), ..Standing::default() },
@@ -174,6 +177,7 @@ impl Member {
             Input::Gone(peer) => self.gone(peer),
             Input::SnapshotSent { to, delivered } => self.snapshot_sent(to, delivered),
         }
+        self.patience.redraw(&mut self.node.raft);
     }
 
     /// Lists what follows from the inputs accepted since the last call.
@@ -363,6 +367,7 @@ impl Member {
     }
 
     fn note_standing(&mut self, effects: &mut Vec<Effect>) {
+        self.patience.redraw(&mut self.node.raft);
         let soft = self.node.raft.soft_state();
         let leader = (soft.leader_id != 0).then_some(MemberId(soft.leader_id));
         let to = Standing { term: Term(self.node.raft.term), role: convert::role_out(soft.raft_state), leader };

@@ -21,6 +21,7 @@ mod input;
 mod log;
 mod member;
 mod options;
+mod patience;
 mod reads;
 mod recovery;
 mod terms;

@@ -28,8 +28,10 @@ pub struct Options {
     /// See [`ELECTION_TICKS_DEFAULT`]. Must exceed `heartbeat_ticks`.
     pub election_ticks: usize,
     /// The random part of the election timeout: at least `start`, below `end`; `None` means one to two election
-    /// timeouts. A range of one value makes the member deterministic, which a simulator needs.
+    /// timeouts. It is drawn anew with every term, role and leader.
     pub election_jitter: Option<std::ops::Range<usize>>,
+    /// What it is drawn from, together with `id`: another one for each start, so that two starts have nothing in common.
+    pub election_seed: u64,
     /// Ask before starting an election, so that a member coming back does not disturb the cluster.
     pub pre_vote: bool,
     /// See [`UNAPPLIED_BYTES_MAX_DEFAULT`].
@@ -46,6 +48,7 @@ impl Options {
             heartbeat_ticks: HEARTBEAT_TICKS_DEFAULT,
             election_ticks: ELECTION_TICKS_DEFAULT,
             election_jitter: None,
+            election_seed: 0,
             pre_vote: true,
             unapplied_bytes_max: UNAPPLIED_BYTES_MAX_DEFAULT,
             kept_bytes_max: KEPT_BYTES_MAX_DEFAULT,

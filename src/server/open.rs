@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use crate::{
     apply::{Applier, ApplyOptions},
+    clock::{Chance as _, SystemChance},
     disk::FileDirectory,
     lease::{LeaseRow, ttl_min_seconds},
     membership::{ChangeError, FoundingError},
@@ -289,6 +290,7 @@ fn raft_options(options: &Options) -> raft::Options {
     raft::Options {
         election_ticks: usize::try_from(ticks).unwrap_or(raft::ELECTION_TICKS_DEFAULT),
         pre_vote: options.pre_vote,
+        election_seed: SystemChance.next_u64(),
         ..raft::Options::new(MemberId(0))
     }
 }

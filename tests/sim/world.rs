@@ -199,16 +199,12 @@ impl World {
     /// A new machine, which starts soon.
     pub(crate) fn add_host(&mut self, name: String, bootstrap: Bootstrap, member: MemberId) {
         let most = self.habits.drift_max;
-        // Members whose patience differs do not stand for election at the same moment for ever.
         let number = self.hosts.len();
-        let patience = 10 + (number * 3 + self.random.index(3)) % 11;
-        let mut settings = self.settings.clone();
-        settings.raft.election_jitter = Some(patience..patience + 1);
         self.hosts.push(Host {
             name,
             bootstrap,
             member,
-            settings,
+            settings: self.settings.clone(),
             disk: Disk::default(),
             drift: self.random.between(-most, most),
             paused_until: 0,
@@ -382,6 +378,7 @@ impl World {
             return Ok(());
         }
         self.hosts[host].starts += 1;
+        self.hosts[host].settings.raft.election_seed = self.random.bits();
         self.lives += 1;
         let parts = match self.hosts[host].recover() {
             Ok(parts) => parts,
@@ -572,11 +569,6 @@ impl World {
             self.oracle.leads(life.identity.member.0, to.term.0, &life.log)?;
         } else if self.bug != Some(Bug::ForgetsToExtendLeases) {
             life.lessor.demote();
-        }
-        if from.term != to.term && to.role != raft::Role::Leader {
-            // The raft crate draws its patience from the thread's chance; a fixed one that starts somewhere is as good.
-            let ahead = self.random.index(raft::ELECTION_TICKS_DEFAULT);
-            life.for_raft.push(Order::Input(Input::AdvanceElection(ahead)));
         }
         if from.leader.is_some() && from.leader != to.leader {
             let readers = mem::take(&mut life.rounds).into_values().flatten();

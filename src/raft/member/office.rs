@@ -27,7 +27,7 @@ impl Member {
         let before = self.conf_state.voters.iter().filter(|id| **id < raft.id && **id != peer.0).count();
         let timeout = raft.election_timeout();
         let wait = SUCCESSION_TICKS.saturating_mul(before + 1);
-        let least = (timeout + wait).min(self.election_ticks_max);
+        let least = (timeout + wait).min(self.patience.most());
         if raft.randomized_election_timeout() < least {
             raft.set_randomized_election_timeout(least);
         }

@@ -1,5 +1,7 @@
 //! What leaves a member before, and what only after its disk has answered.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use prost::Message as _;
 
@@ -496,6 +498,38 @@ fn a_member_that_waits_at_the_start_can_be_made_impatient_but_not_a_candidate() 
     let mut alone = Alone::among(3);
     assert_eq!(alone.take(Input::AdvanceElection(1000)), []);
     assert_eq!(sent(&alone.take(Input::Tick)), [(Kind::MsgPreVote, 2), (Kind::MsgPreVote, 3)]);
+}
+
+/// Ticks before each of several elections that nobody answers.
+fn waits(election_seed: u64) -> Vec<usize> {
+    let options =
+        Options { election_jitter: Some(10..20), election_seed, pre_vote: false, ..Options::new(MemberId(1)) };
+    let mut alone = Alone::with(3, &options);
+    let wait = |_| {
+        let mut waited = 0;
+        loop {
+            waited += 1;
+            let effects = alone.take(Input::Tick);
+            for batch in batches(&effects) {
+                alone.take(Input::Synced(batch.number));
+            }
+            if effects.iter().any(|effect| matches!(effect, Effect::Standing { .. })) {
+                return waited;
+            }
+        }
+    };
+    (0..100).map(wait).collect()
+}
+
+/// With one patience for all its elections, a member whose log is too short can stand first every time, and with every
+/// new term keep those from standing who could win.
+#[test]
+fn patience_is_drawn_anew_for_each_election_from_the_seed() {
+    let drawn = waits(7);
+    assert_eq!(drawn, waits(7));
+    assert_ne!(drawn, waits(8));
+    let distinct: BTreeSet<usize> = drawn.into_iter().collect();
+    assert_eq!(distinct, (10..20).collect());
 }
 
 #[test]
