@@ -13,9 +13,9 @@ use quorate::types::{LeaseId, Rejection};
 
 use crate::bug::Bug;
 use crate::host::{Life, MS, SECOND, Stop, Time};
-use crate::linear::{Answer, Call, Operation, Value};
 use crate::model::{self, answer_of};
 use crate::oracle::Wrong;
+use crate::support::linear::{Answer, Call, Operation, Value};
 use crate::world::{Event, World};
 
 /// How many there are.

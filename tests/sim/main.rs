@@ -23,7 +23,6 @@ mod bug;
 mod clients;
 mod damage;
 mod host;
-mod linear;
 mod model;
 mod net;
 mod oracle;

@@ -27,10 +27,10 @@ use quorate::wal::{self, Wal};
 use crate::bug::Bug;
 use crate::clients::{Asked, Client, Reply, Request};
 use crate::host::{Actor, ApplyOrder, Disk, Host, Life, MS, Order, SECOND, Stop, Time, excused, rows_of};
-use crate::linear::{self, Operation, Verdict};
 use crate::model::{LEARNERS_MAX, TTL_MIN};
 use crate::net::Net;
 use crate::oracle::{Oracle, Wrong};
+use crate::support::linear::{self, Operation, Verdict};
 use crate::support::random::Random;
 use crate::watchers::{WatchIn, WatchOut, Watcher};
 
@@ -1048,9 +1048,8 @@ impl World {
                 self.note(|_| format!("undecided: {partition}"));
                 Ok(())
             }
-            Verdict::Illegal(partition) => {
-                let of_it = self.history.iter().filter(|operation| operation.partition == partition);
-                let told: Vec<_> = of_it.map(|operation| format!("{operation:?}")).collect();
+            Verdict::Illegal(partition, around) => {
+                let told: Vec<_> = around.iter().map(|operation| format!("{operation:?}")).collect();
                 Err(format!("not linearizable: keys {partition}\n{}", told.join("\n")))
             }
         }

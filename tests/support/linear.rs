@@ -1,82 +1,138 @@
-//! Is a history of one register linearizable? Wing and Gong's search (1993) with Lowe's memory of what was tried (2017).
+//! Is there an order of the operations that explains every answer and respects who had ended before who began?
 //!
-//! An operation without an answer may have happened at any time after it began, or never.
+//! Wing and Gong's search (1993) with Lowe's memory of what was tried (2017), as porcupine has it: depth first over what may
+//! come next, never twice from the same set of operations in the same state. Keys that no operation touches together are
+//! checked apart, which linearizability allows (locality). A history may be long: a set of operations is written down as
+//! all that began before one of them, and the few behind it.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+/// A value that one operation alone writes.
+pub type Value = u64;
 /// What stands where nothing was written.
-pub const ABSENT: u64 = 0;
+pub const ABSENT: Value = 0;
+/// The keys that are touched together: one, or a pair of which the second may stay unused.
+pub type State = [Value; 2];
 
-/// What an operation did, as far as its answer tells. Every written value is written once.
+/// Sets of operations after which a search is given up.
+const TRIED_MAX: usize = 3_000_000;
+/// Operations shown on either side of the one that cannot be explained.
+const SHOWN_AROUND: usize = 10;
+
+/// What a client asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    Put(u64),
-    /// A read, and what it saw. A comparison that failed and read is one as well.
-    Get(u64),
-    /// A comparison that held, and the write that it allowed.
-    Swap {
-        from: u64,
-        to: u64,
-    },
+pub enum Call {
+    Put(Value),
+    Get,
+    Delete,
+    /// Puts the second value if the key has the first, else reads.
+    Swap(Value, Value),
+    PutBoth(Value),
+    GetBoth,
 }
 
-impl Action {
-    /// The value afterwards; `None` if it cannot happen when `value` stands.
-    fn step(self, value: u64) -> Option<u64> {
-        match self {
-            Self::Put(to) => Some(to),
-            Self::Get(seen) => (seen == value).then_some(value),
-            Self::Swap { from, to } => (from == value).then_some(to),
-        }
-    }
-
-    fn needs(self) -> Option<u64> {
-        match self {
-            Self::Put(_) => None,
-            Self::Get(seen) => Some(seen),
-            Self::Swap { from, .. } => Some(from),
-        }
-    }
-
-    fn leaves(self) -> Option<u64> {
-        match self {
-            Self::Get(_) => None,
-            Self::Put(to) | Self::Swap { to, .. } => Some(to),
-        }
-    }
+/// What it hears.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Nothing: it may have happened, may happen later, or never.
+    Unknown,
+    Done,
+    Got(State),
+    Deleted(bool),
+    Swapped,
+    NotSwapped(Value),
 }
 
-/// An operation and when it was under way, in nanoseconds of one clock.
+/// One operation on the keys of one partition, in moments of one clock. The end of one without an answer says nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Operation {
-    pub action: Action,
-    pub invoked: u64,
-    /// `None` if nobody heard how it ended.
-    pub returned: Option<u64>,
+    pub partition: u64,
+    pub call: Call,
+    pub answer: Answer,
+    pub began: u64,
+    pub ended: u64,
 }
 
-/// Looks for an order of `history` that agrees with its times and its answers.
-///
-/// # Errors
-/// The operations at which every attempt ended, if there is no such order.
-pub fn check(history: &[Operation]) -> Result<(), String> {
-    let search = Search::new(history);
-    let mut tried = HashSet::new();
-    let mut open = vec![Configuration::default()];
-    let mut furthest = 0;
-    while let Some(configuration) = open.pop() {
-        furthest = furthest.max(configuration.done);
-        if configuration.done == search.certain.len() {
-            return Ok(());
-        }
-        search.successors(&configuration, |next| {
-            if tried.insert(next.clone()) {
-                open.push(next);
-            }
-        });
+impl Operation {
+    fn is_answered(&self) -> bool {
+        self.answer != Answer::Unknown
     }
-    let around = furthest.saturating_sub(10)..search.certain.len().min(furthest + 10);
-    Err(format!("no order explains these: {:#?}", search.certain.get(around).unwrap_or_default()))
+}
+
+/// How a search ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Linearizable,
+    /// No order explains the operations of this partition, some of which are those where every attempt ended.
+    Illegal(u64, Vec<Operation>),
+    /// Given up on this partition.
+    Undecided(u64),
+}
+
+/// Checks every partition of a history.
+pub fn check(history: &[Operation]) -> Verdict {
+    let mut partitions: BTreeMap<u64, Vec<Operation>> = BTreeMap::new();
+    for operation in history {
+        partitions.entry(operation.partition).or_default().push(*operation);
+    }
+    let mut verdict = Verdict::Linearizable;
+    for (partition, operations) in partitions {
+        match Search::new(without_unseen(operations)).run() {
+            Found::Order => {}
+            Found::None(around) => return Verdict::Illegal(partition, around),
+            Found::Nothing => verdict = Verdict::Undecided(partition),
+        }
+    }
+    verdict
+}
+
+/// Leaves out puts of unknown fate whose value nobody saw: if such a put happened, the next write replaced it before
+/// anybody looked. Only a deletion looks without naming a value, so where one found something they stay. There are as many
+/// of them as there are time-outs, and each would double the search.
+fn without_unseen(operations: Vec<Operation>) -> Vec<Operation> {
+    let mut seen: BTreeSet<Value> = BTreeSet::new();
+    let mut deletions = false;
+    for operation in &operations {
+        match operation.answer {
+            Answer::Got(state) => seen.extend(state),
+            Answer::NotSwapped(value) => drop(seen.insert(value)),
+            Answer::Deleted(found) => deletions |= found,
+            _ => {}
+        }
+        if let Call::Swap(from, _) = operation.call {
+            seen.insert(from);
+        }
+    }
+    let unseen = |operation: &Operation| match operation.call {
+        Call::Put(value) | Call::PutBoth(value) | Call::Swap(_, value) => {
+            !operation.is_answered() && !seen.contains(&value)
+        }
+        _ => false,
+    };
+    operations.into_iter().filter(|operation| deletions || !unseen(operation)).collect()
+}
+
+/// What the operation makes of a state; `None` if it cannot have answered so there.
+fn step(state: State, Operation { call, answer, .. }: &Operation) -> Option<State> {
+    let [first, second] = state;
+    let (next, fitting) = match *call {
+        Call::Put(value) => ([value, second], Answer::Done),
+        Call::PutBoth(value) => ([value, value], Answer::Done),
+        Call::Get => (state, Answer::Got([first, ABSENT])),
+        Call::GetBoth => (state, Answer::Got(state)),
+        Call::Delete => ([ABSENT, second], Answer::Deleted(first != ABSENT)),
+        Call::Swap(from, to) if first == from => ([to, second], Answer::Swapped),
+        Call::Swap(..) => (state, Answer::NotSwapped(first)),
+    };
+    (*answer == fitting || *answer == Answer::Unknown).then_some(next)
+}
+
+enum Found {
+    Order,
+    /// Nothing after these, or before.
+    None(Vec<Operation>),
+    /// Neither an order nor that there is none.
+    Nothing,
 }
 
 struct Search {
@@ -85,7 +141,7 @@ struct Search {
     unknown: Vec<Operation>,
 }
 
-/// A set of operations put into an order, and the value they leave. Which order it was does not matter any more.
+/// A set of operations put into an order, and the state they leave. Which order it was does not matter any more.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Configuration {
     /// All certain operations before this one are in it,
@@ -94,19 +150,36 @@ struct Configuration {
     ahead: BTreeSet<usize>,
     /// and these of the unknown ones.
     happened: BTreeSet<usize>,
-    value: u64,
+    state: State,
 }
 
 impl Search {
-    fn new(history: &[Operation]) -> Self {
-        // A write that nobody heard of and nobody saw explains nothing: whoever came between it and the next write would
-        // have seen it. There are as many of those as there are time-outs, and each would double the search.
-        let needed: HashSet<u64> = history.iter().filter_map(|operation| operation.action.needs()).collect();
-        let seen = |operation: &&Operation| operation.action.leaves().is_some_and(|value| needed.contains(&value));
-        let is_answered = |operation: &Operation| operation.returned.is_some();
-        let (mut certain, unknown): (Vec<Operation>, Vec<Operation>) = history.iter().copied().partition(is_answered);
-        certain.sort_by_key(|operation| operation.invoked);
-        Self { certain, unknown: unknown.iter().filter(seen).copied().collect() }
+    fn new(operations: Vec<Operation>) -> Self {
+        let (mut certain, unknown): (Vec<_>, Vec<_>) = operations.into_iter().partition(Operation::is_answered);
+        certain.sort_by_key(|operation| operation.began);
+        Self { certain, unknown }
+    }
+
+    fn run(&self) -> Found {
+        let mut tried = HashSet::new();
+        let mut open = vec![Configuration::default()];
+        let mut furthest = 0;
+        while let Some(configuration) = open.pop() {
+            furthest = furthest.max(configuration.done);
+            if configuration.done == self.certain.len() {
+                return Found::Order;
+            }
+            if tried.len() > TRIED_MAX {
+                return Found::Nothing;
+            }
+            self.successors(&configuration, |next| {
+                if tried.insert(next.clone()) {
+                    open.push(next);
+                }
+            });
+        }
+        let around = furthest.saturating_sub(SHOWN_AROUND)..self.certain.len().min(furthest + SHOWN_AROUND);
+        Found::None(self.certain.get(around).unwrap_or_default().to_vec())
     }
 
     /// Everything that may come next: what began before the first of the rest had ended.
@@ -114,22 +187,23 @@ impl Search {
         let rest = || self.certain.iter().enumerate().skip(at.done).filter(|(number, _)| !at.ahead.contains(number));
         let mut first_end = u64::MAX;
         for (_, operation) in rest() {
-            if operation.invoked > first_end {
+            if operation.began > first_end {
                 break;
             }
-            first_end = first_end.min(operation.returned.unwrap_or(u64::MAX));
+            first_end = first_end.min(operation.ended);
         }
         for (number, operation) in self.unknown.iter().enumerate() {
-            if operation.invoked <= first_end && !at.happened.contains(&number) {
-                let Some(value) = operation.action.step(at.value) else { continue };
-                let mut next = Configuration { value, ..at.clone() };
+            if operation.began <= first_end && !at.happened.contains(&number) {
+                // One that changes nothing may as well never have happened.
+                let Some(state) = step(at.state, operation).filter(|state| *state != at.state) else { continue };
+                let mut next = Configuration { state, ..at.clone() };
                 next.happened.insert(number);
                 found(next);
             }
         }
-        for (number, operation) in rest().take_while(|(_, operation)| operation.invoked <= first_end) {
-            let Some(value) = operation.action.step(at.value) else { continue };
-            let mut next = Configuration { value, ..at.clone() };
+        for (number, operation) in rest().take_while(|(_, operation)| operation.began <= first_end) {
+            let Some(state) = step(at.state, operation) else { continue };
+            let mut next = Configuration { state, ..at.clone() };
             next.ahead.insert(number);
             while next.ahead.remove(&next.done) {
                 next.done += 1;

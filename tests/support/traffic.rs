@@ -3,7 +3,7 @@
 #![allow(clippy::indexing_slicing, reason = "members are counted by the tests that made them")]
 
 use super::grpc::{self, Client};
-use super::linear::{self, ABSENT, Action, Operation};
+use super::linear::{self, ABSENT, Answer, Call, Operation, Verdict};
 use super::random::Random;
 use super::{now, wait_for};
 use quorate::pb::etcdserverpb::{
@@ -84,7 +84,7 @@ impl History {
     }
 
     pub fn acknowledged(&self) -> usize {
-        self.registers.values().flatten().filter(|operation| operation.returned.is_some()).count()
+        self.registers.values().flatten().filter(|operation| operation.answer != Answer::Unknown).count()
     }
 
     pub fn unknown(&self) -> usize {
@@ -101,20 +101,24 @@ impl History {
         let keys: Vec<String> = self.registers.keys().cloned().collect();
         for endpoint in endpoints {
             for key in &keys {
-                let invoked = self.clock();
+                let began = self.clock();
                 let seen = runtime.block_on(read_patiently(endpoint, key));
-                let action = Action::Get(seen.unwrap_or_else(|error| panic!("get {key} through {endpoint}: {error}")));
-                let read = Operation { action, invoked, returned: Some(self.clock()) };
+                let answer = seen.unwrap_or_else(|error| panic!("get {key} through {endpoint}: {error}"));
+                let read = Operation { partition: 0, call: Call::Get, answer, began, ended: self.clock() };
                 self.registers.get_mut(key).expect("a known key").push(read);
             }
         }
         for (key, operations) in &self.registers {
-            linear::check(operations).unwrap_or_else(|why| panic!("{key} is not linearizable: {why}"));
+            match linear::check(operations) {
+                Verdict::Linearizable => {}
+                Verdict::Illegal(_, around) => panic!("{key} is not linearizable: no order explains {around:#?}"),
+                Verdict::Undecided(_) => panic!("{key}: {} operations have too many orders", operations.len()),
+            }
         }
     }
 }
 
-async fn read_patiently(endpoint: &str, key: &str) -> Result<u64, Status> {
+async fn read_patiently(endpoint: &str, key: &str) -> Result<Answer, Status> {
     let client = Client::lazy(endpoint);
     let deadline = now() + READ_LIMIT;
     loop {
@@ -146,14 +150,6 @@ async fn all_clients(endpoints: &[String], seed: u64, stop: &Arc<AtomicBool>, hi
     }
 }
 
-/// What a client asks for.
-#[derive(Clone, Copy, Debug)]
-enum Wish {
-    Put(u64),
-    Get,
-    Swap { from: u64, to: u64 },
-}
-
 struct Worker {
     connections: Vec<Client>,
     at: usize,
@@ -167,13 +163,13 @@ struct Worker {
 impl Worker {
     async fn run(mut self, stop: Arc<AtomicBool>) {
         while !stop.load(Ordering::SeqCst) {
-            let (key, wish) = self.next_wish();
-            let invoked = self.history.lock().expect("no panic").clock();
+            let (key, call) = self.next_call();
+            let began = self.history.lock().expect("no panic").clock();
             let client = self.connections[self.at % self.connections.len()].clone();
-            let answer = tokio::time::timeout(ATTEMPT_LIMIT, perform(client, &key, wish)).await;
+            let answer = tokio::time::timeout(ATTEMPT_LIMIT, perform(client, &key, call)).await;
             let answer = answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")));
             let failed = answer.is_err();
-            self.remember(key, wish, invoked, answer);
+            self.remember(key, call, began, answer);
             if failed {
                 self.at += 1;
             }
@@ -181,56 +177,53 @@ impl Worker {
         }
     }
 
-    fn next_wish(&mut self) -> (String, Wish) {
+    fn next_call(&mut self) -> (String, Call) {
         let key = self.random.index(KEYS);
         let key = self.history.lock().expect("no panic").registers.keys().nth(key).cloned().unwrap_or_default();
         let value = self.values.fetch_add(1, Ordering::SeqCst);
-        let wish = match self.random.below(10) {
-            0..4 => Wish::Put(value),
-            4..8 => Wish::Get,
-            _ => Wish::Swap { from: self.seen, to: value },
+        let call = match self.random.below(10) {
+            0..4 => Call::Put(value),
+            4..8 => Call::Get,
+            _ => Call::Swap(self.seen, value),
         };
-        (key, wish)
+        (key, call)
     }
 
-    fn remember(&mut self, key: String, wish: Wish, invoked: u64, answer: Result<Action, Status>) {
+    /// A read without an answer tells nothing.
+    fn remember(&mut self, key: String, call: Call, began: u64, answer: Result<Answer, Status>) {
         let mut history = self.history.lock().expect("no panic");
-        let returned = Some(history.clock());
-        let operation = match answer {
-            Ok(action) => Some(Operation { action, invoked, returned }),
-            Err(status) => {
-                *history.refusals.entry(status.message().to_owned()).or_default() += 1;
-                let action = match wish {
-                    Wish::Get => None,
-                    Wish::Put(value) => Some(Action::Put(value)),
-                    Wish::Swap { from, to } => Some(Action::Swap { from, to }),
-                };
-                action.map(|action| Operation { action, invoked, returned: None })
-            }
-        };
-        if let Some(Operation { action: Action::Get(seen), .. }) = operation {
+        let answer = answer.unwrap_or_else(|status| {
+            *history.refusals.entry(status.message().to_owned()).or_default() += 1;
+            Answer::Unknown
+        });
+        if let Answer::Got([seen, _]) | Answer::NotSwapped(seen) = answer {
             self.seen = seen;
         }
-        history.registers.entry(key).or_default().extend(operation);
-    }
-}
-
-async fn perform(mut client: Client, key: &str, wish: Wish) -> Result<Action, Status> {
-    match wish {
-        Wish::Put(value) => {
-            client.kv.put(grpc::put(key.to_owned(), value.to_string())).await?;
-            Ok(Action::Put(value))
+        if (call, answer) != (Call::Get, Answer::Unknown) {
+            let ended = history.clock();
+            history.registers.entry(key).or_default().push(Operation { partition: 0, call, answer, began, ended });
         }
-        Wish::Get => get(client, key).await.map(Action::Get),
-        Wish::Swap { from, to } => swap(client, key, from, to).await,
     }
 }
 
-async fn get(mut client: Client, key: &str) -> Result<u64, Status> {
-    value_of(&client.kv.range(grpc::get(key.to_owned())).await?.into_inner())
+async fn perform(mut client: Client, key: &str, call: Call) -> Result<Answer, Status> {
+    match call {
+        Call::Put(value) => {
+            client.kv.put(grpc::put(key.to_owned(), value.to_string())).await?;
+            Ok(Answer::Done)
+        }
+        Call::Get => get(client, key).await,
+        Call::Swap(from, to) => swap(client, key, from, to).await,
+        Call::Delete | Call::PutBoth(_) | Call::GetBoth => unreachable!("nobody here asks for {call:?}"),
+    }
 }
 
-async fn swap(mut client: Client, key: &str, from: u64, to: u64) -> Result<Action, Status> {
+async fn get(mut client: Client, key: &str) -> Result<Answer, Status> {
+    let seen = value_of(&client.kv.range(grpc::get(key.to_owned())).await?.into_inner())?;
+    Ok(Answer::Got([seen, ABSENT]))
+}
+
+async fn swap(mut client: Client, key: &str, from: u64, to: u64) -> Result<Answer, Status> {
     // An absent key has version 0 and equals no value.
     let (target, target_union) = match from {
         ABSENT => (pb::compare::CompareTarget::Version, TargetUnion::Version(0)),
@@ -251,8 +244,8 @@ async fn swap(mut client: Client, key: &str, from: u64, to: u64) -> Result<Actio
     };
     let said = client.kv.txn(request).await?.into_inner();
     match said.responses.into_iter().next().and_then(|one| one.response) {
-        Some(Response::ResponsePut(_)) if said.succeeded => Ok(Action::Swap { from, to }),
-        Some(Response::ResponseRange(range)) if !said.succeeded => value_of(&range).map(Action::Get),
+        Some(Response::ResponsePut(_)) if said.succeeded => Ok(Answer::Swapped),
+        Some(Response::ResponseRange(range)) if !said.succeeded => value_of(&range).map(Answer::NotSwapped),
         other => panic!("a transaction answered {other:?}"),
     }
 }
