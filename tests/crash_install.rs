@@ -10,16 +10,16 @@ use std::sync::Mutex;
 
 use bytes::Bytes;
 use prost::Message as _;
-use quorate::apply::{self, Applier, ApplyOptions, native};
+use quorate::apply::{self, Applier, native};
 use quorate::disk::{Directory, DiskFile, Loss, MemoryDirectory};
 use quorate::membership::Version;
 use quorate::pb::etcdserverpb::{InternalRaftRequest, PutRequest, RequestHeader};
 use quorate::pb::raftpb::{ConfState, Entry, HardState, Message, MessageType, Snapshot, SnapshotMetadata};
-use quorate::raft::{self, Effect, Input, LogBatch};
+use quorate::raft::{Effect, Input, LogBatch};
 use quorate::server::durability::{self, InstallError, Mark, WalOrder, carry_out};
 use quorate::server::recovery::{self, Bootstrap, Generations, Parts, PartsError, Settings};
 use quorate::storage::{Engine, MemoryEngine, Read, Row, Writes};
-use quorate::types::{LogIndex, MemberId, Term};
+use quorate::types::{LogIndex, Term};
 use quorate::wal::{self, Wal};
 
 /// What the follower has applied, and where its log ends, when the snapshot comes.
@@ -146,21 +146,13 @@ impl Disk {
 }
 
 fn settings() -> Settings {
-    let apply = ApplyOptions {
-        member: MemberId(0),
-        server_version: Version::minor(3, 7),
-        lease_ttl_min: 2,
-        learners_max: 1,
-        quota_bytes: None,
-    };
     let wal = wal::Options { segment_bytes: 2048, unsafe_no_fsync: false };
-    Settings { raft: raft::Options::new(MemberId(0)), apply, wal }
+    Settings { wal, ..Settings::new(Version::minor(3, 7)) }
 }
 
 fn bootstrap() -> Bootstrap {
     let member = |name: &str| (name.to_owned(), vec![format!("http://{name}:2380")]);
-    let initial_cluster = ["a", "b", "c"].map(member).into();
-    Bootstrap { initial_cluster, token: "t".to_owned(), joining: None, alone_at: None }
+    Bootstrap::founding(["a", "b", "c"].map(member).into(), "t")
 }
 
 fn entry(index: u64, term: u64) -> Entry {

@@ -7,8 +7,8 @@ use super::{
     state::{Proof, State, lease_rows, write_cluster_id, write_rows},
 };
 use crate::{
-    lease::LeaseRow,
-    membership::{Cluster, Version},
+    lease::{LeaseRow, TTL_MIN_SECONDS_DEFAULT},
+    membership::{Cluster, LEARNERS_MAX_DEFAULT, Version},
     mvcc::{CompactionStep, Compactor, ReadError, View},
     pb::raftpb::{ConfState, Entry},
     storage::{Batch, Engine, Read, Writes},
@@ -28,6 +28,19 @@ pub struct ApplyOptions {
     pub learners_max: usize,
     /// Disk quota of this member; `None` switches it off.
     pub quota_bytes: Option<u64>,
+}
+
+impl ApplyOptions {
+    /// etcd's defaults, and no quota.
+    pub const fn new(member: MemberId, server_version: Version) -> Self {
+        Self {
+            member,
+            server_version,
+            lease_ttl_min: TTL_MIN_SECONDS_DEFAULT,
+            learners_max: LEARNERS_MAX_DEFAULT,
+            quota_bytes: None,
+        }
+    }
 }
 
 /// What readers get: one consistent state.

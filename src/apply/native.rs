@@ -310,13 +310,7 @@ mod tests {
     };
 
     fn options() -> ApplyOptions {
-        ApplyOptions {
-            member: MemberId(1),
-            server_version: Version::minor(3, 7),
-            lease_ttl_min: 2,
-            learners_max: 1,
-            quota_bytes: None,
-        }
+        ApplyOptions::new(MemberId(1), Version::minor(3, 7))
     }
 
     /// A state with these values under keys of their own, each written twice.

@@ -23,13 +23,7 @@ use crate::{
     types::ClusterId,
 };
 
-const OPTIONS: ApplyOptions = ApplyOptions {
-    member: MemberId(1),
-    server_version: Version::minor(3, 7),
-    lease_ttl_min: 2,
-    learners_max: 1,
-    quota_bytes: None,
-};
+const OPTIONS: ApplyOptions = ApplyOptions::new(MemberId(1), Version::minor(3, 7));
 
 /// An applier and the log it is fed.
 struct World {

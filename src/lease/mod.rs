@@ -29,12 +29,16 @@ pub fn ttl_min_seconds(election_ms: u64) -> i64 {
     i64::try_from(ms.div_ceil(1000)).unwrap_or(i64::MAX)
 }
 
+/// [`ttl_min_seconds`] of etcd's election timeout.
+pub const TTL_MIN_SECONDS_DEFAULT: i64 = 2;
+
 #[cfg(test)]
 mod tests {
-    use super::ttl_min_seconds;
+    use super::{TTL_MIN_SECONDS_DEFAULT, ttl_min_seconds};
 
     #[test]
     fn shortest_ttl_is_one_and_a_half_election_timeouts_rounded_up() {
         assert_eq!([1000, 1333, 1334, 5000, 100].map(ttl_min_seconds), [2, 2, 3, 8, 1]);
+        assert_eq!(ttl_min_seconds(1000), TTL_MIN_SECONDS_DEFAULT);
     }
 }

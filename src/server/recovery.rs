@@ -40,6 +40,13 @@ pub struct Bootstrap {
     pub alone_at: Option<Vec<String>>,
 }
 
+impl Bootstrap {
+    /// The members found their cluster.
+    pub fn founding(initial_cluster: BTreeMap<String, Vec<String>>, token: &str) -> Self {
+        Self { initial_cluster, token: token.to_owned(), joining: None, alone_at: None }
+    }
+}
+
 /// A cluster that has a place for this member.
 #[derive(Clone, Debug)]
 pub struct Joining {
@@ -58,6 +65,17 @@ pub struct Settings {
     pub apply: ApplyOptions,
     /// The log.
     pub wal: wal::Options,
+}
+
+impl Settings {
+    /// Every part's defaults.
+    pub fn new(server_version: membership::Version) -> Self {
+        Self {
+            raft: raft::Options::new(MemberId(0)),
+            apply: ApplyOptions::new(MemberId(0), server_version),
+            wal: wal::Options::default(),
+        }
+    }
 }
 
 /// The parts of a member, not yet running.
@@ -454,24 +472,12 @@ mod tests {
     };
 
     fn settings() -> Settings {
-        let apply = ApplyOptions {
-            member: MemberId(0),
-            server_version: Version::minor(3, 7),
-            lease_ttl_min: 2,
-            learners_max: 1,
-            quota_bytes: None,
-        };
-        Settings { raft: raft::Options::new(MemberId(0)), apply, wal: wal::Options::default() }
+        Settings::new(Version::minor(3, 7))
     }
 
     fn three() -> Bootstrap {
         let member = |name: &str| (name.to_owned(), vec![format!("http://{name}:2380")]);
-        Bootstrap {
-            initial_cluster: ["a", "b", "c"].map(member).into(),
-            token: "t".to_owned(),
-            joining: None,
-            alone_at: None,
-        }
+        Bootstrap::founding(["a", "b", "c"].map(member).into(), "t")
     }
 
     /// Of a founding that lost its power only the first entries can be there. A start took them for all there are: if

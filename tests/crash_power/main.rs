@@ -12,15 +12,17 @@
 //! `make test` lives the seeds 0 to 199; `POWER_ROUNDS=n` makes it long, `POWER_FIRST=n` begins elsewhere, and
 //! `POWER_SEED=n` replays one seed and tells what happened in it.
 
-mod model;
 mod oracle;
 mod request;
+#[path = "../support/simulated/mod.rs"]
+mod simulated;
 #[path = "../support/mod.rs"]
 mod support;
 mod world;
 
+use simulated::Tally;
 use support::setting;
-use world::{Ended, Mistake, Tally, run};
+use world::{Ended, Mistake, run};
 
 /// Seeds of the short form.
 const ROUNDS: u64 = 200;

@@ -2,21 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use quorate::apply::{Applied, Published, Response};
+use quorate::apply::{Applied, Published};
 use quorate::lease::LeaseRow;
 use quorate::membership::MemberChange;
 use quorate::mvcc::{HashKv, HistoryLimits, View};
-use quorate::pb::etcdserverpb as pb;
 use quorate::pb::raftpb::{Entry, EntryType};
 use quorate::server::Identity;
 use quorate::storage::Read;
 use quorate::types::{KeyRange, LogIndex, RequestId, Term};
 
-use crate::model::{Change, Expected, Model, changes_of, render};
 use crate::request::{Encoded, Request};
-
-/// A broken promise, in words.
-pub(crate) type Wrong = String;
+use crate::simulated::Wrong;
+use crate::simulated::model::{Change, Model, changes_of, render};
 
 /// The memory of clients and operators. It survives every crash.
 pub(crate) struct Oracle {
@@ -65,7 +62,7 @@ impl Oracle {
     pub(crate) fn new(identity: Identity) -> Self {
         Self {
             issued: BTreeMap::new(),
-            model: Model::founded_by(identity.member.0),
+            model: founded_by(identity),
             seen: Vec::new(),
             history: BTreeMap::new(),
             hashes: BTreeMap::new(),
@@ -124,19 +121,20 @@ impl Oracle {
         if entry.index != self.last_seen().0 + 1 {
             return Err(format!("entry {} is applied after {}", entry.index, self.last_seen()));
         }
-        let expected = self.expected(entry, applied)?;
-        self.compare(entry.index, &expected, applied)?;
+        self.asked_for(entry, applied.request)?;
+        let expected = self.model.apply(entry)?;
+        expected.check(applied)?;
         if !expected.changes.is_empty() {
-            self.history.insert(self.model.revision, expected.changes);
+            self.history.insert(expected.revision, expected.changes);
         }
         self.acknowledged += u64::from(applied.request.is_some());
         self.seen.push(Seen { entry: entry.clone(), outcome, state: self.model.render() });
         Ok(())
     }
 
-    /// What the entry must lead to.
-    fn expected(&mut self, entry: &Entry, applied: &Applied) -> Result<Expected, Wrong> {
-        let Some(id) = applied.request else { return self.without_client(entry) };
+    /// Whatever happens was asked for, once.
+    fn asked_for(&mut self, entry: &Entry, request: Option<RequestId>) -> Result<(), Wrong> {
+        let Some(id) = request else { return self.without_client(entry) };
         let issued =
             self.issued.get_mut(&id).ok_or_else(|| format!("nobody has issued {id} of entry {}", entry.index))?;
         if issued.fate != Fate::Unknown {
@@ -146,37 +144,25 @@ impl Oracle {
             return Err(format!("entry {} is not what {id} asked for: {:?}", entry.index, issued.request));
         }
         issued.fate = Fate::Applied(entry.index);
-        Ok(self.model.apply(&issued.request))
+        Ok(())
     }
 
     /// The empty entry of a new leader, or the founding entry.
-    fn without_client(&mut self, entry: &Entry) -> Result<Expected, Wrong> {
+    fn without_client(&self, entry: &Entry) -> Result<(), Wrong> {
         if entry.r#type == i32::from(EntryType::EntryConfChange) {
             let (id, change) = MemberChange::decode(entry.data.clone()).map_err(|error| error.to_string())?;
             let founding = entry.index == 1 && id == RequestId(0) && change.id() == self.identity.member;
             return if founding {
-                Ok(self.model.apply(&Request::Member(change)))
+                Ok(())
             } else {
                 Err(format!("nobody has asked for {change:?} of entry {}", entry.index))
             };
         }
         if entry.data.is_empty() {
-            return Ok(Expected { answer: Ok(0), changes: Vec::new() });
+            Ok(())
+        } else {
+            Err(format!("entry {} is of nobody: {:?}", entry.index, entry.data))
         }
-        Err(format!("entry {} is of nobody: {:?}", entry.index, entry.data))
-    }
-
-    fn compare(&self, index: u64, expected: &Expected, applied: &Applied) -> Result<(), Wrong> {
-        let answer = applied.outcome.as_ref().map(header_revision).map_err(|rejection| *rejection);
-        let changes = applied.changes.as_ref().map(|changes| changes_of(&changes.events)).unwrap_or_default();
-        let revision = applied.changes.as_ref().map_or(self.model.revision, |changes| changes.revision);
-        if (answer, &changes, revision) != (expected.answer, &expected.changes, self.model.revision) {
-            let model = self.model.revision;
-            return Err(format!(
-                "entry {index}: {answer:?} {changes:?} at {revision}, expected {expected:?} at {model}"
-            ));
-        }
-        Ok(())
     }
 
     /// Remembers what operators saw of the hash of the whole history.
@@ -221,7 +207,7 @@ impl Oracle {
     ) -> Result<(), Wrong> {
         let index = state.applied;
         let expected = match position(index.0) {
-            None => Model::founded_by(self.identity.member.0).render(),
+            None => founded_by(self.identity).render(),
             Some(position) => {
                 let seen = self.seen.get(position);
                 seen.ok_or_else(|| format!("the state is at {index}, which nobody has seen"))?.state.clone()
@@ -288,6 +274,10 @@ pub(crate) struct Found<'a, S> {
     pub(crate) leases: &'a [LeaseRow],
 }
 
+fn founded_by(identity: Identity) -> Model {
+    Model::founded_by(BTreeSet::from([identity.member.0]))
+}
+
 fn position(index: u64) -> Option<usize> {
     usize::try_from(index).ok()?.checked_sub(1)
 }
@@ -300,18 +290,4 @@ fn same(entry: &Entry, outcome: &str, before: &Seen) -> Result<(), Wrong> {
         return Err(format!("entry {} led to {}, and now to {outcome}", entry.index, before.outcome));
     }
     Ok(())
-}
-
-fn header_revision(response: &Response) -> i64 {
-    let header: Option<&pb::ResponseHeader> = match response {
-        Response::Put(response) => response.header.as_ref(),
-        Response::DeleteRange(response) => response.header.as_ref(),
-        Response::Txn(response) => response.header.as_ref(),
-        Response::Compaction(response) => response.header.as_ref(),
-        Response::LeaseGrant(response) => response.header.as_ref(),
-        Response::LeaseRevoke(response) => response.header.as_ref(),
-        Response::LeaseCheckpoint(response) => response.header.as_ref(),
-        _ => None,
-    };
-    header.map_or(0, |header| header.revision)
 }

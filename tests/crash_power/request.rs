@@ -7,6 +7,7 @@ use quorate::pb::etcdserverpb::{self as pb, InternalRaftRequest, RequestOp, comp
 use quorate::pb::membershippb::{self, ClusterMemberAttrSetRequest, ClusterVersionSetRequest};
 use quorate::types::{MemberId, RequestId};
 
+use crate::simulated::model::VERSION;
 use crate::support::random::Random;
 
 /// The keys that are written alone.
@@ -56,9 +57,6 @@ pub(crate) enum Request {
     Version,
     Member(MemberChange),
 }
-
-/// The version every member here speaks.
-pub(crate) const VERSION: &str = "3.7.0";
 
 impl Request {
     /// Request number `number`, by chance. `revision` is about where the store stands, values are up to `longest` bytes.

@@ -5,25 +5,26 @@
 //! the state durable and lets the log go behind it. The power fails between two steps or at any operation of a disk.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::error::Error;
 use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 
-use quorate::apply::{self, Applier, ApplyOptions, CompactionProgress};
-use quorate::disk::{Loss, MemoryDirectory};
+use quorate::apply;
+use quorate::disk::MemoryDirectory;
 use quorate::etcdfile::snap;
 use quorate::pb::raftpb::Entry;
-use quorate::raft::{self, Effect, Input, LogBatch, Member, Proposal, Standing};
-use quorate::server::durability::{Mark, WalOrder, carry_out, save_snapshot};
-use quorate::server::recovery::{self, Bootstrap, Parts, Settings};
-use quorate::server::{Identity, raft_change};
+use quorate::raft::{self, Effect, Input, LogBatch, Proposal};
+use quorate::server::durability::{WalOrder, carry_out};
+use quorate::server::raft_change;
+use quorate::server::recovery::{self, Bootstrap, Parts};
 use quorate::storage::{Engine, MemoryEngine, MemorySnapshot, Row, StorageError, Writes};
-use quorate::types::{LogIndex, MemberId, RequestId, RequestIds, Term};
+use quorate::types::{LogIndex, RequestId, Term};
 use quorate::wal::{self, Wal};
 
-use crate::model::{LEARNERS_MAX, TTL_MIN};
-use crate::oracle::{Found, Oracle, Wrong};
-use crate::request::{Encoded, Request, VERSION};
+use crate::oracle::{Found, Oracle};
+use crate::request::{Encoded, Request};
+use crate::simulated::disk::Disk;
+use crate::simulated::process::{self, Order, Process};
+use crate::simulated::{Stop, Tally, Wrong, excused};
 use crate::support::random::Random;
 
 /// Steps of a life, at most.
@@ -45,9 +46,6 @@ pub(crate) enum Mistake {
     MarksBeforePersist,
 }
 
-/// What happened how often.
-pub(crate) type Tally = BTreeMap<&'static str, u64>;
-
 /// A world that has ended.
 pub(crate) struct Ended {
     pub(crate) trace: Vec<String>,
@@ -60,9 +58,7 @@ struct World {
     random: Random,
     mistake: Mistake,
     habits: Habits,
-    wal: MemoryDirectory,
-    snap: MemoryDirectory,
-    engine: MemoryEngine,
+    disk: Disk,
     /// From the moment a cluster is founded.
     oracle: Option<Oracle>,
     /// Requests so far.
@@ -74,48 +70,24 @@ struct World {
 
 /// How this member is set up.
 struct Habits {
-    settings: Settings,
+    work: process::Habits,
     bootstrap: Bootstrap,
     /// Values are up to this long: a record may span several sectors.
     value_bytes_max: u64,
-    snapshot_entries: u64,
-    catchup_entries: u64,
-    files_kept: Option<usize>,
-    group_entries_max: u64,
-    compaction_rows_max: u64,
 }
 
 /// The process.
 struct Life {
-    identity: Identity,
-    member: Member,
-    wal: Wal<MemoryDirectory>,
-    applier: Applier<MemoryEngine>,
-    ids: RequestIds,
-    effects: Vec<Effect>,
-    /// What waits for raft.
-    for_raft: Vec<Order>,
-    /// What waits for the log, and the terms of batches on their way.
-    for_wal: Vec<WalOrder>,
+    process: Process,
+    /// Terms of the batches on their way to the disk.
     terms: VecDeque<(u64, Term)>,
     /// What waits to be applied.
     for_apply: VecDeque<Entry>,
-    /// What waits for the keeper.
-    mark: Option<Mark>,
-    entries_since_mark: u64,
-    compaction_due: bool,
     published_itself: bool,
-    standing: Standing,
     /// What each read has to see.
     reads: BTreeMap<RequestId, LogIndex>,
     /// How much each part gets done in this life.
     weights: [u64; Actor::ALL.len()],
-}
-
-/// What waits for raft.
-enum Order {
-    Propose(Proposal),
-    Input(Input),
 }
 
 /// Who can do the next step.
@@ -154,31 +126,6 @@ enum Place {
     Nowhere,
 }
 
-/// Why a step was not carried out.
-enum Stop {
-    /// The power is gone.
-    Down(String),
-    /// A promise is broken.
-    Wrong(Wrong),
-}
-
-impl From<Wrong> for Stop {
-    fn from(wrong: Wrong) -> Self {
-        Self::Wrong(wrong)
-    }
-}
-
-/// Only a failure made to order excuses an error.
-fn excused(error: &(dyn Error + 'static)) -> Stop {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(deeper) = cause {
-        text = format!("{text}: {deeper}");
-        cause = deeper.source();
-    }
-    if text.contains("injected failure") { Stop::Down(text) } else { Stop::Wrong(format!("refused: {text}")) }
-}
-
 /// Lives one seed to its end. A panic of the code under test is a broken promise like any other.
 pub(crate) fn run(seed: u64, mistake: Mistake) -> Ended {
     let mut world = World::new(seed, mistake);
@@ -197,9 +144,7 @@ impl World {
             random,
             mistake,
             habits,
-            wal: MemoryDirectory::default(),
-            snap: MemoryDirectory::default(),
-            engine: MemoryEngine::new(),
+            disk: Disk::default(),
             oracle: None,
             requests: 0,
             starts: 0,
@@ -227,6 +172,7 @@ impl World {
         let mut life = match self.start() {
             Ok(life) => life,
             Err(Stop::Wrong(wrong)) => return Err(wrong),
+            Err(Stop::Ended(why)) => return Err(why.to_owned()),
             Err(Stop::Down(how)) => {
                 self.count(if was_founded { "cuts in a start" } else { "cuts in a founding" });
                 self.lose_power(&how);
@@ -239,6 +185,7 @@ impl World {
                 "between two steps".to_owned()
             }
             Err(Stop::Down(how)) => how,
+            Err(Stop::Ended(why)) => return Err(why.to_owned()),
             Err(Stop::Wrong(wrong)) => return Err(wrong),
         };
         drop(life);
@@ -248,41 +195,18 @@ impl World {
 
     fn arm(&mut self, place: Place) {
         match place {
-            Place::Wal(n) => self.wal.fail_after(n),
-            Place::Snap(n) => self.snap.fail_after(n),
-            Place::Persist(n) => self.engine.fail_persist(n),
-            Place::Commit(n) => self.engine.fail_commit(n),
+            Place::Wal(n) => self.disk.wal.fail_after(n),
+            Place::Snap(n) => self.disk.snap.fail_after(n),
+            Place::Persist(n) => self.disk.engine.fail_persist(n),
+            Place::Commit(n) => self.disk.engine.fail_commit(n),
             Place::Between | Place::Nowhere => {}
         }
     }
 
-    /// Takes away what was not durable: the process alone is killed, or the power is cut, more or less kindly.
     fn lose_power(&mut self, how: &str) {
-        let seed = self.random.bits();
-        let loss = match self.random.below(100) {
-            0..20 => None,
-            20..45 => Some(Loss::All),
-            45..55 => Some(Loss::Nothing),
-            _ => Some(Loss::Torn(seed)),
-        };
-        let unpersisted = self.engine.unpersisted();
-        let kept = self.random.below(unpersisted + 1);
-        self.engine = match loss {
-            None => self.engine.kill(),
-            Some(Loss::All) => self.engine.crash(),
-            Some(Loss::Nothing) => self.engine.crash_keeping(u64::MAX),
-            Some(Loss::Torn(_)) => self.engine.crash_keeping(kept),
-        };
-        for directory in [&self.wal, &self.snap] {
-            loss.map_or_else(|| directory.kill(), |loss| directory.crash(loss));
-        }
-        self.count(match loss {
-            None => "kills of the process alone",
-            Some(Loss::All) => "losses of everything not synced",
-            Some(Loss::Nothing) => "losses of nothing",
-            Some(Loss::Torn(_)) => "losses of torn sectors",
-        });
-        self.note(format!("down, {how}; lost {loss:?}, {kept} of {unpersisted} commits"));
+        let lost = self.disk.lose_power(&mut self.random);
+        self.count(lost.kind());
+        self.note(format!("down, {how}; {lost}"));
     }
 
     /// What must be true of the disk whenever nobody uses it.
@@ -290,8 +214,8 @@ impl World {
         if self.oracle.is_none() {
             return Ok(());
         }
-        let survey = wal::survey(&self.wal).map_err(|error| format!("the log cannot be surveyed: {error}"))?;
-        let applied = apply::position(&self.engine.snapshot()).map_err(|error| error.to_string())?.index;
+        let survey = wal::survey(&self.disk.wal).map_err(|error| format!("the log cannot be surveyed: {error}"))?;
+        let applied = apply::position(&self.disk.engine.snapshot()).map_err(|error| error.to_string())?.index;
         let newest = survey.snapshots.iter().max_by_key(|mark| mark.index).cloned().unwrap_or_default();
         self.note(format!("disk: log from {}, mark {}, state {applied}", survey.first, newest.index));
         if survey.torn.is_some() {
@@ -303,18 +227,20 @@ impl World {
         if survey.first.0 > newest.index + 1 {
             return Err(format!("the log begins at {}, and its newest mark is at {}", survey.first, newest.index));
         }
-        if newest.index > 0 && self.habits.files_kept.is_none() {
+        if newest.index > 0 && self.habits.work.files_kept.is_none() {
             let name = snap::name(newest.term, newest.index);
-            snap::read(&self.snap, &name).map_err(|error| format!("the log marks what is not there: {error}"))?;
+            snap::read(&self.disk.snap, &name).map_err(|error| format!("the log marks what is not there: {error}"))?;
         }
         Ok(())
     }
 
     fn start(&mut self) -> Result<Life, Stop> {
         self.starts += 1;
-        let Habits { settings, bootstrap, .. } = &self.habits;
-        let (engine, log) = (self.engine.clone(), self.wal.clone());
-        let parts = if Wal::exists(&self.wal).map_err(|error| excused(&error))? {
+        let Habits { work, bootstrap, .. } = &mut self.habits;
+        let settings = &mut work.settings;
+        settings.raft.election_seed = self.random.bits();
+        let (engine, log) = (self.disk.engine.clone(), self.disk.wal.clone());
+        let parts = if Wal::exists(&self.disk.wal).map_err(|error| excused(&error))? {
             recovery::restart(engine, log, settings, bootstrap)
         } else {
             recovery::found(engine, log, settings, bootstrap, crate::NAME)
@@ -358,10 +284,14 @@ impl World {
         for _ in 0..QUIET_STEPS_MAX {
             let busy = [Actor::Wal, Actor::Apply, Actor::Keeper, Actor::Compactor];
             let busy: Vec<_> = busy.into_iter().filter(|actor| life.can(*actor)).collect();
-            let state = life.applier.published();
-            let leads = life.standing.role == raft::Role::Leader && life.standing.term == state.term;
-            if busy.is_empty() && life.for_raft.is_empty() && leads && state.applied == life.member.last_index() {
-                let leases = life.applier.leases().map_err(|error| excused(&error))?;
+            let state = life.process.applier.published();
+            let leads = life.process.standing.role == raft::Role::Leader && life.process.standing.term == state.term;
+            if busy.is_empty()
+                && life.process.for_raft.is_empty()
+                && leads
+                && state.applied == life.process.member.last_index()
+            {
+                let leases = life.process.applier.leases().map_err(|error| excused(&error))?;
                 let oracle = self.oracle()?;
                 oracle.check_state(&state, &leases)?;
                 return Ok(oracle.check_end(state.applied)?);
@@ -376,9 +306,9 @@ impl World {
         match actor {
             Actor::Client => self.ask(life),
             Actor::Reader => {
-                let read = life.ids.next();
+                let read = life.process.ids.next();
                 life.reads.insert(read, self.oracle()?.last_seen());
-                life.for_raft.push(Order::Input(Input::ReadIndex(read)));
+                life.process.tell(Input::ReadIndex(read));
                 Ok(())
             }
             Actor::Raft => self.settle(life),
@@ -391,12 +321,12 @@ impl World {
 
     /// Clients send a few requests.
     fn ask(&mut self, life: &mut Life) -> Result<(), Stop> {
-        let leads = life.standing.leader.is_some();
+        let leads = life.process.standing.leader.is_some();
         if life.for_apply.len() > BACKLOG_MAX || !(leads || self.random.chance(5)) {
             return Ok(());
         }
         if leads && !mem::replace(&mut life.published_itself, true) {
-            let member = life.identity.member.0;
+            let member = life.process.identity.member.0;
             self.propose(life, Request::Publish { member, client_url: format!("http://client:{}", self.starts) })?;
             self.propose(life, Request::Version)?;
         }
@@ -411,8 +341,8 @@ impl World {
     }
 
     fn propose(&mut self, life: &mut Life, request: Request) -> Result<(), Stop> {
-        let id = life.ids.next();
-        life.for_raft.push(match self.oracle()?.issue(id, request) {
+        let id = life.process.ids.next();
+        life.process.for_raft.push(match self.oracle()?.issue(id, request) {
             Encoded::Payload(payload) => Order::Propose(Proposal::new(id, payload)),
             Encoded::Change(change) => Order::Input(Input::ProposeConfChange { id, change }),
         });
@@ -421,26 +351,11 @@ impl World {
 
     /// One round of the raft thread.
     fn settle(&mut self, life: &mut Life) -> Result<(), Stop> {
-        let mut proposals = Vec::new();
-        for order in life.for_raft.drain(..) {
-            match order {
-                Order::Propose(proposal) => proposals.push(proposal),
-                Order::Input(input) => {
-                    if !proposals.is_empty() {
-                        life.member.accept(Input::Propose(mem::take(&mut proposals)), &mut life.effects);
-                    }
-                    life.member.accept(input, &mut life.effects);
-                }
-            }
-        }
-        if !proposals.is_empty() {
-            life.member.accept(Input::Propose(proposals), &mut life.effects);
-        }
+        life.process.accept_orders();
         if self.random.chance(40) {
-            life.member.accept(Input::Tick, &mut life.effects);
+            life.process.member.accept(Input::Tick, &mut life.process.effects);
         }
-        life.member.settle(&mut life.effects);
-        mem::take(&mut life.effects).into_iter().try_for_each(|effect| self.perform(life, effect))
+        life.process.conclude().into_iter().try_for_each(|effect| self.perform(life, effect))
     }
 
     fn perform(&mut self, life: &mut Life, effect: Effect) -> Result<(), Stop> {
@@ -455,7 +370,7 @@ impl World {
             }
             Effect::Standing { to, .. } => {
                 self.note(format!("raft: {to:?}"));
-                life.standing = to;
+                life.process.standing = to;
             }
             Effect::Dropped { ids, reason } => {
                 self.count("proposals dropped");
@@ -477,18 +392,18 @@ impl World {
         if let Some(hard_state) = &batch.hard_state {
             life.terms.push_back((batch.number, Term(hard_state.term)));
         }
-        life.for_wal.push(WalOrder::Batch(batch));
+        life.process.for_wal.push(WalOrder::Batch(batch));
     }
 
     /// One round of the log's thread.
     fn write(&mut self, life: &mut Life) -> Result<(), Stop> {
-        let segments = life.wal.segments();
+        let segments = life.process.wal.segments();
         let liar = self.mistake == Mistake::ReportsBeforeSync;
         let sync = |wal: &mut Wal<MemoryDirectory>| if liar { wal.flush() } else { wal.sync() };
-        let marks = life.for_wal.iter().filter(|order| matches!(order, WalOrder::Snapshot { .. })).count();
-        let done = carry_out(&mut life.wal, &mut life.for_wal, sync);
-        let promised = done.map_err(|error| self.cut_in("cuts in the log", &error))?;
-        let now = life.wal.segments();
+        let marks = life.process.for_wal.iter().filter(|order| matches!(order, WalOrder::Snapshot { .. })).count();
+        let done = carry_out(&mut life.process.wal, &mut life.process.for_wal, sync);
+        let promised = done.map_err(|error| self.cut_in("cuts in the log", excused(&error)))?;
+        let now = life.process.wal.segments();
         self.note(format!("log: synced {promised:?}, {marks} marks, {segments} segments, then {now}"));
         self.tally("segments cut", u64::from(now > segments));
         self.tally("segments released", segments.saturating_sub(now) as u64);
@@ -497,19 +412,15 @@ impl World {
         for (_, term) in life.terms.drain(..durable) {
             self.oracle()?.term_durable(term);
         }
-        life.for_raft.push(Order::Input(Input::Synced(number)));
+        life.process.tell(Input::Synced(number));
         Ok(())
     }
 
     /// One group of the apply thread.
     fn apply(&mut self, life: &mut Life) -> Result<(), Stop> {
-        let group = 1 + self.random.below(self.habits.group_entries_max);
-        let group = usize::try_from(group).unwrap_or(1).min(life.for_apply.len());
+        let group = self.habits.work.any_group(&mut self.random).min(life.for_apply.len());
         let group: Vec<Entry> = life.for_apply.drain(..group).collect();
-        let applied = life.applier.apply(&group).map_err(|error| self.cut_in("cuts in a commit", &error))?;
-        if applied.len() != group.len() {
-            return Err(Stop::Wrong(format!("{} of {} entries are applied", applied.len(), group.len())));
-        }
+        let applied = life.process.apply(&group).map_err(|stop| self.cut_in("cuts in a commit", stop))?;
         let seen = self.oracle()?.last_seen();
         for (entry, applied) in group.iter().zip(&applied) {
             for effect in &applied.effects {
@@ -519,15 +430,10 @@ impl World {
         }
         let again = group.iter().filter(|entry| entry.index <= seen.0).count();
         self.tally("entries applied again", again as u64);
-        let state = life.applier.published();
+        let state = life.process.applier.published();
         self.note(format!("apply: {} entries to {}, revision {}", group.len(), state.applied, state.view.revision()));
         self.check_published(life)?;
-        life.for_raft.push(Order::Input(Input::Applied(state.applied)));
-        life.entries_since_mark += group.len() as u64;
-        if life.entries_since_mark >= self.habits.snapshot_entries && life.mark.is_none() {
-            life.mark = Some(Mark { index: state.applied, term: state.term, cluster: state.cluster });
-            life.entries_since_mark = 0;
-        }
+        life.process.applied(group.len(), &self.habits.work);
         Ok(())
     }
 
@@ -536,18 +442,19 @@ impl World {
             apply::Effect::ConfChange(change) => {
                 let change = change.as_ref().map_or(raft::Change::None, raft_change);
                 self.tally("configuration changes", u64::from(change != raft::Change::None));
-                life.for_raft.push(Order::Input(Input::ApplyConfChange { index, change }));
+                life.process.tell(Input::ApplyConfChange { index, change });
             }
-            apply::Effect::CompactionRequested { .. } => life.compaction_due = true,
+            apply::Effect::CompactionRequested { .. } => life.process.compaction_due = true,
             _ => {}
         }
     }
 
     /// What a leader that is the only voter serves without asking anybody, and what operators compare.
     fn check_published(&mut self, life: &Life) -> Result<(), Stop> {
-        let view = life.applier.published().view;
+        let view = life.process.applier.published().view;
         let known = self.oracle()?.revision();
-        let alone = life.standing.role == raft::Role::Leader && life.standing.term == life.applier.published().term;
+        let alone = life.process.standing.role == raft::Role::Leader
+            && life.process.standing.term == life.process.applier.published().term;
         if alone && view.revision() != known {
             return Err(Stop::Wrong(format!("a reader sees revision {}, and {known} was answered", view.revision())));
         }
@@ -561,38 +468,32 @@ impl World {
 
     /// One snapshot of the keeper.
     fn keep(&mut self, life: &mut Life) -> Result<(), Stop> {
-        let Some(mark) = life.mark.take() else { return Ok(()) };
-        let files_kept = self.habits.files_kept;
-        let saved = if self.mistake == Mistake::MarksBeforePersist {
-            save_snapshot(&Lazy(self.engine.clone()), &self.snap, &mark, files_kept)
+        let (Disk { engine, snap, .. }, work) = (&self.disk, &self.habits.work);
+        let kept = if self.mistake == Mistake::MarksBeforePersist {
+            life.process.keep(&Lazy(engine.clone()), snap, work)
         } else {
-            save_snapshot(&self.engine, &self.snap, &mark, files_kept)
+            life.process.keep(engine, snap, work)
         };
-        let record = saved.map_err(|error| self.cut_in("cuts in a snapshot", &error))?;
+        let Some(index) = kept.map_err(|stop| self.cut_in("cuts in a snapshot", stop))? else { return Ok(()) };
         if self.mistake == Mistake::None {
-            self.oracle()?.state_durable(mark.index);
+            self.oracle()?.state_durable(index);
         }
         self.count("snapshots");
-        self.note(format!("keeper: mark {}", mark.index));
-        let release = LogIndex(mark.index.0.saturating_sub(self.habits.catchup_entries));
-        life.for_wal.push(WalOrder::Snapshot { mark: record, release, segments_kept: 0 });
-        life.for_raft.push(Order::Input(Input::Compact(release)));
+        self.note(format!("keeper: mark {index}"));
         Ok(())
     }
 
     fn compact(&mut self, life: &mut Life) -> Result<(), Stop> {
-        let rows = 1 + self.random.below(self.habits.compaction_rows_max);
-        let progress = life.applier.compact_some(usize::try_from(rows).unwrap_or(1));
-        let progress = progress.map_err(|error| self.cut_in("cuts in a compaction", &error))?;
-        self.note(format!("compaction: {progress:?}"));
-        life.compaction_due = progress == CompactionProgress::Working;
-        self.tally("compactions finished", u64::from(matches!(progress, CompactionProgress::Finished(_))));
+        let finished = life.process.compact(&mut self.random, &self.habits.work);
+        let finished = finished.map_err(|stop| self.cut_in("cuts in a compaction", stop))?;
+        self.note(format!("compaction: finished {finished}"));
+        self.tally("compactions finished", u64::from(finished));
         Ok(())
     }
 
-    fn cut_in(&mut self, what: &'static str, error: &(dyn Error + 'static)) -> Stop {
+    fn cut_in(&mut self, what: &'static str, stop: Stop) -> Stop {
         self.count(what);
-        excused(error)
+        stop
     }
 
     fn oracle(&mut self) -> Result<&mut Oracle, Wrong> {
@@ -614,22 +515,12 @@ impl World {
 
 impl Life {
     fn new(parts: Parts<MemoryEngine, MemoryDirectory>, starts: u64, weights: [u64; Actor::ALL.len()]) -> Self {
-        let Parts { identity, applier, wal, member, .. } = parts;
+        let mut process = Process::new(parts, starts * REQUESTS_PER_LIFE_MAX);
+        process.tell(Input::AdvanceElection(raft::ELECTION_TICKS_DEFAULT - 1));
         Self {
-            identity,
-            standing: member.standing(),
-            member,
-            wal,
-            applier,
-            ids: RequestIds::new(identity.member, starts * REQUESTS_PER_LIFE_MAX),
-            effects: Vec::new(),
-            for_raft: vec![Order::Input(Input::AdvanceElection(raft::ELECTION_TICKS_DEFAULT - 1))],
-            for_wal: Vec::new(),
+            process,
             terms: VecDeque::new(),
             for_apply: VecDeque::new(),
-            mark: None,
-            entries_since_mark: 0,
-            compaction_due: true,
             published_itself: false,
             reads: BTreeMap::new(),
             weights,
@@ -640,10 +531,10 @@ impl Life {
         match actor {
             Actor::Client | Actor::Raft => true,
             Actor::Reader => self.reads.len() < 3,
-            Actor::Wal => !self.for_wal.is_empty(),
+            Actor::Wal => !self.process.for_wal.is_empty(),
             Actor::Apply => !self.for_apply.is_empty(),
-            Actor::Keeper => self.mark.is_some(),
-            Actor::Compactor => self.compaction_due,
+            Actor::Keeper => self.process.mark.is_some(),
+            Actor::Compactor => self.process.compaction_due,
         }
     }
 
@@ -689,36 +580,11 @@ impl Place {
 
 impl Habits {
     fn any(random: &mut Random) -> Self {
-        let election = 10 + usize::try_from(random.below(10)).unwrap_or(0);
-        let raft = raft::Options {
-            election_jitter: Some(election..election + 1),
-            pre_vote: random.chance(50),
-            kept_bytes_max: *random.pick(&[0, 4096, raft::KEPT_BYTES_MAX_DEFAULT]),
-            ..raft::Options::new(MemberId(0))
-        };
-        let apply = ApplyOptions {
-            member: MemberId(0),
-            server_version: VERSION.parse().expect("a version"),
-            lease_ttl_min: TTL_MIN,
-            learners_max: LEARNERS_MAX,
-            quota_bytes: None,
-        };
-        let wal = wal::Options { segment_bytes: 1024 << random.below(6), unsafe_no_fsync: false };
         let urls = vec!["http://localhost:2380".to_owned()];
         Self {
-            settings: Settings { raft, apply, wal },
-            bootstrap: Bootstrap {
-                initial_cluster: BTreeMap::from([(crate::NAME.to_owned(), urls)]),
-                token: "power".to_owned(),
-                joining: None,
-                alone_at: None,
-            },
+            work: process::Habits::any(random),
+            bootstrap: Bootstrap::founding(BTreeMap::from([(crate::NAME.to_owned(), urls)]), "power"),
             value_bytes_max: *random.pick(&[60, 600, 2500]),
-            snapshot_entries: 3 + random.below(40),
-            catchup_entries: *random.pick(&[0, 0, 5, 20]),
-            files_kept: *random.pick(&[None, None, Some(1), Some(2), Some(5)]),
-            group_entries_max: *random.pick(&[1, 4, 50]),
-            compaction_rows_max: *random.pick(&[1, 5, 100]),
         }
     }
 }

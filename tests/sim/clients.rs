@@ -12,9 +12,9 @@ use quorate::pb::mvccpb::KeyValue;
 use quorate::types::{LeaseId, Rejection};
 
 use crate::bug::Bug;
-use crate::host::{Life, MS, SECOND, Stop, Time};
-use crate::model::{self, answer_of};
-use crate::oracle::Wrong;
+use crate::host::{Life, MS, SECOND, Time};
+use crate::simulated::model::{self, answer_of};
+use crate::simulated::{Stop, Wrong};
 use crate::support::linear::{Answer, Call, Operation, Value};
 use crate::world::{Event, World};
 
@@ -162,7 +162,7 @@ impl World {
         let (what, asked) = self.next_operation(client);
         if matches!(what, What::Renew) {
             // A member that does not lead would forward it; there may be two that think they do.
-            let leads = |host: &usize| self.hosts[*host].life.as_ref().is_some_and(|life| life.leads());
+            let leads = |host: &usize| self.hosts[*host].life.as_ref().is_some_and(|life| life.process.leads());
             let leaders: Vec<usize> = hosts.iter().copied().filter(leads).collect();
             host = if leaders.is_empty() { host } else { *self.random.pick(&leaders) };
         }
@@ -323,17 +323,17 @@ impl World {
     pub(crate) fn requested(&mut self, life: &mut Life, request: Request) -> Result<(), Stop> {
         let waiter = (request.client, request.number);
         match request.asked {
-            Asked::Write(_) if life.standing.leader.is_none() => self.refuse(waiter),
+            Asked::Write(_) if life.process.standing.leader.is_none() => self.refuse(waiter),
             Asked::Write(write) => {
-                let id = life.propose(*write);
+                let id = life.process.propose(*write);
                 life.waiters.insert(id, waiter);
             }
             Asked::Serializable(range) => {
-                let read = life.applier.published().view.range(&range);
+                let read = life.process.applier.published().view.range(&range);
                 self.answer_read(waiter, read)?;
             }
             Asked::Read(range) if life.is_alone() || self.trusts_itself(life) => {
-                let read = life.applier.published().view.range(&range);
+                let read = life.process.applier.published().view.range(&range);
                 self.answer_read(waiter, read)?;
             }
             Asked::Read(_) => life.reads_waiting.push((waiter, request.asked)),
@@ -353,7 +353,7 @@ impl World {
                 // A later leader must not count on from the checkpoint.
                 let checkpoints = vec![LeaseCheckpoint { id: lease.0, remaining_ttl: 0 }];
                 let lease_checkpoint = Some(LeaseCheckpointRequest { checkpoints });
-                let id = life.propose(InternalRaftRequest { lease_checkpoint, ..Default::default() });
+                let id = life.process.propose(InternalRaftRequest { lease_checkpoint, ..Default::default() });
                 life.renewals.insert(id, (waiter, renewed.ttl));
             }
             Ok(renewed) => {
@@ -366,7 +366,7 @@ impl World {
 
     fn trusts_itself(&self, life: &Life) -> bool {
         let recently = life.resumed_at > 0 && self.now < life.resumed_at + TRUST;
-        life.leads()
+        life.process.leads()
             && (self.bug == Some(Bug::SkipsReadIndex) || (self.bug == Some(Bug::ReadsStaleAfterPause) && recently))
     }
 
@@ -375,7 +375,7 @@ impl World {
         for (waiter, asked) in Self::reads_of(life) {
             match asked {
                 Asked::Read(range) => {
-                    let read = life.applier.published().view.range(&range);
+                    let read = life.process.applier.published().view.range(&range);
                     self.answer_read(waiter, read)?;
                 }
                 Asked::Renew(lease) => self.renew(life, waiter, lease),

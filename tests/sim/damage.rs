@@ -10,7 +10,7 @@ use quorate::watch::{Body, Delivery, Past};
 
 use crate::bug::Bug;
 use crate::clients::Reply;
-use crate::host::{Life, Order};
+use crate::host::Life;
 use crate::watchers::{deletions_at, is_busy};
 use crate::world::World;
 
@@ -31,9 +31,9 @@ impl World {
                 }
             }
             Some(Bug::LosesWritesAlone) if life.sole_voter && batch.must_sync => {
-                life.for_raft.push(Order::Input(Input::Synced(batch.number)));
+                life.process.tell(Input::Synced(batch.number));
             }
-            Some(Bug::AnswersBeforeCommit) if life.leads() => self.answer_early(life, &batch.entries),
+            Some(Bug::AnswersBeforeCommit) if life.process.leads() => self.answer_early(life, &batch.entries),
             _ => {}
         }
     }
@@ -46,7 +46,7 @@ impl World {
             let id = request.header.map_or(0, |header| header.id);
             let waiter = life.waiters.remove(&quorate::types::RequestId(id)).filter(|_| request.put.is_some());
             if let Some(waiter) = waiter {
-                let revision = life.applier.published().view.revision() + 1;
+                let revision = life.process.applier.published().view.revision() + 1;
                 let header = Some(ResponseHeader { revision, ..Default::default() });
                 let response = Response::Put(PutResponse { header, prev_kv: None });
                 self.reply(waiter, Reply::Applied(Ok(response)));
@@ -57,17 +57,17 @@ impl World {
     /// Before a group is applied.
     pub(crate) fn bug_in_group(&mut self, life: &Life, group: &[Entry], loaded: bool) -> Option<Vec<Entry>> {
         match self.bug {
-            Some(Bug::DivergesUnderLoad) if loaded && !life.leads() => {
+            Some(Bug::DivergesUnderLoad) if loaded && !life.process.leads() => {
                 let mut group = group.to_vec();
                 let last = group.iter_mut().rev().find(|entry| entry.r#type == 0)?;
                 last.data = Bytes::new();
                 Some(group)
             }
             Some(Bug::ReadsCompactedInTxn) => {
-                let view = life.applier.published().view;
+                let view = life.process.applier.published().view;
                 let compacted = view.compact_revision();
                 // Only where the compaction is still at work are the rows there.
-                life.compaction_due.then(|| group.iter().map(|entry| without_past(entry, compacted)).collect())
+                life.process.compaction_due.then(|| group.iter().map(|entry| without_past(entry, compacted)).collect())
             }
             _ => None,
         }

@@ -23,9 +23,10 @@ mod bug;
 mod clients;
 mod damage;
 mod host;
-mod model;
 mod net;
 mod oracle;
+#[path = "../support/simulated/mod.rs"]
+mod simulated;
 #[path = "../support/mod.rs"]
 mod support;
 mod trouble;
@@ -38,8 +39,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use bug::Bug;
+use simulated::Tally;
 use support::setting;
-use world::{Begin, Ended, Tally, run};
+use world::{Begin, Ended, run};
 
 /// Seeds of the short form.
 const SEEDS: u64 = 500;

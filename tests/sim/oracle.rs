@@ -10,10 +10,8 @@ use quorate::raft::LogBatch;
 use quorate::storage::Read;
 use quorate::types::{LogIndex, RequestId};
 
-use crate::model::{Answer, Change, Expected, Model, answer_of, changes_of, render};
-
-/// A broken promise, in words.
-pub(crate) type Wrong = String;
+use crate::simulated::Wrong;
+use crate::simulated::model::{Change, Expected, Model, render};
 
 /// Whole states are remembered, and compared, at every so many entries.
 const STATE_EVERY: u64 = 4;
@@ -139,7 +137,7 @@ impl Oracle {
         if *entry != seen.entry {
             return Err(format!("state machine safety: {id:x} applies {entry:?}, another applied {:?}", seen.entry));
         }
-        compare(id, entry.index, &seen.expected, applied)?;
+        seen.expected.check(applied).map_err(|wrong| format!("{id:x}, {wrong}"))?;
         let effects = shared(&applied.effects);
         if effects != seen.effects {
             return Err(format!("{id:x}: entry {} leads to {effects:?}, elsewhere to {:?}", entry.index, seen.effects));
@@ -238,20 +236,6 @@ impl Oracle {
 /// What follows from an entry on every member alike.
 fn shared(effects: &[Effect]) -> Vec<Effect> {
     effects.iter().filter(|effect| !matches!(effect, Effect::RemovedSelf(_) | Effect::QuotaExceeded)).cloned().collect()
-}
-
-fn compare(id: u64, index: u64, expected: &Expected, applied: &Applied) -> Result<(), Wrong> {
-    let answer = applied.outcome.as_ref().map(answer_of).map_err(|rejection| *rejection);
-    let revision = applied.changes.as_ref().map_or(expected.revision, |changes| changes.revision);
-    let answered_at = answer.as_ref().map_or(0, |(_, revision)| *revision);
-    let wrong_header = !matches!(answer, Err(_) | Ok((Answer::Silent, _))) && answered_at != expected.revision;
-    let answer = answer.map(|(answer, _)| answer);
-    let changes = applied.changes.as_ref().map(|changes| changes_of(&changes.events)).unwrap_or_default();
-    let same = answer == expected.answer && changes == expected.changes && revision == expected.revision;
-    if same && !wrong_header {
-        return Ok(());
-    }
-    Err(format!("{id:x}, entry {index}: {answer:?} {changes:?} at {answered_at}, {revision}; expected {expected:?}"))
 }
 
 fn position(index: u64) -> Option<usize> {

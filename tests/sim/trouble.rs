@@ -8,8 +8,8 @@ use quorate::server::Identity;
 use quorate::server::recovery::{Bootstrap, Joining};
 use quorate::types::MemberId;
 
-use crate::host::{Life, MS, Order, SECOND, Time};
-use crate::oracle::Wrong;
+use crate::host::{Life, MS, SECOND, Time};
+use crate::simulated::Wrong;
 use crate::world::{CHAOS, Event, World, url};
 
 /// Machines there may be, those of removed members included.
@@ -50,7 +50,9 @@ impl World {
 
     /// The machine of a member that leads, or thinks that it does.
     fn leader(&self) -> Option<usize> {
-        (0..self.hosts.len()).rev().find(|host| self.hosts[*host].life.as_ref().is_some_and(|life| life.leads()))
+        (0..self.hosts.len())
+            .rev()
+            .find(|host| self.hosts[*host].life.as_ref().is_some_and(|life| life.process.leads()))
     }
 
     fn crash(&mut self, host: usize) {
@@ -124,7 +126,7 @@ impl World {
         let to = self.hosts[self.random.index(self.hosts.len())].member;
         self.count("transfers of leadership asked for");
         self.with(host, None, |_, life| {
-            life.for_raft.push(Order::Input(Input::TransferLeader(to)));
+            life.process.tell(Input::TransferLeader(to));
             Ok(())
         })
     }
@@ -158,7 +160,8 @@ impl World {
             }
             0..80 if learner.is_some() => {
                 let Some(id) = learner else { return };
-                let matched = life.member.progress().into_iter().find(|peer| peer.id == id).map_or(0, |p| p.matched.0);
+                let matched =
+                    life.process.member.progress().into_iter().find(|peer| peer.id == id).map_or(0, |p| p.matched.0);
                 if reconfig::may_promote(&cluster, id, matched, life.log.last(), true).is_err() {
                     return;
                 }
@@ -179,8 +182,8 @@ impl World {
         };
         self.count("membership changes proposed");
         self.note(|world| format!("{} is asked for {change:?}", world.hosts[life.host].name));
-        let id = life.ids.next();
-        life.for_raft.push(Order::Input(Input::ProposeConfChange { id, change: change.encode(id) }));
+        let id = life.process.ids.next();
+        life.process.tell(Input::ProposeConfChange { id, change: change.encode(id) });
     }
 
     /// Members whose machines run and hear the others, as far as anybody can tell.
@@ -215,7 +218,7 @@ impl World {
 
     fn newest_cluster(&self) -> Option<std::sync::Arc<quorate::membership::Cluster>> {
         let lives = self.hosts.iter().filter_map(|host| host.life.as_ref());
-        lives.map(|life| life.applier.published()).max_by_key(|state| state.applied).map(|state| state.cluster)
+        lives.map(|life| life.process.applier.published()).max_by_key(|state| state.applied).map(|state| state.cluster)
     }
 
     // -------------------------------------------------------------------------------------------------------- peace
@@ -230,10 +233,7 @@ impl World {
                 let this = &mut self.hosts[host];
                 this.paused_until = this.paused_until.min(self.now);
                 this.stalled_until = 0;
-                this.disk.wal.fail_after(u64::MAX);
-                this.disk.snap.fail_after(u64::MAX);
-                this.disk.engine.fail_commit(u64::MAX);
-                this.disk.engine.fail_persist(u64::MAX);
+                this.disk.mend();
             }
             self.at(SECOND, Event::Look);
         }

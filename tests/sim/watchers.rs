@@ -16,9 +16,9 @@ use quorate::pb::mvccpb::event::EventType;
 use quorate::watch::{Body, Delivery, Header, Past, StreamId};
 
 use crate::bug::Bug;
-use crate::host::{Life, MS, SECOND, Stop, Time};
-use crate::model::{Change, changes_of};
-use crate::oracle::Wrong;
+use crate::host::{Life, MS, SECOND, Time};
+use crate::simulated::model::{Change, changes_of};
+use crate::simulated::{Stop, Wrong};
 use crate::world::{Event, World};
 
 /// How many there are.
@@ -211,7 +211,7 @@ impl World {
     pub(crate) fn catch_up(&mut self, life: &mut Life) -> Result<(), Stop> {
         let mut deliveries = Vec::new();
         let round = life.hub.plan(&mut deliveries);
-        let view = life.applier.published().view;
+        let view = life.process.applier.published().view;
         for item in round {
             self.count("pieces of the past read");
             let mut past = item.read(&view).map_err(|error| Stop::Wrong(error.to_string()))?;
@@ -226,9 +226,9 @@ impl World {
     pub(crate) fn deliver(&mut self, life: &mut Life, mut deliveries: Vec<Delivery>, compacts: bool) {
         self.bug_in_deliveries(life, &mut deliveries, compacts);
         let header = Header {
-            cluster_id: life.identity.cluster.0,
-            member_id: life.identity.member.0,
-            raft_term: life.applier.published().term.0,
+            cluster_id: life.process.identity.cluster.0,
+            member_id: life.process.identity.member.0,
+            raft_term: life.process.applier.published().term.0,
         };
         for delivery in deliveries {
             let Some((watcher, connection)) = life.streams.get(&delivery.stream).copied() else { continue };

@@ -8,28 +8,30 @@ use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 
-use quorate::apply::{self, Applier, ApplyOptions, CompactionProgress};
-use quorate::disk::Loss;
+use quorate::apply::{self, Applier, ApplyOptions};
 use quorate::etcdfile::{snap, v2json};
-use quorate::membership::{Founding, LEARNERS_MAX_DEFAULT};
+use quorate::membership::Founding;
 use quorate::pb::etcdserverpb::{InternalRaftRequest, LeaseCheckpoint, LeaseCheckpointRequest, LeaseRevokeRequest};
 use quorate::pb::membershippb::{Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest};
 use quorate::pb::raftpb::{Entry, Message, MessageType, Snapshot, SnapshotMetadata};
 use quorate::pb::walpb;
 use quorate::raft::{self, Effect, Fetched, Input, LogBatch};
-use quorate::server::durability::{Mark, WalOrder, carry_out, save_snapshot};
+use quorate::server::durability::{WalOrder, carry_out};
 use quorate::server::raft_change;
-use quorate::server::recovery::{Bootstrap, Settings};
+use quorate::server::recovery::Bootstrap;
 use quorate::storage::{Engine, MemoryEngine, Row};
 use quorate::types::{LogIndex, MemberId, RequestId};
-use quorate::wal::{self, Wal};
+use quorate::wal::Wal;
 
 use crate::bug::Bug;
 use crate::clients::{Asked, Client, Reply, Request};
-use crate::host::{Actor, ApplyOrder, Disk, Host, Life, MS, Order, SECOND, Stop, Time, excused, rows_of};
-use crate::model::{LEARNERS_MAX, TTL_MIN};
+use crate::host::{Actor, ApplyOrder, Host, Life, MS, SECOND, Time, rows_of};
 use crate::net::Net;
-use crate::oracle::{Oracle, Wrong};
+use crate::oracle::Oracle;
+use crate::simulated::disk::Disk;
+use crate::simulated::model::VERSION;
+use crate::simulated::process::{self, Order};
+use crate::simulated::{Stop, Tally, Wrong, excused};
 use crate::support::linear::{self, Operation, Verdict};
 use crate::support::random::Random;
 use crate::watchers::{WatchIn, WatchOut, Watcher};
@@ -48,12 +50,6 @@ const LOOK: Time = SECOND;
 const EVENTS_MAX: u64 = 2_000_000;
 /// Entries in the queue of a member from which it counts as loaded, for a bug.
 const LOADED: usize = 8;
-/// The version every member speaks.
-pub(crate) const VERSION: &str = "3.7.0";
-
-/// What happened how often.
-pub(crate) type Tally = BTreeMap<&'static str, u64>;
-
 /// What is to happen. Those with the number of a process concern that process alone.
 pub(crate) enum Event {
     Turn(usize, u64, Actor),
@@ -83,11 +79,7 @@ pub(crate) enum Event {
 
 /// How the members of this world are set up.
 pub(crate) struct Habits {
-    pub(crate) snapshot_entries: u64,
-    catchup_entries: u64,
-    files_kept: Option<usize>,
-    group_entries_max: u64,
-    compaction_rows_max: u64,
+    work: process::Habits,
     /// The mean pause between two pieces of trouble.
     pub(crate) calm: Time,
     pub(crate) think: Time,
@@ -103,7 +95,6 @@ pub(crate) struct World {
     pub(crate) random: Random,
     pub(crate) bug: Option<Bug>,
     pub(crate) habits: Habits,
-    settings: Settings,
     pub(crate) hosts: Vec<Host>,
     pub(crate) net: Net,
     pub(crate) oracle: Oracle,
@@ -156,10 +147,9 @@ impl World {
     fn new(Begin { seed, members, bug, traced }: Begin) -> Self {
         let mut random = Random::new(seed);
         let habits = Habits::any(&mut random);
-        let settings = settings(&mut random);
         let names: Vec<String> = (0..members).map(|number| format!("m{number}")).collect();
         let initial_cluster = names.iter().map(|name| (name.clone(), vec![url(name)])).collect();
-        let bootstrap = Bootstrap { initial_cluster, token: "sim".to_owned(), joining: None, alone_at: None };
+        let bootstrap = Bootstrap::founding(initial_cluster, "sim");
         let founding = Founding::new(&bootstrap.initial_cluster, &bootstrap.token).expect("founding members");
         let founders: BTreeSet<u64> = founding.configuration().voters.iter().copied().collect();
         let mut world = Self {
@@ -170,7 +160,6 @@ impl World {
             random,
             bug,
             habits,
-            settings,
             hosts: Vec::new(),
             oracle: Oracle::new(founders),
             clients: Vec::new(),
@@ -204,8 +193,9 @@ impl World {
             name,
             bootstrap,
             member,
-            settings: self.settings.clone(),
+            settings: self.habits.work.settings.clone(),
             disk: Disk::default(),
+            staged: None,
             drift: self.random.between(-most, most),
             paused_until: 0,
             stalled_until: 0,
@@ -284,7 +274,7 @@ impl World {
             Event::Message(host, message) => self.receive(host, *message),
             Event::Snapshot { from, to, message, rows } => self.receive_snapshot(from, to, *message, &rows),
             Event::ToRaft(host, life, input) => self.with(host, Some(life), |_, life| {
-                life.for_raft.push(Order::Input(*input));
+                life.process.tell(*input);
                 Ok(())
             }),
             Event::Request(host, request) => self.with(host, None, |world, life| world.requested(life, request)),
@@ -366,7 +356,7 @@ impl World {
     }
 
     fn tick(&mut self, life: &mut Life) {
-        life.for_raft.push(Order::Input(Input::Tick));
+        life.process.tell(Input::Tick);
         let tick = self.hosts[life.host].really(TICK);
         self.at(tick, Event::Tick(life.host, life.number));
     }
@@ -392,11 +382,12 @@ impl World {
         };
         let now_ms = self.now / MS;
         let mut life = Box::new(Life::new(parts, host, self.lives, now_ms));
-        let state = life.applier.published();
-        let (id, leases) = (life.identity.member.0, life.applier.leases().map_err(|error| error.to_string())?);
+        let state = life.process.applier.published();
+        let (id, leases) =
+            (life.process.identity.member.0, life.process.applier.leases().map_err(|error| error.to_string())?);
         self.note(|world| {
             let (name, last) = (&world.hosts[host].name, life.log.last());
-            format!("{name} starts: state {}, log to {last}, {:?}", state.applied, life.standing)
+            format!("{name} starts: state {}, log to {last}, {:?}", state.applied, life.process.standing)
         });
         if state.applied.0 > 0 {
             self.oracle.published(id, &state)?;
@@ -404,9 +395,9 @@ impl World {
         }
         if self.random.chance(50) {
             let ahead = raft::ELECTION_TICKS_DEFAULT - 1;
-            life.for_raft.push(Order::Input(Input::AdvanceElection(ahead)));
+            life.process.tell(Input::AdvanceElection(ahead));
         }
-        life.for_raft.push(Order::Input(Input::Tick));
+        life.process.tell(Input::Tick);
         let number = life.number;
         self.wake_who_can(&mut life);
         self.hosts[host].life = Some(life);
@@ -429,44 +420,20 @@ impl World {
             let delay = MS + self.random.below(20 * MS);
             self.at(delay, Event::WatchOut(*watcher, WatchOut::Broken(*connection)));
         }
-        self.hosts[host].compacting_at_crash = life.compaction_due;
+        self.hosts[host].compacting_at_crash = life.process.compaction_due;
     }
 
     /// Takes away what was not durable: the process alone is killed, or the power is cut, more or less kindly.
     pub(crate) fn lose_power(&mut self, host: usize, how: &str) {
-        let seed = self.random.bits();
-        let loss = match self.random.below(100) {
-            0..20 => None,
-            20..50 => Some(Loss::All),
-            50..60 => Some(Loss::Nothing),
-            _ => Some(Loss::Torn(seed)),
-        };
-        let disk = &mut self.hosts[host].disk;
-        let unpersisted = disk.engine.unpersisted();
-        let kept = self.random.below(unpersisted + 1);
-        let before = disk.engine.clone();
-        disk.engine = match loss {
-            None => disk.engine.kill(),
-            Some(Loss::All) => disk.engine.crash(),
-            Some(Loss::Nothing) => disk.engine.crash_keeping(u64::MAX),
-            Some(Loss::Torn(_)) => disk.engine.crash_keeping(kept),
-        };
-        if let (Some((_, engine)), true) = (&mut disk.staged, loss.is_some()) {
+        let before = self.hosts[host].disk.engine.clone();
+        let lost = self.hosts[host].disk.lose_power(&mut self.random);
+        let power = lost.loss.is_some();
+        if let Some((_, engine)) = self.hosts[host].staged.as_mut().filter(|_| power) {
             *engine = engine.crash();
         }
-        for directory in [&disk.wal, &disk.snap] {
-            loss.map_or_else(|| directory.kill(), |loss| directory.crash(loss));
-        }
-        self.damage(host, &before, loss.is_some());
-        self.count(match loss {
-            None => "kills of a process",
-            Some(Loss::All) => "losses of everything not synced",
-            Some(Loss::Nothing) => "losses of nothing",
-            Some(Loss::Torn(_)) => "losses of torn sectors",
-        });
-        self.note(|world| {
-            format!("{} is down, {how}; lost {loss:?}, kept {kept} of {unpersisted} commits", world.hosts[host].name)
-        });
+        self.damage(host, &before, power);
+        self.count(lost.kind());
+        self.note(|world| format!("{} is down, {how}; {lost}", world.hosts[host].name));
         let delay = 20 * MS + self.random.below(3 * SECOND);
         self.at(delay, Event::Start(host));
     }
@@ -487,30 +454,15 @@ impl World {
 
     /// One round of the raft thread.
     fn settle(&mut self, life: &mut Life) -> Result<(), Stop> {
-        let mut proposals = Vec::new();
-        for order in mem::take(&mut life.for_raft) {
-            match order {
-                Order::Propose(proposal) => proposals.push(proposal),
-                Order::Input(input) => {
-                    if !proposals.is_empty() {
-                        life.member.accept(Input::Propose(mem::take(&mut proposals)), &mut life.effects);
-                    }
-                    life.member.accept(input, &mut life.effects);
-                }
-            }
-        }
-        if !proposals.is_empty() {
-            life.member.accept(Input::Propose(proposals), &mut life.effects);
-        }
+        life.process.accept_orders();
         if !life.reads_waiting.is_empty() {
-            let round = life.ids.next();
+            let round = life.process.ids.next();
             let readers = mem::take(&mut life.reads_waiting);
             life.rounds.insert(round, readers);
             life.rounds_began.insert(round, self.now);
-            life.member.accept(Input::ReadIndex(round), &mut life.effects);
+            life.process.member.accept(Input::ReadIndex(round), &mut life.process.effects);
         }
-        life.member.settle(&mut life.effects);
-        mem::take(&mut life.effects).into_iter().try_for_each(|effect| self.perform(life, effect))
+        life.process.conclude().into_iter().try_for_each(|effect| self.perform(life, effect))
     }
 
     fn perform(&mut self, life: &mut Life, effect: Effect) -> Result<(), Stop> {
@@ -535,15 +487,15 @@ impl World {
             Effect::Standing { from, to } => self.stand(life, from, to)?,
             Effect::Dropped { ids, reason } => self.dropped(life, &ids, reason),
             Effect::Configured { index, conf_state } => {
-                self.oracle.configured(life.identity.member.0, index, &conf_state)?;
-                life.sole_voter = conf_state.voters == [life.identity.member.0];
+                self.oracle.configured(life.process.identity.member.0, index, &conf_state)?;
+                life.sole_voter = conf_state.voters == [life.process.identity.member.0];
                 self.note(|world| {
                     let name = &world.hosts[life.host].name;
                     format!("{name} is configured at {index}: {:x?} {:x?}", conf_state.voters, conf_state.learners)
                 });
             }
             Effect::Fetch(request) => {
-                let entries = life.wal.reader().entries(request.first, request.last, request.bytes_max).ok();
+                let entries = life.process.wal.reader().entries(request.first, request.last, request.bytes_max).ok();
                 self.count("entries fetched from the log");
                 let answer = Input::Fetched(Fetched { number: request.number, entries });
                 let delay = MS + self.random.below(20 * MS);
@@ -563,10 +515,10 @@ impl World {
 
     fn stand(&mut self, life: &mut Life, from: raft::Standing, to: raft::Standing) -> Result<(), Stop> {
         self.note(|world| format!("{} stands: {to:?}", world.hosts[life.host].name));
-        life.standing = to;
+        life.process.standing = to;
         if to.role == raft::Role::Leader {
             self.count("elections won");
-            self.oracle.leads(life.identity.member.0, to.term.0, &life.log)?;
+            self.oracle.leads(life.process.identity.member.0, to.term.0, &life.log)?;
         } else if self.bug != Some(Bug::ForgetsToExtendLeases) {
             life.lessor.demote();
         }
@@ -592,7 +544,7 @@ impl World {
     fn persist(&mut self, life: &mut Life, mut batch: LogBatch) {
         life.log.take(&batch);
         self.bug_in_batch(life, &mut batch);
-        life.for_wal.push(WalOrder::Batch(batch));
+        life.process.for_wal.push(WalOrder::Batch(batch));
     }
 
     /// One round of the log's thread. The order of the steps is that of the durability of a received snapshot.
@@ -601,7 +553,7 @@ impl World {
         // 1. A received state is durable beside the live one by now; its mark goes into the log before its hard state.
         let mut orders = Vec::new();
         let mut installs = Vec::new();
-        for order in mem::take(&mut life.for_wal) {
+        for order in mem::take(&mut life.process.for_wal) {
             if let WalOrder::Batch(LogBatch { snapshot: Some(Snapshot { metadata: Some(metadata), .. }), .. }) = &order
             {
                 installs.push(LogIndex(metadata.index));
@@ -618,28 +570,27 @@ impl World {
         let batches: Vec<LogBatch> = orders.iter().filter_map(batch_of).cloned().collect();
         let lies = self.bug == Some(Bug::AcknowledgesBeforeSync);
         let sync = |wal: &mut Wal<_>| if lies { wal.flush() } else { wal.sync() };
-        let promised = carry_out(&mut life.wal, &mut orders, sync).map_err(|error| excused(&error))?;
+        let promised = carry_out(&mut life.process.wal, &mut orders, sync).map_err(|error| excused(&error))?;
         for batch in batches {
-            self.oracle.writes(life.identity.member.0, &life.durable, &batch.entries)?;
+            self.oracle.writes(life.process.identity.member.0, &life.durable, &batch.entries)?;
             life.durable.take(&batch);
         }
         // 3. The new state becomes the live one.
         for index in installs {
-            let disk = &mut self.hosts[host].disk;
-            let staged = disk.staged.take().filter(|(staged, _)| *staged == index);
+            let staged = self.hosts[host].staged.take().filter(|(staged, _)| *staged == index);
             let (_, engine) = staged.ok_or_else(|| format!("the snapshot at {index} was never staged"))?;
-            disk.engine = engine;
+            self.hosts[host].disk.engine = engine;
             life.for_apply.push_back(ApplyOrder::Install(index));
         }
         if let Some(number) = promised {
-            life.for_raft.push(Order::Input(Input::Synced(number)));
+            life.process.tell(Input::Synced(number));
         }
         Ok(())
     }
 
     /// One group of the apply thread.
     fn apply(&mut self, life: &mut Life) -> Result<(), Stop> {
-        let most = 1 + self.random.below(self.habits.group_entries_max);
+        let most = self.habits.work.any_group(&mut self.random);
         let loaded = life.for_apply.len() >= LOADED;
         let mut group = Vec::new();
         while let Some(order) = life.for_apply.pop_front() {
@@ -651,7 +602,7 @@ impl World {
                     break;
                 }
             }
-            if group.len() as u64 >= most {
+            if group.len() >= most {
                 break;
             }
         }
@@ -661,7 +612,7 @@ impl World {
     /// A received state takes the place of the old one.
     fn install(&mut self, life: &mut Life, index: LogIndex) -> Result<(), Stop> {
         let engine = self.hosts[life.host].disk.engine.clone();
-        let options = ApplyOptions { member: life.identity.member, ..self.settings.apply };
+        let options = ApplyOptions { member: life.process.identity.member, ..self.habits.work.settings.apply };
         let applier = Applier::open(engine, options).map_err(|error| excused(&error))?;
         let leases = applier.leases().map_err(|error| excused(&error))?;
         let state = applier.published();
@@ -670,23 +621,20 @@ impl World {
         }
         self.count("snapshots installed");
         self.note(|world| format!("{} installs the snapshot at {index}", world.hosts[life.host].name));
-        self.oracle.published(life.identity.member.0, &state)?;
-        self.oracle.check_state(life.identity.member.0, &state, &leases)?;
+        self.oracle.published(life.process.identity.member.0, &state)?;
+        self.oracle.check_state(life.process.identity.member.0, &state, &leases)?;
         life.install(applier, leases);
-        life.for_raft.push(Order::Input(Input::Applied(index)));
+        life.process.tell(Input::Applied(index));
         self.serve_reads(life)
     }
 
     /// The order of the steps is that of the server's apply thread.
     fn apply_group(&mut self, life: &mut Life, group: &[Entry], loaded: bool) -> Result<(), Stop> {
-        let id = life.identity.member.0;
+        let id = life.process.identity.member.0;
         // 1. Rows.
         let changed = self.bug_in_group(life, group, loaded);
-        let applied = life.applier.apply(changed.as_deref().unwrap_or(group)).map_err(|error| excused(&error))?;
-        if applied.len() != group.len() {
-            return Err(Stop::Wrong(format!("{} of {} entries are applied", applied.len(), group.len())));
-        }
-        let state = life.applier.published();
+        let applied = life.process.apply(changed.as_deref().unwrap_or(group))?;
+        let state = life.process.applier.published();
         self.note(|world| {
             let (name, revision) = (&world.hosts[life.host].name, state.view.revision());
             format!("{name} applies {} entries to {}, revision {revision}", group.len(), state.applied)
@@ -699,8 +647,8 @@ impl World {
         let mut removed = false;
         for entry in &applied {
             if matches!(entry.outcome, Ok(apply::Response::NewLeader))
-                && life.leads()
-                && life.standing.term == entry.term
+                && life.process.leads()
+                && life.process.standing.term == entry.term
             {
                 self.lead(life);
             }
@@ -726,13 +674,8 @@ impl World {
                 self.reply(waiter, Reply::Applied(entry.outcome));
             }
         }
-        life.for_raft.push(Order::Input(Input::Applied(state.applied)));
+        life.process.applied(group.len(), &self.habits.work);
         self.check_applied(life)?;
-        life.entries_since_mark += group.len() as u64;
-        if life.entries_since_mark >= self.habits.snapshot_entries && life.mark.is_none() {
-            life.mark = Some(Mark { index: state.applied, term: state.term, cluster: state.cluster });
-            life.entries_since_mark = 0;
-        }
         if removed {
             // It stays for a while, so that the others hear of the removal and a leader can hand over.
             self.count("members removed");
@@ -762,9 +705,9 @@ impl World {
                 let change = change.as_ref().map_or(raft::Change::None, raft_change);
                 let change = self.bug_in_change(change);
                 self.tally("configuration changes", u64::from(change != raft::Change::None));
-                life.for_raft.push(Order::Input(Input::ApplyConfChange { index, change }));
+                life.process.tell(Input::ApplyConfChange { index, change });
             }
-            apply::Effect::CompactionRequested { .. } => life.compaction_due = true,
+            apply::Effect::CompactionRequested { .. } => life.process.compaction_due = true,
             apply::Effect::RemovedSelf(_) => return true,
             _ => {}
         }
@@ -773,9 +716,9 @@ impl World {
 
     /// What must be true of a member behind every group of entries.
     fn check_applied(&mut self, life: &mut Life) -> Result<(), Stop> {
-        let (id, state) = (life.identity.member.0, life.applier.published());
+        let (id, state) = (life.process.identity.member.0, life.process.applier.published());
         if self.oracle.knows_state_at(state.applied) && self.random.chance(25) {
-            let leases = life.applier.leases().map_err(|error| excused(&error))?;
+            let leases = life.process.applier.leases().map_err(|error| excused(&error))?;
             self.oracle.check_state(id, &state, &leases)?;
             let stored: BTreeSet<_> = leases.iter().map(|lease| lease.id).collect();
             let counted: BTreeSet<_> = life.lessor.leases().into_iter().collect();
@@ -793,28 +736,19 @@ impl World {
 
     /// One snapshot of the keeper.
     fn keep(&mut self, life: &mut Life) -> Result<(), Stop> {
-        let Some(mark) = life.mark.take() else { return Ok(()) };
         // A state that was received meanwhile is durable, and has its own mark.
-        if life.log.first() > mark.index.0 {
-            return Ok(());
+        life.process.mark.take_if(|mark| life.log.first() > mark.index.0);
+        let (engine, snap) = (life.process.applier.engine().clone(), &self.hosts[life.host].disk.snap);
+        if let Some(index) = life.process.keep(&engine, snap, &self.habits.work)? {
+            self.count("snapshots");
+            self.note(|world| format!("{} marks {index}", world.hosts[life.host].name));
         }
-        let snap = &self.hosts[life.host].disk.snap;
-        let saved = save_snapshot(life.applier.engine(), snap, &mark, self.habits.files_kept);
-        let record = saved.map_err(|error| excused(&error))?;
-        self.count("snapshots");
-        self.note(|world| format!("{} marks {}", world.hosts[life.host].name, mark.index));
-        let release = LogIndex(mark.index.0.saturating_sub(self.habits.catchup_entries));
-        life.for_wal.push(WalOrder::Snapshot { mark: record, release, segments_kept: 0 });
-        life.for_raft.push(Order::Input(Input::Compact(release)));
         Ok(())
     }
 
     fn compact(&mut self, life: &mut Life) -> Result<(), Stop> {
-        let rows = 1 + self.random.below(self.habits.compaction_rows_max);
-        let progress =
-            life.applier.compact_some(usize::try_from(rows).unwrap_or(1)).map_err(|error| excused(&error))?;
-        life.compaction_due = progress == CompactionProgress::Working;
-        self.tally("compactions finished", u64::from(matches!(progress, CompactionProgress::Finished(_))));
+        let finished = life.process.compact(&mut self.random, &self.habits.work)?;
+        self.tally("compactions finished", u64::from(finished));
         Ok(())
     }
 
@@ -828,15 +762,15 @@ impl World {
             self.count("leases expired");
             self.note(|world| format!("{} finds lease {} expired", world.hosts[host].name, lease.0));
             let lease_revoke = Some(LeaseRevokeRequest { id: lease.0 });
-            life.propose_as_leader(InternalRaftRequest { lease_revoke, ..Default::default() });
+            life.process.propose_as_leader(InternalRaftRequest { lease_revoke, ..Default::default() });
         }
         let due = life.lessor.due_checkpoints(now, 10);
         if !due.is_empty() {
             let checkpoints = due.into_iter().map(|(id, remaining_ttl)| LeaseCheckpoint { id: id.0, remaining_ttl });
             let lease_checkpoint = Some(LeaseCheckpointRequest { checkpoints: checkpoints.collect() });
-            life.propose_as_leader(InternalRaftRequest { lease_checkpoint, ..Default::default() });
+            life.process.propose_as_leader(InternalRaftRequest { lease_checkpoint, ..Default::default() });
         }
-        if life.standing.leader.is_some() {
+        if life.process.standing.leader.is_some() {
             self.publish(life);
         }
         let mut deliveries = Vec::new();
@@ -846,17 +780,17 @@ impl World {
 
     /// Tells the cluster who this member is, and as its leader which version it speaks.
     fn publish(&mut self, life: &mut Life) {
-        let (cluster, id) = (life.cluster(), life.identity.member);
+        let (cluster, id) = (life.cluster(), life.process.identity.member);
         let client_urls = vec![format!("http://client:{}", self.hosts[life.host].starts)];
         let published = cluster.member(id).is_none_or(|member| member.attributes.client_urls == client_urls);
         if !published {
             let member_attributes = Some(Attributes { name: self.hosts[life.host].name.clone(), client_urls });
             let set = ClusterMemberAttrSetRequest { member_id: id.0, member_attributes };
-            life.propose(InternalRaftRequest { cluster_member_attr_set: Some(set), ..Default::default() });
+            life.process.propose(InternalRaftRequest { cluster_member_attr_set: Some(set), ..Default::default() });
         }
-        if life.leads() && cluster.version().is_none() {
+        if life.process.leads() && cluster.version().is_none() {
             let set = ClusterVersionSetRequest { ver: VERSION.to_owned() };
-            life.propose(InternalRaftRequest { cluster_version_set: Some(set), ..Default::default() });
+            life.process.propose(InternalRaftRequest { cluster_version_set: Some(set), ..Default::default() });
         }
     }
 
@@ -905,7 +839,7 @@ impl World {
 
     /// A fresh snapshot, its rows beside it.
     fn send_snapshot(&mut self, life: &mut Life, to: usize, mut message: Message) -> Result<(), Stop> {
-        let (from, state) = (life.host, life.applier.published());
+        let (from, state) = (life.host, life.process.applier.published());
         let lowest = message.snapshot.as_ref().and_then(|snapshot| snapshot.metadata.as_ref());
         if lowest.is_some_and(|lowest| lowest.index > state.applied.0) {
             let applied = state.applied;
@@ -914,7 +848,7 @@ impl World {
         let conf_state = Some(state.cluster.configuration().clone());
         let metadata = SnapshotMetadata { conf_state, index: state.applied.0, term: state.term.0 };
         message.snapshot = Some(Snapshot { data: bytes::Bytes::new(), metadata: Some(metadata) });
-        let rows = Arc::new(rows_of(life.applier.engine())?);
+        let rows = Arc::new(rows_of(life.process.applier.engine())?);
         self.count("snapshots sent");
         let delay = 10 * MS + 5 * self.net.delay(from, to, &mut self.random);
         if self.net.is_cut(from, to) || self.random.chance(10) {
@@ -930,7 +864,7 @@ impl World {
         self.with(host, None, |_, life| {
             // The transport hangs up on members that are known to be removed.
             if !life.cluster().is_removed(MemberId(message.from)) {
-                life.for_raft.push(Order::Input(Input::FromPeer(Box::new(message))));
+                life.process.tell(Input::FromPeer(Box::new(message)));
             }
             Ok(())
         })
@@ -943,8 +877,11 @@ impl World {
         let peer = MemberId(message.to);
         let staging = self.bug == Some(Bug::AcknowledgesSnapshotEarly);
         self.with(to, None, |world, life| {
-            let waits =
-                life.for_wal.iter().any(|order| matches!(order, WalOrder::Batch(LogBatch { snapshot: Some(_), .. })));
+            let waits = life
+                .process
+                .for_wal
+                .iter()
+                .any(|order| matches!(order, WalOrder::Batch(LogBatch { snapshot: Some(_), .. })));
             if waits || life.cluster().is_removed(MemberId(message.from)) {
                 return Ok(());
             }
@@ -960,14 +897,15 @@ impl World {
             }
             // Only one is staged at a time; raft may still be about to write the mark of an earlier one.
             if life
+                .process
                 .for_raft
                 .iter()
                 .any(|order| matches!(order, Order::Input(Input::FromPeer(m)) if m.snapshot.is_some()))
             {
                 return Ok(());
             }
-            world.hosts[to].disk.staged = Some((LogIndex(index), engine));
-            life.for_raft.push(Order::Input(Input::FromPeer(Box::new(message))));
+            world.hosts[to].staged = Some((LogIndex(index), engine));
+            life.process.tell(Input::FromPeer(Box::new(message)));
             Ok(())
         })?;
         let answer = Input::SnapshotSent { to: peer, delivered };
@@ -990,11 +928,12 @@ impl World {
         let settled = |host: &usize| {
             let life = self.hosts[*host].life.as_ref();
             life.is_some_and(|life| {
-                let applied = life.applier.published().applied.0;
-                applied == last && life.log.last() == last && life.for_apply.is_empty() && !life.compaction_due
+                let applied = life.process.applier.published().applied.0;
+                applied == last && life.log.last() == last && life.for_apply.is_empty() && !life.process.compaction_due
             })
         };
-        let leaders = members.iter().filter_map(|host| self.hosts[*host].life.as_ref()).filter(|life| life.leads());
+        let leaders =
+            members.iter().filter_map(|host| self.hosts[*host].life.as_ref()).filter(|life| life.process.leads());
         let calm = leaders.count() == 1 && members.iter().all(settled);
         let served =
             self.clients.iter().all(Client::is_content) && self.watchers.iter().all(|watcher| watcher.is_content(self));
@@ -1011,8 +950,8 @@ impl World {
         let mut text = vec![format!("no peace: entry {last}, leases {:?}", self.oracle.model.leases)];
         for host in &self.hosts {
             let life = host.life.as_ref().map(|life| {
-                let applied = life.applier.published().applied;
-                (life.standing, applied, life.log.last(), life.for_apply.len(), life.compaction_due)
+                let applied = life.process.applier.published().applied;
+                (life.process.standing, applied, life.log.last(), life.for_apply.len(), life.process.compaction_due)
             });
             let name = &host.name;
             text.push(format!("{name} {:x} gone {}: {life:?}", host.member.0, host.gone));
@@ -1032,8 +971,8 @@ impl World {
                 continue;
             }
             let Some(life) = self.hosts[host].life.take() else { continue };
-            let (id, state) = (life.identity.member.0, life.applier.published());
-            let leases = life.applier.leases().map_err(|error| error.to_string())?;
+            let (id, state) = (life.process.identity.member.0, life.process.applier.published());
+            let leases = life.process.applier.leases().map_err(|error| error.to_string())?;
             self.oracle.check_state(id, &state, &leases)?;
             state.view.verify().map_err(|error| format!("{id:x}: {error}"))?;
             let hash = state.view.hash_kv(0).map_err(|error| error.to_string())?;
@@ -1078,7 +1017,7 @@ impl World {
     }
 
     pub(crate) fn reads_of(life: &mut Life) -> Vec<((usize, u64), Asked)> {
-        let applied = life.applier.published().applied;
+        let applied = life.process.applier.published().applied;
         let later = life.reads_applying.split_off(&LogIndex(applied.0 + 1));
         mem::replace(&mut life.reads_applying, later).into_values().flatten().collect()
     }
@@ -1099,32 +1038,10 @@ pub(crate) fn url(name: &str) -> String {
     format!("http://{name}:2380")
 }
 
-fn settings(random: &mut Random) -> Settings {
-    let raft = raft::Options {
-        pre_vote: random.chance(80),
-        kept_bytes_max: *random.pick(&[0, 4096, raft::KEPT_BYTES_MAX_DEFAULT]),
-        ..raft::Options::new(MemberId(0))
-    };
-    let apply = ApplyOptions {
-        member: MemberId(0),
-        server_version: VERSION.parse().expect("a version"),
-        lease_ttl_min: TTL_MIN,
-        learners_max: LEARNERS_MAX,
-        quota_bytes: None,
-    };
-    const { assert!(LEARNERS_MAX == LEARNERS_MAX_DEFAULT) };
-    let wal = wal::Options { segment_bytes: 1024 << random.below(6), unsafe_no_fsync: false };
-    Settings { raft, apply, wal }
-}
-
 impl Habits {
     fn any(random: &mut Random) -> Self {
         Self {
-            snapshot_entries: 5 + random.below(60),
-            catchup_entries: *random.pick(&[0, 0, 5, 20]),
-            files_kept: *random.pick(&[None, Some(1), Some(3)]),
-            group_entries_max: *random.pick(&[1, 4, 50]),
-            compaction_rows_max: *random.pick(&[1, 5, 100]),
+            work: process::Habits::any(random),
             calm: *random.pick(&[200 * MS, 600 * MS, 2 * SECOND]),
             think: *random.pick(&[100 * MS, 200 * MS, 400 * MS]),
             value_bytes_max: *random.pick(&[20, 60, 800]),

@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 use prost::Message as _;
-use quorate::apply::Response;
-use quorate::lease::LeaseRow;
-use quorate::membership::{Attributes, Cluster, Member, MemberChange};
+use quorate::apply::{Applied, Response};
+use quorate::lease::{LeaseRow, TTL_MIN_SECONDS_DEFAULT};
+use quorate::membership::{Attributes, Cluster, LEARNERS_MAX_DEFAULT, Member, MemberChange};
 use quorate::mvcc::View;
 use quorate::pb::etcdserverpb::{
     self as pb, InternalRaftRequest, RequestOp, ResponseHeader, compare, request_op, response_op,
@@ -17,26 +17,44 @@ use quorate::pb::raftpb::{Entry, EntryType};
 use quorate::storage::Read;
 use quorate::types::{Rejection, RequestId};
 
-/// Shortest time to live of a lease in seconds.
-pub(crate) const TTL_MIN: i64 = 2;
-/// Learners the cluster may have.
-pub(crate) const LEARNERS_MAX: usize = 1;
+use super::Wrong;
+
+/// The version every member speaks.
+pub const VERSION: &str = "3.7.0";
 
 /// One thing that happened to a key: its new value, or `None` if it went.
-pub(crate) type Change = (Bytes, Option<Bytes>);
+pub type Change = (Bytes, Option<Bytes>);
 
 /// What an entry must lead to. Answers carry no headers but the outermost revision.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Expected {
-    pub(crate) request: Option<RequestId>,
-    pub(crate) revision: i64,
-    pub(crate) answer: Result<Answer, Rejection>,
-    pub(crate) changes: Vec<Change>,
+pub struct Expected {
+    pub request: Option<RequestId>,
+    pub revision: i64,
+    pub answer: Result<Answer, Rejection>,
+    pub changes: Vec<Change>,
+}
+
+impl Expected {
+    /// Whether the entry has led to that.
+    pub fn check(&self, applied: &Applied) -> Result<(), Wrong> {
+        let answer = applied.outcome.as_ref().map(answer_of).map_err(|rejection| *rejection);
+        let revision = applied.changes.as_ref().map_or(self.revision, |changes| changes.revision);
+        let answered_at = answer.as_ref().map_or(0, |(_, revision)| *revision);
+        let wrong_header = !matches!(answer, Err(_) | Ok((Answer::Silent, _))) && answered_at != self.revision;
+        let answer = answer.map(|(answer, _)| answer);
+        let changes = applied.changes.as_ref().map(|changes| changes_of(&changes.events)).unwrap_or_default();
+        let same = answer == self.answer && changes == self.changes && revision == self.revision;
+        if same && !wrong_header {
+            return Ok(());
+        }
+        let index = applied.index;
+        Err(format!("entry {index}: {answer:?} {changes:?} at {answered_at}, {revision}; expected {self:?}"))
+    }
 }
 
 /// The telling part of an answer.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Answer {
+pub enum Answer {
     /// A header with the current revision, and nothing more.
     Header,
     Put(Option<KeyValue>),
@@ -50,13 +68,13 @@ pub(crate) enum Answer {
 
 /// The state.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Model {
-    pub(crate) revision: i64,
-    pub(crate) compacted: i64,
+pub struct Model {
+    pub revision: i64,
+    pub compacted: i64,
     /// Every state of every key, by the revision that brought it about.
     keys: BTreeMap<Bytes, Vec<(i64, Option<KeyValue>)>>,
     /// Time to live, and what is left of it.
-    pub(crate) leases: BTreeMap<i64, (i64, i64)>,
+    pub leases: BTreeMap<i64, (i64, i64)>,
     members: BTreeMap<u64, Member>,
     removed: BTreeSet<u64>,
     voters: BTreeSet<u64>,
@@ -67,25 +85,25 @@ pub(crate) struct Model {
 
 impl Model {
     /// The state of a cluster that these have just founded.
-    pub(crate) fn founded_by(voters: BTreeSet<u64>) -> Self {
+    pub fn founded_by(voters: BTreeSet<u64>) -> Self {
         Self { revision: 1, compacted: -1, voters, ..Self::default() }
     }
 
     /// Who has a vote, and who only listens.
-    pub(crate) fn configuration(&self) -> (BTreeSet<u64>, BTreeSet<u64>) {
+    pub fn configuration(&self) -> (BTreeSet<u64>, BTreeSet<u64>) {
         (self.voters.clone(), self.learners.clone())
     }
 
-    pub(crate) fn is_member(&self, id: u64) -> bool {
+    pub fn is_member(&self, id: u64) -> bool {
         self.voters.contains(&id) || self.learners.contains(&id)
     }
 
-    pub(crate) fn is_removed(&self, id: u64) -> bool {
+    pub fn is_removed(&self, id: u64) -> bool {
         self.removed.contains(&id)
     }
 
     /// Carries out one entry.
-    pub(crate) fn apply(&mut self, entry: &Entry) -> Result<Expected, String> {
+    pub fn apply(&mut self, entry: &Entry) -> Result<Expected, String> {
         self.changes.clear();
         let (request, answer) = if entry.r#type == i32::from(EntryType::EntryConfChange) {
             let (id, change) = MemberChange::decode(entry.data.clone()).map_err(|error| error.to_string())?;
@@ -248,7 +266,7 @@ impl Model {
         if self.leases.contains_key(&grant.id) {
             return Err(Rejection::LeaseExists);
         }
-        let ttl = grant.ttl.max(TTL_MIN);
+        let ttl = grant.ttl.max(TTL_MIN_SECONDS_DEFAULT);
         self.leases.insert(grant.id, (ttl, 0));
         Ok(Answer::Granted(ttl))
     }
@@ -281,7 +299,7 @@ impl Model {
                 if self.members.values().any(|other| other.peer_urls == member.peer_urls) {
                     return Err(Rejection::PeerUrlExists);
                 }
-                if member.is_learner && learners >= LEARNERS_MAX {
+                if member.is_learner && learners >= LEARNERS_MAX_DEFAULT {
                     return Err(Rejection::TooManyLearners);
                 }
                 self.members.insert(id, member.clone());
@@ -314,7 +332,7 @@ impl Model {
     }
 
     /// The pairs in a range as they were at a revision.
-    pub(crate) fn range_at(&self, key: &Bytes, range_end: &Bytes, revision: i64) -> Vec<KeyValue> {
+    pub fn range_at(&self, key: &Bytes, range_end: &Bytes, revision: i64) -> Vec<KeyValue> {
         let inside = |found: &&Bytes| {
             let below = range_end.as_ref() == b"\0" || *found < range_end;
             if range_end.is_empty() { *found == key } else { *found >= key && below }
@@ -324,7 +342,7 @@ impl Model {
     }
 
     /// The whole state as text.
-    pub(crate) fn render(&self) -> String {
+    pub fn render(&self) -> String {
         let mut text = format!("revision {} compacted {}\n", self.revision, self.compacted);
         for pair in self.keys.values().filter_map(|states| states.last()?.1.as_ref()) {
             pair_line(&mut text, pair);
@@ -342,7 +360,7 @@ impl Model {
 }
 
 /// The state under test as the same text.
-pub(crate) fn render<S: Read>(view: &View<S>, leases: &[LeaseRow], cluster: &Cluster) -> Result<String, String> {
+pub fn render<S: Read>(view: &View<S>, leases: &[LeaseRow], cluster: &Cluster) -> Result<String, String> {
     let everything = Bytes::from_static(b"\0");
     let request = pb::RangeRequest { key: everything.clone(), range_end: everything, ..Default::default() };
     let pairs = view.range(&request).map_err(|error| format!("the state cannot be read: {error}"))?.kvs;
@@ -365,7 +383,7 @@ pub(crate) fn render<S: Read>(view: &View<S>, leases: &[LeaseRow], cluster: &Clu
 }
 
 /// The changes that events tell of.
-pub(crate) fn changes_of(events: &[Event]) -> Vec<Change> {
+pub fn changes_of(events: &[Event]) -> Vec<Change> {
     let change = |event: &Event| {
         let pair = event.kv.clone().unwrap_or_default();
         (pair.key, (event.r#type == EventType::Put as i32).then_some(pair.value))
@@ -374,7 +392,7 @@ pub(crate) fn changes_of(events: &[Event]) -> Vec<Change> {
 }
 
 /// The telling part of an answer under test, and the revision of its header.
-pub(crate) fn answer_of(response: &Response) -> (Answer, i64) {
+pub fn answer_of(response: &Response) -> (Answer, i64) {
     let at = |header: &Option<ResponseHeader>| header.as_ref().map_or(0, |header| header.revision);
     match response {
         Response::Put(put) => (Answer::Put(put.prev_kv.clone()), at(&put.header)),
@@ -390,7 +408,7 @@ pub(crate) fn answer_of(response: &Response) -> (Answer, i64) {
 }
 
 /// The telling part of a transaction's answer.
-pub(crate) fn txn_of(txn: &pb::TxnResponse) -> Answer {
+pub fn txn_of(txn: &pb::TxnResponse) -> Answer {
     let one = |op: &pb::ResponseOp| match &op.response {
         Some(response_op::Response::ResponsePut(put)) => Answer::Put(put.prev_kv.clone()),
         Some(response_op::Response::ResponseRange(range)) => Answer::Range(range.kvs.clone()),
