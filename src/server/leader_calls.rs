@@ -14,7 +14,7 @@ use crate::{
     types::{LeaseId, Rejection},
 };
 
-use super::{Handle, ServerError, handle::LOOK_AGAIN};
+use super::{Handle, ServerError, handle::LOOK_AGAIN, leadership::Trust};
 
 /// Pause between two questions to a leader that did not answer (etcd's).
 const ASK_AGAIN: Duration = Duration::from_millis(50);
@@ -40,14 +40,19 @@ impl Handle {
     /// another, who counts on.
     pub(super) async fn still_leads(&self) -> bool {
         let shared = &*self.shared;
-        let doubts = shared.doubts.open();
-        if self.leads() && (doubts.is_some() || shared.ticks_stall()) {
-            if self.read_index().await.is_err() {
-                return false;
+        // Asked in this order: a thread that has woken has raised its doubt before.
+        let asleep = shared.is_asleep();
+        match shared.doubts.weigh(self.leads(), asleep) {
+            Trust::Leads => true,
+            Trust::Follows => false,
+            Trust::Ask(doubts) => {
+                let confirmed = self.read_index().await.is_ok();
+                if confirmed {
+                    shared.doubts.settle(doubts);
+                }
+                confirmed && self.leads()
             }
-            shared.doubts.settle(doubts.unwrap_or_default());
         }
-        self.leads()
     }
 
     /// Restarts the countdown of `lease`: its full time to live in seconds, or zero if it does not exist any more.

@@ -9,7 +9,7 @@ use crate::types::MemberId;
 
 /// What the raft thread takes down about leaders. Times are those of the monotonic clock.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Leadership {
+pub struct Leadership {
     /// Who leads.
     leader: Option<MemberId>,
     /// Who led last, whether it still does or not.
@@ -20,7 +20,7 @@ pub(super) struct Leadership {
 
 impl Leadership {
     /// The leader from `now` on. True if somebody replaced another one.
-    pub(super) fn note(&mut self, leader: Option<MemberId>, now: Duration) -> bool {
+    pub fn note(&mut self, leader: Option<MemberId>, now: Duration) -> bool {
         if leader == self.leader {
             return false;
         }
@@ -34,7 +34,7 @@ impl Leadership {
 
     /// Whether a request that began at `begun` may have been lost with the leader before this one: it began after
     /// two election timeouts before the election, and before it.
-    pub(super) fn may_have_lost(&self, begun: Duration, election: Duration) -> bool {
+    pub fn may_have_lost(&self, begun: Duration, election: Duration) -> bool {
         self.elected.is_some_and(|elected| begun < elected && begun + 2 * election > elected)
     }
 }
@@ -42,24 +42,46 @@ impl Leadership {
 /// Whether this member may have been deposed without having heard of it, because it slept. Doubts are counted, so that an
 /// answer settles those from before its question and no later one.
 #[derive(Debug, Default)]
-pub(super) struct Doubts {
+pub struct Doubts {
     raised: AtomicU64,
     settled: AtomicU64,
 }
 
+/// Whether a member may act as the leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// It leads.
+    Leads,
+    /// It does not.
+    Follows,
+    /// While it slept the others may have elected another: it leads if a linearizable read succeeds and it leads after
+    /// that, which settles so many doubts.
+    Ask(u64),
+}
+
 impl Doubts {
-    pub(super) fn raise(&self) {
+    /// The member has slept.
+    pub fn raise(&self) {
         self.raised.fetch_add(1, Ordering::AcqRel);
     }
 
+    /// What a member may do that leads or does not, as far as it knows. One that is `asleep` has not raised its doubt yet.
+    pub fn weigh(&self, leads: bool, asleep: bool) -> Trust {
+        match self.open() {
+            _ if !leads => Trust::Follows,
+            None if !asleep => Trust::Leads,
+            doubts => Trust::Ask(doubts.unwrap_or_default()),
+        }
+    }
+
     /// The doubts to settle; `None` if all are settled.
-    pub(super) fn open(&self) -> Option<u64> {
+    fn open(&self) -> Option<u64> {
         let raised = self.raised.load(Ordering::Acquire);
         (raised > self.settled.load(Ordering::Acquire)).then_some(raised)
     }
 
     /// Others have confirmed this member after the first `raised` doubts.
-    pub(super) fn settle(&self, raised: u64) {
+    pub fn settle(&self, raised: u64) {
         self.settled.fetch_max(raised, Ordering::AcqRel);
     }
 }
@@ -90,6 +112,17 @@ mod tests {
         assert_eq!((asked, doubts.open()), (Some(1), Some(2)));
         doubts.settle(2);
         assert_eq!(doubts.open(), None);
+    }
+
+    #[test]
+    fn who_slept_asks_before_it_acts() {
+        let doubts = Doubts::default();
+        assert_eq!((doubts.weigh(true, false), doubts.weigh(false, true)), (Trust::Leads, Trust::Follows));
+        assert_eq!(doubts.weigh(true, true), Trust::Ask(0), "it is still asleep");
+        doubts.raise();
+        assert_eq!((doubts.weigh(true, false), doubts.weigh(false, false)), (Trust::Ask(1), Trust::Follows));
+        doubts.settle(1);
+        assert_eq!(doubts.weigh(true, false), Trust::Leads);
     }
 
     #[test]

@@ -23,13 +23,11 @@ use super::{
     desk::Work,
     durability::WalOrder,
     inbox::{Refused, Taken},
+    raft_driver::RaftDriver,
     shared::{Shared, Thread},
     snapshots::Staged,
+    ticker::Ticker,
 };
-
-/// A member that slept for longer than this (a stopped process, a suspended machine) goes on from now instead of
-/// ticking through the time it missed, which would only start elections, and doubts that it still leads (etcd's limit).
-pub(super) const TICKS_CAUGHT_UP_MAX: u32 = 3;
 
 /// How often a refused message of a peer is told of.
 const REFUSALS_TOLD_EVERY: Duration = Duration::from_secs(5);
@@ -72,19 +70,20 @@ pub(super) struct Survey {
 /// Runs until the desk is closed. Ticks are this thread's: passers-by, who bring an order and carry it out themselves,
 /// neither tick nor count as a sign of life.
 pub(super) fn run(shared: &Shared) {
-    let tick = shared.options.tick;
-    let mut next_tick = shared.clock.monotonic() + tick;
+    let mut ticker = Ticker::new(shared.options.tick, shared.clock.monotonic());
     loop {
         let now = shared.clock.monotonic();
-        if shared.raft.wait(Some(next_tick.saturating_sub(now))) == Taken::Closed {
+        if shared.raft.wait(Some(ticker.wait(now))) == Taken::Closed {
             break;
         }
+        let due = ticker.due(shared.clock.monotonic());
+        // Whoever sees by the pulse that this thread is awake has to see its doubt.
+        if due.slept {
+            metrics::HEARTBEAT_SEND_FAILURES.inc();
+            shared.doubts.raise();
+        }
         let busy = shared.pulse(Thread::Raft);
-        shared.raft.work(|raft, _| {
-            if raft.tick(tick, &mut next_tick) {
-                raft.settle();
-            }
-        });
+        shared.raft.work(|raft, _| raft.tick(due.ticks));
         shared.apply.wake();
         drop(busy);
     }
@@ -93,16 +92,12 @@ pub(super) fn run(shared: &Shared) {
 
 /// The member and what happens to it.
 pub(super) struct RaftWork {
-    member: Member,
+    driver: RaftDriver,
     shared: Arc<Shared>,
-    effects: Vec<Effect>,
-    proposals: Vec<Proposal>,
     /// The snapshot that raft is being told of.
     staged: Option<Box<Staged>>,
     /// Entries ordered to be applied, and not told of yet.
     committed: usize,
-    /// Readers may wait for a round that can start now.
-    round_due: bool,
     /// When a refused message was last told of, and how many were refused since.
     refusals: (Option<Duration>, u64),
 }
@@ -115,7 +110,6 @@ impl Work for RaftWork {
 
     fn work(&mut self, orders: &mut Vec<RaftOrder>) -> usize {
         orders.drain(..).for_each(|order| self.accept(order));
-        self.flush_proposals();
         self.settle();
         mem::take(&mut self.committed)
     }
@@ -123,45 +117,24 @@ impl Work for RaftWork {
 
 impl RaftWork {
     pub(super) fn new(member: Member, shared: Arc<Shared>) -> Self {
-        let work = Self {
-            member,
-            shared,
-            effects: Vec::new(),
-            proposals: Vec::new(),
-            staged: None,
-            committed: 0,
-            round_due: false,
-            refusals: (None, 0),
-        };
-        work.take_standing(Standing::default(), work.member.standing());
+        let driver = RaftDriver::new(member);
+        let work = Self { driver, shared, staged: None, committed: 0, refusals: (None, 0) };
+        work.take_standing(Standing::default(), work.driver.member().standing());
         work
     }
 
-    /// Whether it was time.
-    fn tick(&mut self, tick: Duration, next: &mut Duration) -> bool {
-        let now = self.shared.clock.monotonic();
-        let due = now >= *next;
-        if now > *next + tick * TICKS_CAUGHT_UP_MAX {
-            metrics::HEARTBEAT_SEND_FAILURES.inc();
-            self.shared.doubts.raise();
-            *next = now;
+    fn tick(&mut self, ticks: u32) {
+        if ticks > 0 {
+            self.driver.tick(ticks);
+            self.settle();
         }
-        while now >= *next {
-            self.member.accept(Input::Tick, &mut self.effects);
-            *next += tick;
-        }
-        self.round_due |= due;
-        due
     }
 
     fn accept(&mut self, order: RaftOrder) {
         match order {
-            RaftOrder::Propose(proposal) => self.proposals.push(proposal),
-            RaftOrder::ReadsWaiting => self.round_due = true,
-            RaftOrder::Arrived(Arrival { message, .. }) => {
-                self.flush_proposals();
-                self.member.accept(Input::FromPeer(message), &mut self.effects);
-            }
+            RaftOrder::Propose(proposal) => self.driver.propose(proposal),
+            RaftOrder::ReadsWaiting => self.driver.readers_wait(),
+            RaftOrder::Arrived(Arrival { message, .. }) => self.driver.accept(Input::FromPeer(message)),
             RaftOrder::Snapshot { message, staged, done } => {
                 self.receive_snapshot(message, staged);
                 // The transport may have given up.
@@ -171,19 +144,15 @@ impl RaftWork {
                 // Whoever asked may have gone.
                 drop(asker.send(self.survey()));
             }
-            RaftOrder::Input(input) => {
-                self.flush_proposals();
-                self.member.accept(*input, &mut self.effects);
-            }
+            RaftOrder::Input(input) => self.driver.accept(*input),
         }
     }
 
     /// Raft takes a snapshot at once or not at all.
     fn receive_snapshot(&mut self, message: Box<Message>, staged: Option<Box<Staged>>) {
-        self.flush_proposals();
         self.settle();
         self.staged = staged;
-        self.member.accept(Input::FromPeer(message), &mut self.effects);
+        self.driver.accept(Input::FromPeer(message));
         self.settle();
         if let Some(unwanted) = self.staged.take() {
             tracing::info!(index = %unwanted.mark.index, "a received snapshot is not needed any more");
@@ -192,45 +161,13 @@ impl RaftWork {
     }
 
     fn survey(&self) -> Survey {
-        let Self { member, .. } = self;
+        let member = self.driver.member();
         Survey { last: member.last_index(), peers: member.progress(), successor: member.best_successor() }
     }
 
-    /// Everything proposed since the last input becomes one append.
-    fn flush_proposals(&mut self) {
-        if !self.proposals.is_empty() {
-            let proposals = mem::take(&mut self.proposals);
-            self.member.accept(Input::Propose(proposals), &mut self.effects);
-        }
-    }
-
-    /// False if there is nothing to start.
-    fn start_reads(&mut self) -> bool {
-        let context = self.shared.ids.next();
-        let (any, abandoned) = self.shared.reads.start_round(context);
-        for round in abandoned {
-            self.member.accept(Input::CancelRead(round), &mut self.effects);
-        }
-        if any {
-            self.member.accept(Input::ReadIndex(context), &mut self.effects);
-        }
-        any
-    }
-
     fn settle(&mut self) {
-        if mem::take(&mut self.round_due) {
-            self.start_reads();
-        }
-        self.draw_conclusions();
-        while mem::take(&mut self.round_due) && self.start_reads() {
-            self.draw_conclusions();
-        }
-    }
-
-    fn draw_conclusions(&mut self) {
-        self.member.settle(&mut self.effects);
-        for effect in mem::take(&mut self.effects) {
-            self.perform(effect);
+        while let Some(effects) = self.driver.next(|| self.shared.reads.start_round(self.shared.ids.next())) {
+            effects.into_iter().for_each(|effect| self.perform(effect));
         }
     }
 
@@ -243,17 +180,12 @@ impl RaftWork {
             }
             Effect::ReadReady { context, index } => {
                 self.shared.reads.confirm(context, index, || self.shared.applied());
-                self.round_due = true;
             }
             Effect::ReadLost(context) => {
                 metrics::READ_INDEXES_FAILED.inc();
                 self.shared.reads.fail_round(context, Rejection::Timeout);
-                self.round_due = true;
             }
-            Effect::Standing { from, to } => {
-                self.take_standing(from, to);
-                self.round_due = true;
-            }
+            Effect::Standing { from, to } => self.take_standing(from, to),
             Effect::Committed(index) => self.shared.set_committed(index),
             Effect::Dropped { ids, reason } => self.dropped(&ids, reason),
             Effect::Configured { conf_state, .. } => {

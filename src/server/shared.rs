@@ -39,9 +39,10 @@ use super::{
     inbox::{Inbox, Refused},
     leadership::{Doubts, Leadership},
     log_reader,
-    raft_thread::{RaftOrder, RaftWork, TICKS_CAUGHT_UP_MAX},
+    raft_thread::{RaftOrder, RaftWork},
     reads::Reads,
     snapshots::Snapshots,
+    ticker,
     waiters::Waiters,
     watch_thread::WatchOrder,
 };
@@ -436,7 +437,7 @@ impl Shared {
     pub(super) fn pulse(&self, thread: Thread) -> Busy<'_> {
         let now = self.now().0;
         let pulse = self.pulse_of(thread);
-        pulse.last.store(now, Ordering::Relaxed);
+        pulse.last.store(now, Ordering::Release);
         pulse.busy_since.store(now + 1, Ordering::Relaxed);
         Busy(pulse)
     }
@@ -454,10 +455,10 @@ impl Shared {
         })
     }
 
-    /// Whether the raft thread has not ticked for longer than a few ticks.
-    pub(super) fn ticks_stall(&self) -> bool {
-        let silent = self.now().0.saturating_sub(self.pulse_of(Thread::Raft).last.load(Ordering::Relaxed));
-        u128::from(silent) > (self.options.tick * TICKS_CAUGHT_UP_MAX).as_millis()
+    /// Whether the raft thread sleeps ([`ticker::is_asleep`]).
+    pub(super) fn is_asleep(&self) -> bool {
+        let silence = self.now().0.saturating_sub(self.pulse_of(Thread::Raft).last.load(Ordering::Acquire));
+        ticker::is_asleep(Duration::from_millis(silence), self.options.tick)
     }
 
     fn pulse_of(&self, thread: Thread) -> &Pulse {

@@ -17,13 +17,13 @@ use quorate::server::durability::{WalOrder, carry_out};
 use quorate::server::raft_change;
 use quorate::server::recovery::{self, Bootstrap, Parts};
 use quorate::storage::{Engine, MemoryEngine, MemorySnapshot, Row, StorageError, Writes};
-use quorate::types::{LogIndex, RequestId, Term};
+use quorate::types::{LogIndex, Term};
 use quorate::wal::{self, Wal};
 
 use crate::oracle::{Found, Oracle};
 use crate::request::{Encoded, Request};
 use crate::simulated::disk::Disk;
-use crate::simulated::process::{self, Order, Process};
+use crate::simulated::process::{self, Process};
 use crate::simulated::{Stop, Tally, Wrong, excused};
 use crate::support::random::Random;
 
@@ -35,6 +35,9 @@ const QUIET_STEPS_MAX: u64 = 5_000;
 const REQUESTS_PER_LIFE_MAX: u64 = 4 * STEPS_MAX;
 /// Entries that wait to be applied while clients still send.
 const BACKLOG_MAX: usize = 60;
+
+/// Readers at a time.
+const READERS_MAX: usize = 3;
 
 /// A mistake put in on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,14 +81,15 @@ struct Habits {
 
 /// The process.
 struct Life {
-    process: Process,
+    /// Who reads has to see that far.
+    process: Process<LogIndex>,
     /// Terms of the batches on their way to the disk.
     terms: VecDeque<(u64, Term)>,
     /// What waits to be applied.
     for_apply: VecDeque<Entry>,
     published_itself: bool,
-    /// What each read has to see.
-    reads: BTreeMap<RequestId, LogIndex>,
+    /// Reads that are not confirmed.
+    reads: usize,
     /// How much each part gets done in this life.
     weights: [u64; Actor::ALL.len()],
 }
@@ -287,9 +291,9 @@ impl World {
             let state = life.process.applier.published();
             let leads = life.process.standing.role == raft::Role::Leader && life.process.standing.term == state.term;
             if busy.is_empty()
-                && life.process.for_raft.is_empty()
+                && !life.process.has_orders()
                 && leads
-                && state.applied == life.process.member.last_index()
+                && state.applied == life.process.driver.member().last_index()
             {
                 let leases = life.process.applier.leases().map_err(|error| excused(&error))?;
                 let oracle = self.oracle()?;
@@ -306,9 +310,8 @@ impl World {
         match actor {
             Actor::Client => self.ask(life),
             Actor::Reader => {
-                let read = life.process.ids.next();
-                life.reads.insert(read, self.oracle()?.last_seen());
-                life.process.tell(Input::ReadIndex(read));
+                life.process.read(self.oracle()?.last_seen());
+                life.reads += 1;
                 Ok(())
             }
             Actor::Raft => self.settle(life),
@@ -342,20 +345,23 @@ impl World {
 
     fn propose(&mut self, life: &mut Life, request: Request) -> Result<(), Stop> {
         let id = life.process.ids.next();
-        life.process.for_raft.push(match self.oracle()?.issue(id, request) {
-            Encoded::Payload(payload) => Order::Propose(Proposal::new(id, payload)),
-            Encoded::Change(change) => Order::Input(Input::ProposeConfChange { id, change }),
-        });
+        match self.oracle()?.issue(id, request) {
+            Encoded::Payload(payload) => life.process.propose_encoded(Proposal::new(id, payload)),
+            Encoded::Change(change) => life.process.tell(Input::ProposeConfChange { id, change }),
+        }
         Ok(())
     }
 
     /// One round of the raft thread.
     fn settle(&mut self, life: &mut Life) -> Result<(), Stop> {
-        life.process.accept_orders();
         if self.random.chance(40) {
-            life.process.member.accept(Input::Tick, &mut life.process.effects);
+            life.process.tick(1);
         }
-        life.process.conclude().into_iter().try_for_each(|effect| self.perform(life, effect))
+        life.process.take_orders();
+        while let Some(effects) = life.process.next_effects() {
+            effects.into_iter().try_for_each(|effect| self.perform(life, effect))?;
+        }
+        Ok(())
     }
 
     fn perform(&mut self, life: &mut Life, effect: Effect) -> Result<(), Stop> {
@@ -363,8 +369,9 @@ impl World {
             Effect::Persist(batch) => self.persist(life, batch),
             Effect::Apply(entries) => life.for_apply.extend(entries),
             Effect::ReadReady { context, index } => {
-                let floor = life.reads.remove(&context).unwrap_or_default();
-                if index < floor {
+                let readers = life.process.rounds.confirm(context, index, index);
+                life.reads -= readers.len();
+                if let Some(floor) = readers.into_iter().find(|floor| index < *floor) {
                     return Err(Stop::Wrong(format!("a read that has to see {floor} is told to wait for {index}")));
                 }
             }
@@ -517,20 +524,13 @@ impl Life {
     fn new(parts: Parts<MemoryEngine, MemoryDirectory>, starts: u64, weights: [u64; Actor::ALL.len()]) -> Self {
         let mut process = Process::new(parts, starts * REQUESTS_PER_LIFE_MAX);
         process.tell(Input::AdvanceElection(raft::ELECTION_TICKS_DEFAULT - 1));
-        Self {
-            process,
-            terms: VecDeque::new(),
-            for_apply: VecDeque::new(),
-            published_itself: false,
-            reads: BTreeMap::new(),
-            weights,
-        }
+        Self { process, terms: VecDeque::new(), for_apply: VecDeque::new(), published_itself: false, reads: 0, weights }
     }
 
     fn can(&self, actor: Actor) -> bool {
         match actor {
             Actor::Client | Actor::Raft => true,
-            Actor::Reader => self.reads.len() < 3,
+            Actor::Reader => self.reads < READERS_MAX,
             Actor::Wal => !self.process.for_wal.is_empty(),
             Actor::Apply => !self.for_apply.is_empty(),
             Actor::Keeper => self.process.mark.is_some(),

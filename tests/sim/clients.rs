@@ -9,10 +9,11 @@ use quorate::pb::etcdserverpb::{
     request_op::Request as Op,
 };
 use quorate::pb::mvccpb::KeyValue;
+use quorate::server::leadership::Trust;
 use quorate::types::{LeaseId, Rejection};
 
 use crate::bug::Bug;
-use crate::host::{Life, MS, SECOND, Time};
+use crate::host::{Life, MS, Reader, SECOND, Time};
 use crate::simulated::model::{self, answer_of};
 use crate::simulated::{Stop, Wrong};
 use crate::support::linear::{Answer, Call, Operation, Value};
@@ -332,17 +333,26 @@ impl World {
                 let read = life.process.applier.published().view.range(&range);
                 self.answer_read(waiter, read)?;
             }
-            Asked::Read(range) if life.is_alone() || self.trusts_itself(life) => {
+            Asked::Read(range) if self.trusts_itself(life) => {
                 let read = life.process.applier.published().view.range(&range);
                 self.answer_read(waiter, read)?;
             }
-            Asked::Read(_) => life.reads_waiting.push((waiter, request.asked)),
-            // Who slept asks the others first whether it still leads.
-            Asked::Renew(_) if life.is_doubtful() => {
-                life.reads_waiting.push((waiter, request.asked));
-            }
-            Asked::Renew(lease) => self.renew(life, waiter, lease),
+            Asked::Read(range) => self.read(life, Reader::Client(waiter, range))?,
+            Asked::Renew(lease) => match life.trust(self.hosts[life.host].monotonic(self.now)) {
+                Trust::Leads => self.renew(life, waiter, lease),
+                Trust::Follows => self.refuse(waiter),
+                Trust::Ask(doubts) => self.read(life, Reader::Renewal(waiter, lease, doubts))?,
+            },
         }
+        Ok(())
+    }
+
+    /// Serves `reader` as soon as its read is linearizable.
+    pub(crate) fn read(&mut self, life: &mut Life, reader: Reader) -> Result<(), Stop> {
+        if life.is_alone() {
+            return self.serve(life, [reader]);
+        }
+        life.process.read(reader);
         Ok(())
     }
 
@@ -370,19 +380,43 @@ impl World {
             && (self.bug == Some(Bug::SkipsReadIndex) || (self.bug == Some(Bug::ReadsStaleAfterPause) && recently))
     }
 
-    /// Answers the reads whose index is applied.
-    pub(crate) fn serve_reads(&mut self, life: &mut Life) -> Result<(), Stop> {
-        for (waiter, asked) in Self::reads_of(life) {
-            match asked {
-                Asked::Read(range) => {
+    /// Serves those whose index is applied by now.
+    pub(crate) fn serve_applied(&mut self, life: &mut Life) -> Result<(), Stop> {
+        let readers = life.process.rounds.applied(life.process.applier.published().applied);
+        self.serve(life, readers)
+    }
+
+    /// A read here and now is linearizable.
+    pub(crate) fn serve(&mut self, life: &mut Life, readers: impl IntoIterator<Item = Reader>) -> Result<(), Stop> {
+        for reader in readers {
+            match reader {
+                Reader::Client(waiter, range) => {
                     let read = life.process.applier.published().view.range(&range);
                     self.answer_read(waiter, read)?;
                 }
-                Asked::Renew(lease) => self.renew(life, waiter, lease),
-                _ => {}
+                Reader::Renewal(waiter, lease, doubts) => {
+                    life.doubts.settle(doubts);
+                    if life.process.leads() { self.renew(life, waiter, lease) } else { self.refuse(waiter) }
+                }
+                Reader::Scan(doubts) => {
+                    life.doubts.settle(doubts);
+                    if life.process.leads() {
+                        self.look_after_leases(life);
+                    }
+                }
             }
         }
         Ok(())
+    }
+
+    /// Nobody confirms their rounds any more.
+    pub(crate) fn refuse_readers(&mut self, readers: impl IntoIterator<Item = Reader>) {
+        for reader in readers {
+            match reader {
+                Reader::Client(waiter, _) | Reader::Renewal(waiter, ..) => self.refuse(waiter),
+                Reader::Scan(_) => {}
+            }
+        }
     }
 
     fn answer_read(

@@ -3,19 +3,22 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
 use std::sync::Arc;
+use std::time::Duration;
 
 use quorate::apply::Applier;
 use quorate::disk::MemoryDirectory;
 use quorate::lease::{LeaseRow, Lessor, LessorOptions};
 use quorate::membership::Cluster;
+use quorate::pb::etcdserverpb::RangeRequest;
 use quorate::pb::raftpb::Entry;
+use quorate::server::leadership::{Doubts, Leadership, Trust};
 use quorate::server::recovery::{self, Bootstrap, Parts, PartsError, Settings};
+use quorate::server::ticker::{self, Ticker};
 use quorate::storage::{Engine, MemoryEngine, Row};
-use quorate::types::{LogIndex, MemberId, RequestId, Ticks};
+use quorate::types::{LeaseId, LogIndex, MemberId, RequestId, Ticks};
 use quorate::wal::{Wal, WalError};
 use quorate::watch::{Hub, StreamId};
 
-use crate::clients::Asked;
 use crate::oracle::Log;
 use crate::simulated::disk::Disk;
 use crate::simulated::process::Process;
@@ -26,6 +29,8 @@ pub(crate) type Time = u64;
 
 pub(crate) const MS: Time = 1_000;
 pub(crate) const SECOND: Time = 1_000 * MS;
+/// One tick of raft.
+pub(crate) const TICK: Duration = Duration::from_millis(100);
 
 /// One machine.
 pub(crate) struct Host {
@@ -77,12 +82,19 @@ impl Actor {
 /// Somebody who waits for an answer: a client and the number of its operation.
 pub(crate) type Waiter = (usize, u64);
 
+/// Somebody who waits until a read is linearizable. Who wants to act as the leader settles so many doubts by that.
+pub(crate) enum Reader {
+    Client(Waiter, RangeRequest),
+    Renewal(Waiter, LeaseId, u64),
+    Scan(u64),
+}
+
 /// One process.
 pub(crate) struct Life {
     /// Tells apart the processes of all machines.
     pub(crate) number: u64,
     pub(crate) host: usize,
-    pub(crate) process: Process,
+    pub(crate) process: Process<Reader>,
     pub(crate) lessor: Lessor,
     pub(crate) hub: Hub,
     /// What raft's log holds, and what of it is durable.
@@ -96,24 +108,29 @@ pub(crate) struct Life {
     pub(crate) waiters: BTreeMap<RequestId, Waiter>,
     /// Renewals that wait until a checkpoint is cleared, with their answer.
     pub(crate) renewals: BTreeMap<RequestId, (Waiter, i64)>,
-    /// Reads that wait for the next round, by round, and by the index that must be applied first.
-    pub(crate) reads_waiting: Vec<(Waiter, Asked)>,
-    pub(crate) rounds: BTreeMap<RequestId, Vec<(Waiter, Asked)>>,
-    pub(crate) rounds_began: BTreeMap<RequestId, Time>,
-    pub(crate) reads_applying: BTreeMap<LogIndex, Vec<(Waiter, Asked)>>,
     /// Whose stream it is, and the connection.
     pub(crate) streams: BTreeMap<StreamId, (usize, u64)>,
+    /// Who led, and whether it is certain that this member still does.
+    pub(crate) leadership: Leadership,
+    pub(crate) doubts: Doubts,
+    pub(crate) ticker: Ticker,
+    /// When its raft thread last looked whether to tick, by its own clock.
+    pub(crate) looked_at: Duration,
     /// The end of its last pause.
     pub(crate) resumed_at: Time,
-    /// When the last round of reads that was confirmed began.
-    pub(crate) confirmed_at: Time,
 }
 
 impl Life {
-    pub(crate) fn new(mut parts: Parts<MemoryEngine, MemoryDirectory>, host: usize, number: u64, now_ms: u64) -> Self {
+    /// `now` is the time that the process sees.
+    pub(crate) fn new(
+        mut parts: Parts<MemoryEngine, MemoryDirectory>,
+        host: usize,
+        number: u64,
+        now: Duration,
+    ) -> Self {
         let leases = mem::take(&mut parts.leases);
-        let process = Process::new(parts, now_ms + number);
-        let (state, last) = (process.applier.published(), process.member.last_index());
+        let process = Process::new(parts, now.as_millis() as u64 + number);
+        let (state, last) = (process.applier.published(), process.driver.member().last_index());
         let behind = LogIndex(state.applied.0 + 1);
         let entries = process.wal.reader().entries(behind, last, usize::MAX).unwrap_or_default();
         let log = Log::from((state.applied.0, state.term.0), &entries);
@@ -131,13 +148,12 @@ impl Life {
             for_apply: VecDeque::new(),
             waiters: BTreeMap::new(),
             renewals: BTreeMap::new(),
-            reads_waiting: Vec::new(),
-            rounds: BTreeMap::new(),
-            rounds_began: BTreeMap::new(),
-            reads_applying: BTreeMap::new(),
             streams: BTreeMap::new(),
+            leadership: Leadership::default(),
+            doubts: Doubts::default(),
+            ticker: Ticker::new(TICK, now),
+            looked_at: now,
             resumed_at: 0,
-            confirmed_at: 0,
         }
     }
 
@@ -156,9 +172,9 @@ impl Life {
         self.process.leads() && self.sole_voter && applier.published().term == standing.term
     }
 
-    /// Whether it slept, and has not heard since that it still leads.
-    pub(crate) fn is_doubtful(&self) -> bool {
-        self.resumed_at > self.confirmed_at
+    /// Whether it may act as the leader at `now`, which is the time that it sees.
+    pub(crate) fn trust(&self, now: Duration) -> Trust {
+        self.doubts.weigh(self.process.leads(), ticker::is_asleep(now.saturating_sub(self.looked_at), TICK))
     }
 
     pub(crate) fn cluster(&self) -> Arc<Cluster> {
@@ -167,7 +183,7 @@ impl Life {
 
     pub(crate) fn can(&self, actor: Actor) -> bool {
         match actor {
-            Actor::Raft => !self.process.for_raft.is_empty() || !self.reads_waiting.is_empty(),
+            Actor::Raft => self.process.has_orders(),
             Actor::Wal => !self.process.for_wal.is_empty(),
             Actor::Apply => !self.for_apply.is_empty(),
             Actor::Keeper => self.process.mark.is_some(),
@@ -187,15 +203,20 @@ impl Host {
         Ticks(self.local(now) / MS)
     }
 
+    /// The same, as threads see it.
+    pub(crate) fn monotonic(&self, now: Time) -> Duration {
+        Duration::from_micros(self.local(now))
+    }
+
     fn local(&self, now: Time) -> Time {
         let now = i128::from(now);
         u64::try_from(now + now * i128::from(self.drift) / 1_000_000).unwrap_or(0)
     }
 
     /// How long a duration of its clock really takes.
-    pub(crate) fn really(&self, duration: Time) -> Time {
+    pub(crate) fn really(&self, duration: Duration) -> Time {
         let (million, drift) = (1_000_000_i128, i128::from(self.drift));
-        u64::try_from(i128::from(duration) * million / (million + drift)).unwrap_or(duration)
+        u64::try_from(duration.as_micros() as i128 * million / (million + drift)).unwrap_or(0)
     }
 
     pub(crate) fn is_paused(&self, now: Time) -> bool {

@@ -160,8 +160,14 @@ impl World {
             }
             0..80 if learner.is_some() => {
                 let Some(id) = learner else { return };
-                let matched =
-                    life.process.member.progress().into_iter().find(|peer| peer.id == id).map_or(0, |p| p.matched.0);
+                let matched = life
+                    .process
+                    .driver
+                    .member()
+                    .progress()
+                    .into_iter()
+                    .find(|peer| peer.id == id)
+                    .map_or(0, |p| p.matched.0);
                 if reconfig::may_promote(&cluster, id, matched, life.log.last(), true).is_err() {
                     return;
                 }

@@ -7,9 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
+use std::time::Duration;
 
 use quorate::apply::{self, Applier, ApplyOptions};
 use quorate::etcdfile::{snap, v2json};
+use quorate::lease::SCAN_INTERVAL_MS;
 use quorate::membership::Founding;
 use quorate::pb::etcdserverpb::{InternalRaftRequest, LeaseCheckpoint, LeaseCheckpointRequest, LeaseRevokeRequest};
 use quorate::pb::membershippb::{Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest};
@@ -17,29 +19,29 @@ use quorate::pb::raftpb::{Entry, Message, MessageType, Snapshot, SnapshotMetadat
 use quorate::pb::walpb;
 use quorate::raft::{self, Effect, Fetched, Input, LogBatch};
 use quorate::server::durability::{WalOrder, carry_out};
+use quorate::server::leadership::Trust;
 use quorate::server::raft_change;
 use quorate::server::recovery::Bootstrap;
+use quorate::server::ticker::Due;
 use quorate::storage::{Engine, MemoryEngine, Row};
 use quorate::types::{LogIndex, MemberId, RequestId};
 use quorate::wal::Wal;
 
 use crate::bug::Bug;
-use crate::clients::{Asked, Client, Reply, Request};
-use crate::host::{Actor, ApplyOrder, Host, Life, MS, SECOND, Time, rows_of};
+use crate::clients::{Client, Reply, Request};
+use crate::host::{Actor, ApplyOrder, Host, Life, MS, Reader, SECOND, TICK, Time, rows_of};
 use crate::net::Net;
 use crate::oracle::Oracle;
 use crate::simulated::disk::Disk;
 use crate::simulated::model::VERSION;
-use crate::simulated::process::{self, Order};
+use crate::simulated::process;
 use crate::simulated::{Stop, Tally, Wrong, excused};
 use crate::support::linear::{self, Operation, Verdict};
 use crate::support::random::Random;
 use crate::watchers::{WatchIn, WatchOut, Watcher};
 
-/// One tick of raft.
-const TICK: Time = 100 * MS;
 /// How often a member looks after its leases and itself.
-const SCAN: Time = 500 * MS;
+const SCAN: Duration = Duration::from_millis(SCAN_INTERVAL_MS);
 /// Trouble is over by then.
 pub(crate) const CHAOS: Time = 20 * SECOND;
 /// Peace must have come this long after the end of trouble.
@@ -265,10 +267,7 @@ impl World {
                 world.tick(life);
                 Ok(())
             }),
-            Event::Scan(host, life) => self.with(host, Some(life), |world, life| {
-                world.scan(life);
-                Ok(())
-            }),
+            Event::Scan(host, life) => self.with(host, Some(life), World::scan),
             Event::Leave(host, life) => self.with(host, Some(life), |_, _| Err(Stop::Ended("it was removed"))),
             Event::Start(host) => self.start(host),
             Event::Message(host, message) => self.receive(host, *message),
@@ -356,9 +355,15 @@ impl World {
     }
 
     fn tick(&mut self, life: &mut Life) {
-        life.process.tell(Input::Tick);
-        let tick = self.hosts[life.host].really(TICK);
-        self.at(tick, Event::Tick(life.host, life.number));
+        let now = self.hosts[life.host].monotonic(self.now);
+        let Due { ticks, slept } = life.ticker.due(now);
+        if slept {
+            life.doubts.raise();
+        }
+        life.looked_at = now;
+        life.process.tick(ticks);
+        let wait = self.hosts[life.host].really(life.ticker.wait(now)).max(1);
+        self.at(wait, Event::Tick(life.host, life.number));
     }
 
     // ---------------------------------------------------------------------------------------------- life and death
@@ -380,8 +385,8 @@ impl World {
             }
             Err(Stop::Ended(_)) => return Ok(()),
         };
-        let now_ms = self.now / MS;
-        let mut life = Box::new(Life::new(parts, host, self.lives, now_ms));
+        let now = self.hosts[host].monotonic(self.now);
+        let mut life = Box::new(Life::new(parts, host, self.lives, now));
         let state = life.process.applier.published();
         let (id, leases) =
             (life.process.identity.member.0, life.process.applier.leases().map_err(|error| error.to_string())?);
@@ -397,12 +402,13 @@ impl World {
             let ahead = raft::ELECTION_TICKS_DEFAULT - 1;
             life.process.tell(Input::AdvanceElection(ahead));
         }
-        life.process.tell(Input::Tick);
+        // Committed entries may wait.
+        life.process.tick(1);
         let number = life.number;
         self.wake_who_can(&mut life);
         self.hosts[host].life = Some(life);
-        let (first, scan) = (self.random.below(TICK), self.random.below(SCAN));
-        self.at(first, Event::Tick(host, number));
+        let scan = self.random.below(self.hosts[host].really(SCAN));
+        self.at(1, Event::Tick(host, number));
         self.at(scan, Event::Scan(host, number));
         Ok(())
     }
@@ -454,15 +460,11 @@ impl World {
 
     /// One round of the raft thread.
     fn settle(&mut self, life: &mut Life) -> Result<(), Stop> {
-        life.process.accept_orders();
-        if !life.reads_waiting.is_empty() {
-            let round = life.process.ids.next();
-            let readers = mem::take(&mut life.reads_waiting);
-            life.rounds.insert(round, readers);
-            life.rounds_began.insert(round, self.now);
-            life.process.member.accept(Input::ReadIndex(round), &mut life.process.effects);
+        life.process.take_orders();
+        while let Some(effects) = life.process.next_effects() {
+            effects.into_iter().try_for_each(|effect| self.perform(life, effect))?;
         }
-        life.process.conclude().into_iter().try_for_each(|effect| self.perform(life, effect))
+        Ok(())
     }
 
     fn perform(&mut self, life: &mut Life, effect: Effect) -> Result<(), Stop> {
@@ -471,20 +473,14 @@ impl World {
             Effect::Apply(entries) => life.for_apply.extend(entries.into_iter().map(ApplyOrder::Entry)),
             Effect::Send(messages) => self.send(life, messages)?,
             Effect::ReadReady { context, index } => {
-                let began = life.rounds_began.remove(&context).unwrap_or_default();
-                life.confirmed_at = life.confirmed_at.max(began);
-                if let Some(readers) = life.rounds.remove(&context) {
-                    life.reads_applying.entry(index).or_default().extend(readers);
-                    self.serve_reads(life)?;
-                }
+                let readers = life.process.confirm(context, index);
+                self.serve(life, readers)?;
             }
             Effect::ReadLost(context) => {
-                let readers = life.rounds.remove(&context).unwrap_or_default();
-                for (waiter, _) in readers {
-                    self.refuse(waiter);
-                }
+                let readers = life.process.rounds.fail_round(context);
+                self.refuse_readers(readers);
             }
-            Effect::Standing { from, to } => self.stand(life, from, to)?,
+            Effect::Standing { to, .. } => self.stand(life, to)?,
             Effect::Dropped { ids, reason } => self.dropped(life, &ids, reason),
             Effect::Configured { index, conf_state } => {
                 self.oracle.configured(life.process.identity.member.0, index, &conf_state)?;
@@ -513,7 +509,7 @@ impl World {
         Ok(())
     }
 
-    fn stand(&mut self, life: &mut Life, from: raft::Standing, to: raft::Standing) -> Result<(), Stop> {
+    fn stand(&mut self, life: &mut Life, to: raft::Standing) -> Result<(), Stop> {
         self.note(|world| format!("{} stands: {to:?}", world.hosts[life.host].name));
         life.process.standing = to;
         if to.role == raft::Role::Leader {
@@ -522,11 +518,10 @@ impl World {
         } else if self.bug != Some(Bug::ForgetsToExtendLeases) {
             life.lessor.demote();
         }
-        if from.leader.is_some() && from.leader != to.leader {
-            let readers = mem::take(&mut life.rounds).into_values().flatten();
-            for (waiter, _) in readers {
-                self.refuse(waiter);
-            }
+        let now = self.hosts[life.host].monotonic(self.now);
+        if life.leadership.note(to.leader, now) {
+            let readers = life.process.rounds.fail_rounds();
+            self.refuse_readers(readers);
         }
         Ok(())
     }
@@ -625,7 +620,7 @@ impl World {
         self.oracle.check_state(life.process.identity.member.0, &state, &leases)?;
         life.install(applier, leases);
         life.process.tell(Input::Applied(index));
-        self.serve_reads(life)
+        self.serve_applied(life)
     }
 
     /// The order of the steps is that of the server's apply thread.
@@ -665,7 +660,7 @@ impl World {
         let compacts = applied.iter().flat_map(|entry| &entry.effects).any(is_compaction);
         self.deliver(life, deliveries, compacts);
         // 4. Readers see the state, and 5. writers hear their answers.
-        self.serve_reads(life)?;
+        self.serve_applied(life)?;
         for entry in applied {
             if let Some((waiter, ttl)) = entry.request.and_then(|request| life.renewals.remove(&request)) {
                 self.reply(waiter, Reply::Renewed(ttl));
@@ -686,7 +681,7 @@ impl World {
 
     fn lead(&mut self, life: &mut Life) {
         let now = self.hosts[life.host].clock(self.now);
-        life.lessor.promote(now, raft::ELECTION_TICKS_DEFAULT as u64 * TICK / MS);
+        life.lessor.promote(now, raft::ELECTION_TICKS_DEFAULT as u64 * TICK.as_millis() as u64);
     }
 
     /// Whether the member itself was removed.
@@ -753,14 +748,30 @@ impl World {
     }
 
     /// What a member does without being asked.
-    fn scan(&mut self, life: &mut Life) {
-        let host = life.host;
-        let scan = self.hosts[host].really(SCAN);
-        self.at(scan, Event::Scan(host, life.number));
-        let now = self.hosts[host].clock(self.now);
+    fn scan(&mut self, life: &mut Life) -> Result<(), Stop> {
+        let host = &self.hosts[life.host];
+        let (scan, now, trust) = (host.really(SCAN), host.clock(self.now), life.trust(host.monotonic(self.now)));
+        self.at(scan, Event::Scan(life.host, life.number));
+        match trust {
+            Trust::Leads => self.look_after_leases(life),
+            Trust::Follows => {}
+            Trust::Ask(doubts) => self.read(life, Reader::Scan(doubts))?,
+        }
+        if life.process.standing.leader.is_some() {
+            self.publish(life);
+        }
+        let mut deliveries = Vec::new();
+        life.hub.tick(now, &mut deliveries);
+        self.deliver(life, deliveries, false);
+        Ok(())
+    }
+
+    /// On a member that leads.
+    pub(crate) fn look_after_leases(&mut self, life: &mut Life) {
+        let now = self.hosts[life.host].clock(self.now);
         for lease in life.lessor.expired(now) {
             self.count("leases expired");
-            self.note(|world| format!("{} finds lease {} expired", world.hosts[host].name, lease.0));
+            self.note(|world| format!("{} finds lease {} expired", world.hosts[life.host].name, lease.0));
             let lease_revoke = Some(LeaseRevokeRequest { id: lease.0 });
             life.process.propose_as_leader(InternalRaftRequest { lease_revoke, ..Default::default() });
         }
@@ -770,12 +781,6 @@ impl World {
             let lease_checkpoint = Some(LeaseCheckpointRequest { checkpoints: checkpoints.collect() });
             life.process.propose_as_leader(InternalRaftRequest { lease_checkpoint, ..Default::default() });
         }
-        if life.process.standing.leader.is_some() {
-            self.publish(life);
-        }
-        let mut deliveries = Vec::new();
-        life.hub.tick(now, &mut deliveries);
-        self.deliver(life, deliveries, false);
     }
 
     /// Tells the cluster who this member is, and as its leader which version it speaks.
@@ -896,12 +901,7 @@ impl World {
                 engine.ingest(&mut rows.iter().cloned().map(Ok)).map_err(|error| excused(&error))?;
             }
             // Only one is staged at a time; raft may still be about to write the mark of an earlier one.
-            if life
-                .process
-                .for_raft
-                .iter()
-                .any(|order| matches!(order, Order::Input(Input::FromPeer(m)) if m.snapshot.is_some()))
-            {
+            if life.process.has_snapshot_order() {
                 return Ok(());
             }
             world.hosts[to].staged = Some((LogIndex(index), engine));
@@ -1014,12 +1014,6 @@ impl World {
     /// A client's operation is refused: it did not and will not happen.
     pub(crate) fn refuse(&mut self, waiter: (usize, u64)) {
         self.reply(waiter, Reply::Refused);
-    }
-
-    pub(crate) fn reads_of(life: &mut Life) -> Vec<((usize, u64), Asked)> {
-        let applied = life.process.applier.published().applied;
-        let later = life.reads_applying.split_off(&LogIndex(applied.0 + 1));
-        mem::replace(&mut life.reads_applying, later).into_values().flatten().collect()
     }
 }
 

@@ -1,13 +1,17 @@
 //! A process: the real parts of a member, and what waits between them. Each method is one turn of a thread of the server.
 
+use std::mem;
+
 use prost::Message as _;
 use quorate::apply::{Applied, Applier, CompactionProgress};
 use quorate::disk::{Directory, MemoryDirectory};
 use quorate::pb::etcdserverpb::{InternalRaftRequest, RequestHeader};
 use quorate::pb::raftpb::Entry;
-use quorate::raft::{self, Effect, Input, Member, Proposal, Standing};
+use quorate::raft::{self, Effect, Input, Proposal, Standing};
 use quorate::server::Identity;
 use quorate::server::durability::{Mark, WalOrder, save_snapshot};
+use quorate::server::raft_driver::RaftDriver;
+use quorate::server::reads::Rounds;
 use quorate::server::recovery::{Parts, Settings};
 use quorate::storage::{Engine, MemoryEngine};
 use quorate::types::{LogIndex, RequestId, RequestIds, Term};
@@ -54,21 +58,24 @@ fn settings(random: &mut Random) -> Settings {
 }
 
 /// What waits for raft.
-pub enum Order {
+enum Order {
     Propose(Proposal),
+    /// Somebody has joined an empty list of readers.
+    ReadersWait,
+    Ticks(u32),
     Input(Input),
 }
 
-/// The parts that every simulator drives.
-pub struct Process {
+/// The parts that every simulator drives. `R` is who reads.
+pub struct Process<R> {
     pub identity: Identity,
-    pub member: Member,
+    pub driver: RaftDriver,
+    pub rounds: Rounds<R>,
     pub wal: Wal<MemoryDirectory>,
     pub applier: Applier<MemoryEngine>,
     pub ids: RequestIds,
     pub standing: Standing,
-    pub effects: Vec<Effect>,
-    pub for_raft: Vec<Order>,
+    for_raft: Vec<Order>,
     pub for_wal: Vec<WalOrder>,
     /// What waits for the keeper.
     pub mark: Option<Mark>,
@@ -76,18 +83,18 @@ pub struct Process {
     pub compaction_due: bool,
 }
 
-impl Process {
+impl<R> Process<R> {
     /// `start` tells its identifiers of requests from those of earlier starts.
     pub fn new(parts: Parts<MemoryEngine, MemoryDirectory>, start: u64) -> Self {
         let Parts { identity, applier, wal, member, .. } = parts;
         Self {
             identity,
             standing: member.standing(),
-            member,
+            driver: RaftDriver::new(member),
+            rounds: Rounds::default(),
             wal,
             applier,
             ids: RequestIds::new(identity.member, start),
-            effects: Vec::new(),
             for_raft: Vec::new(),
             for_wal: Vec::new(),
             mark: None,
@@ -98,6 +105,13 @@ impl Process {
 
     pub fn leads(&self) -> bool {
         self.standing.role == raft::Role::Leader
+    }
+
+    /// Ticks are due.
+    pub fn tick(&mut self, ticks: u32) {
+        if ticks > 0 {
+            self.for_raft.push(Order::Ticks(ticks));
+        }
     }
 
     /// Lets raft know, at its next turn.
@@ -122,28 +136,50 @@ impl Process {
         id
     }
 
-    /// One round of the raft thread.
-    pub fn accept_orders(&mut self) {
-        let mut proposals = Vec::new();
-        for order in std::mem::take(&mut self.for_raft) {
-            match order {
-                Order::Propose(proposal) => proposals.push(proposal),
-                Order::Input(input) => {
-                    if !proposals.is_empty() {
-                        self.member.accept(Input::Propose(std::mem::take(&mut proposals)), &mut self.effects);
-                    }
-                    self.member.accept(input, &mut self.effects);
-                }
-            }
-        }
-        if !proposals.is_empty() {
-            self.member.accept(Input::Propose(proposals), &mut self.effects);
+    /// Proposes what somebody else has encoded.
+    pub fn propose_encoded(&mut self, proposal: Proposal) {
+        self.for_raft.push(Order::Propose(proposal));
+    }
+
+    /// Somebody wants to read what is there by now.
+    pub fn read(&mut self, reader: R) {
+        if self.rounds.join(reader) {
+            self.for_raft.push(Order::ReadersWait);
         }
     }
 
-    pub fn conclude(&mut self) -> Vec<Effect> {
-        self.member.settle(&mut self.effects);
-        std::mem::take(&mut self.effects)
+    /// Whether something waits for raft.
+    pub fn has_orders(&self) -> bool {
+        !self.for_raft.is_empty()
+    }
+
+    /// Whether a received snapshot waits for raft.
+    pub fn has_snapshot_order(&self) -> bool {
+        let has = |order: &Order| matches!(order, Order::Input(Input::FromPeer(m)) if m.snapshot.is_some());
+        self.for_raft.iter().any(has)
+    }
+
+    /// The raft thread takes what waits for it.
+    pub fn take_orders(&mut self) {
+        for order in mem::take(&mut self.for_raft) {
+            match order {
+                Order::Propose(proposal) => self.driver.propose(proposal),
+                Order::ReadersWait => self.driver.readers_wait(),
+                Order::Ticks(ticks) => self.driver.tick(ticks),
+                Order::Input(input) => self.driver.accept(input),
+            }
+        }
+    }
+
+    /// What the raft thread does next. Nobody gives up waiting while its member lives.
+    pub fn next_effects(&mut self) -> Option<Vec<Effect>> {
+        let Self { driver, rounds, ids, .. } = self;
+        driver.next(|| rounds.start(ids.next(), |_| false))
+    }
+
+    /// Raft has confirmed a round. Returns who may read at once.
+    pub fn confirm(&mut self, round: RequestId, index: LogIndex) -> Vec<R> {
+        self.rounds.confirm(round, index, self.applier.published().applied)
     }
 
     /// One group of the apply thread.
