@@ -8,13 +8,13 @@ use std::{
 };
 
 use crate::{
-    apply::{Applied, Applier, ApplyError, CompactionProgress, Effect, Response},
+    apply::{Applied, Applier, ApplyError, CompactionProgress, Effect},
     clock::Clock as _,
     lease::Lessor,
     metrics,
     mvcc::Changes,
     pb::raftpb::{ConfChange, ConfChangeType, Entry},
-    raft::{Change, Input, Role},
+    raft::{Change, Input},
     storage::{Engine as _, FjallEngine},
     types::{LogIndex, MemberId},
 };
@@ -24,7 +24,7 @@ use super::{
     desk::Work,
     inbox::{Refused, Taken},
     keeper::Keeper,
-    lessor_options, op_counts,
+    lease_office, lessor_options, op_counts,
     raft_thread::RaftOrder,
     shared::{Place, Shared, Thread},
     snapshots::Staged,
@@ -242,36 +242,25 @@ impl ApplyWork {
     }
 
     fn take_effects(&mut self, entry: &Applied) {
-        if matches!(entry.outcome, Ok(Response::NewLeader)) {
-            self.lead_if_own(entry);
+        if lease_office::concerns(entry) {
+            let extend_ms = u64::try_from(self.shared.options.election.as_millis()).unwrap_or(u64::MAX);
+            let mut lessor = self.shared.lessor();
+            // Under the lock that who is deposed takes after it: countdowns never begin behind their end.
+            let standing = self.shared.standing();
+            lease_office::note(&mut lessor, entry, standing, self.shared.now(), extend_ms);
         }
         for effect in &entry.effects {
             self.take_effect(entry.index, effect);
         }
     }
 
-    /// The first entry of a leader's term starts the countdowns on that leader.
-    fn lead_if_own(&self, entry: &Applied) {
-        let standing = self.shared.standing();
-        if standing.role == Role::Leader && standing.term == entry.term {
-            let election = u64::try_from(self.shared.options.election.as_millis()).unwrap_or(u64::MAX);
-            self.shared.lessor().promote(self.shared.now(), election);
-        }
-    }
-
     fn take_effect(&mut self, index: LogIndex, effect: &Effect) {
-        let now = self.shared.now();
         match effect {
-            Effect::LeaseGranted { id, ttl } => {
+            Effect::LeaseGranted { ttl, .. } => {
                 metrics::LEASE_GRANTED.inc();
                 metrics::LEASE_TTL.observe(Duration::from_secs(ttl.unsigned_abs()));
-                self.shared.lessor().granted(*id, *ttl, now);
             }
-            Effect::LeaseRevoked(id) => {
-                metrics::LEASE_REVOKED.inc();
-                self.shared.lessor().revoked(*id);
-            }
-            Effect::LeaseCheckpointed { id, remaining } => self.shared.lessor().checkpointed(*id, *remaining, now),
+            Effect::LeaseRevoked(_) => metrics::LEASE_REVOKED.inc(),
             Effect::ConfChange(change) => {
                 let change = change.as_ref().map_or(Change::None, raft_change);
                 self.shared.order_raft(RaftOrder::Input(Box::new(Input::ApplyConfChange { index, change })));
@@ -287,7 +276,10 @@ impl ApplyWork {
             }
             Effect::QuotaExceeded => self.shared.quota_exceeded.notify_one(),
             Effect::ClusterVersionChanged { lowered } => self.take_cluster_version(*lowered),
-            Effect::MembersChanged | Effect::DowngradeChanged | Effect::AlarmsChanged => {}
+            Effect::LeaseCheckpointed { .. }
+            | Effect::MembersChanged
+            | Effect::DowngradeChanged
+            | Effect::AlarmsChanged => {}
         }
     }
 

@@ -15,20 +15,18 @@ use tokio::{
 use crate::{
     apply::Response,
     clock::Clock as _,
-    lease::{CHECKPOINTS_MAX, SCAN_INTERVAL_MS},
+    lease::SCAN_INTERVAL_MS,
     membership::negotiate,
     metrics,
     pb::{
-        etcdserverpb::{
-            CompactionRequest, InternalRaftRequest, LeaseCheckpoint, LeaseCheckpointRequest, LeaseRevokeRequest,
-        },
+        etcdserverpb::{CompactionRequest, InternalRaftRequest},
         membershippb::{Attributes, ClusterMemberAttrSetRequest},
     },
     raft::Role,
     types::{LeaseId, Rejection, Term, Ticks},
 };
 
-use super::{Handle, ServerError, auto_compact::AutoCompactor, handle::LOOK_AGAIN};
+use super::{Handle, ServerError, auto_compact::AutoCompactor, handle::LOOK_AGAIN, lease_office};
 
 /// Revocations under way at a time (etcd's limit).
 const REVOCATIONS_IN_FLIGHT_MAX: usize = 16;
@@ -134,20 +132,15 @@ pub async fn expire_leases(handle: Handle) -> Result<(), Error> {
             continue;
         }
         let (term, now) = (shared.standing().term, shared.now());
-        let expired = shared.lessor().expired(now);
+        let expired = lease_office::revocations(&mut shared.lessor(), now);
         metrics::LEASE_EXPIRED.add(u64::try_from(expired.len()).unwrap_or(u64::MAX));
         revoke(&handle, expired, term).await;
-        if shared.options.lease_checkpoints {
-            checkpoint(&handle, now, term).await;
-        }
+        checkpoint(&handle, now, term).await;
     }
 }
 
-/// What the leader of `term` wants to revoke, a later leader may have seen renewed.
-async fn revoke(handle: &Handle, expired: Vec<LeaseId>, term: Term) {
-    let revocations = stream::iter(expired).map(|lease| async move {
-        let request =
-            InternalRaftRequest { lease_revoke: Some(LeaseRevokeRequest { id: lease.0 }), ..Default::default() };
+async fn revoke(handle: &Handle, expired: Vec<(LeaseId, InternalRaftRequest)>, term: Term) {
+    let revocations = stream::iter(expired).map(|(lease, request)| async move {
         if let Err(why) = handle.propose_in_term(request, term).await {
             tracing::warn!(lease_id = %lease, %why, "failed to revoke lease");
         }
@@ -156,19 +149,12 @@ async fn revoke(handle: &Handle, expired: Vec<LeaseId>, term: Term) {
 }
 
 async fn checkpoint(handle: &Handle, now: Ticks, term: Term) {
-    let due = handle.shared.lessor().due_checkpoints(now, CHECKPOINTS_MAX);
-    if due.is_empty() {
-        return;
-    }
-    let leases: Vec<LeaseId> = due.iter().map(|(lease, _)| *lease).collect();
-    let checkpoints = due.into_iter().map(|(lease, remaining_ttl)| LeaseCheckpoint { id: lease.0, remaining_ttl });
-    let lease_checkpoint = Some(LeaseCheckpointRequest { checkpoints: checkpoints.collect() });
-    let request = InternalRaftRequest { lease_checkpoint, ..Default::default() };
-    if let Err(why) = handle.propose_in_term(request, term).await {
+    let due = lease_office::checkpoint(&mut handle.shared.lessor(), now);
+    let Some(checkpoint) = due else { return };
+    if let Err(why) = handle.propose_in_term(checkpoint.request.clone(), term).await {
         tracing::warn!(%why, "failed to checkpoint leases");
-        // After a time-out they may still come.
-        if !matches!(why, ServerError::Rejected(Rejection::Timeout)) {
-            handle.shared.lessor().not_checkpointed(leases, now);
+        if let ServerError::Rejected(why) = why {
+            checkpoint.refused(why, &mut handle.shared.lessor(), now);
         }
     }
 }

@@ -6,15 +6,18 @@ use bytes::Bytes;
 use tokio::time::{sleep, timeout};
 
 use crate::{
-    lease::RenewError,
     metrics,
-    pb::etcdserverpb::{InternalRaftRequest, LeaseCheckpoint, LeaseCheckpointRequest},
     raft::Role,
     transport::ask::{self, AskError, Target},
     types::{LeaseId, Rejection},
 };
 
-use super::{Handle, ServerError, handle::LOOK_AGAIN, leadership::Trust};
+use super::{
+    Handle, ServerError,
+    handle::LOOK_AGAIN,
+    leadership::Trust,
+    lease_office::{RenewStep, Renewal},
+};
 
 /// Pause between two questions to a leader that did not answer (etcd's).
 const ASK_AGAIN: Duration = Duration::from_millis(50);
@@ -86,33 +89,24 @@ impl Handle {
     }
 
     async fn renew_while_leading(&self, lease: LeaseId) -> Result<i64, ServerError> {
-        let mut caught_up = false;
+        let mut renewal = Renewal::new(lease);
         while self.still_leads().await {
-            let renewed = self.shared.lessor().renew(lease, self.shared.now());
-            match renewed {
-                Ok(renewed) => {
+            let step = renewal.attempt(&mut self.shared.lessor(), self.shared.now());
+            match step {
+                RenewStep::Renewed(ttl) => {
                     metrics::LEASE_RENEWED.inc();
-                    if renewed.clear_checkpoint {
-                        self.clear_checkpoint(lease).await?;
-                    }
-                    return Ok(renewed.ttl);
+                    return Ok(ttl);
                 }
-                Err(RenewError::Unknown(why)) if caught_up => return Err(why.into()),
-                // The grant may be committed and on its way here.
-                Err(RenewError::Unknown(_)) => {
-                    self.catch_up().await?;
-                    caught_up = true;
+                RenewStep::Record(ttl, request) => {
+                    metrics::LEASE_RENEWED.inc();
+                    return self.propose(*request).await.map(|_| ttl);
                 }
-                Err(RenewError::Expired | RenewError::NotPrimary | RenewError::Recording) => sleep(LOOK_AGAIN).await,
+                RenewStep::CatchUp => self.catch_up().await?,
+                RenewStep::LookAgain => sleep(LOOK_AGAIN).await,
+                RenewStep::Refused(why) => return Err(why.into()),
             }
         }
         Err(Rejection::NotPrimaryLessor.into())
-    }
-
-    async fn clear_checkpoint(&self, lease: LeaseId) -> Result<(), ServerError> {
-        let checkpoints = vec![LeaseCheckpoint { id: lease.0, remaining_ttl: 0 }];
-        let lease_checkpoint = Some(LeaseCheckpointRequest { checkpoints });
-        self.propose(InternalRaftRequest { lease_checkpoint, ..Default::default() }).await.map(|_| ())
     }
 
     /// How long `lease` still lives; `None` if it does not exist.

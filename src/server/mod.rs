@@ -34,6 +34,7 @@ mod joining;
 mod keeper;
 mod leader_calls;
 pub mod leadership;
+pub mod lease_office;
 mod log_reader;
 mod mixed;
 mod op_counts;

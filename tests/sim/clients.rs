@@ -4,16 +4,16 @@ use bytes::Bytes;
 use quorate::apply::Response;
 use quorate::pb::etcdserverpb::Compare;
 use quorate::pb::etcdserverpb::{
-    CompactionRequest, DeleteRangeRequest, InternalRaftRequest, LeaseCheckpoint, LeaseCheckpointRequest,
-    LeaseGrantRequest, LeaseRevokeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, compare,
-    request_op::Request as Op,
+    CompactionRequest, DeleteRangeRequest, InternalRaftRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest,
+    RangeRequest, RequestOp, TxnRequest, compare, request_op::Request as Op,
 };
 use quorate::pb::mvccpb::KeyValue;
 use quorate::server::leadership::Trust;
+use quorate::server::lease_office::{RenewStep, Renewal};
 use quorate::types::{LeaseId, Rejection};
 
 use crate::bug::Bug;
-use crate::host::{Life, MS, Reader, SECOND, Time};
+use crate::host::{Awaited, Life, MS, Reader, SECOND, Time, Waiter};
 use crate::simulated::model::{self, answer_of};
 use crate::simulated::{Stop, Wrong};
 use crate::support::linear::{Answer, Call, Operation, Value};
@@ -33,6 +33,8 @@ const LOSS: u64 = 5;
 const DRIFT_MAX: u64 = 50_000;
 /// After a pause a buggy leader trusts its office for so long.
 const TRUST: Time = 2 * SECOND;
+/// A member that has to wait before it can renew a lease looks again so soon.
+const LOOK_AGAIN: Time = 50 * MS;
 
 /// What a client wants of a member.
 #[derive(Clone, Debug)]
@@ -327,7 +329,7 @@ impl World {
             Asked::Write(_) if life.process.standing.leader.is_none() => self.refuse(waiter),
             Asked::Write(write) => {
                 let id = life.process.propose(*write);
-                life.waiters.insert(id, waiter);
+                life.awaited.insert(id, Awaited::Client(waiter));
             }
             Asked::Serializable(range) => {
                 let read = life.process.applier.published().view.range(&range);
@@ -338,11 +340,17 @@ impl World {
                 self.answer_read(waiter, read)?;
             }
             Asked::Read(range) => self.read(life, Reader::Client(waiter, range))?,
-            Asked::Renew(lease) => match life.trust(self.hosts[life.host].monotonic(self.now)) {
-                Trust::Leads => self.renew(life, waiter, lease),
-                Trust::Follows => self.refuse(waiter),
-                Trust::Ask(doubts) => self.read(life, Reader::Renewal(waiter, lease, doubts))?,
-            },
+            Asked::Renew(lease) => self.keep_alive(life, waiter, Renewal::new(lease))?,
+        }
+        Ok(())
+    }
+
+    /// One attempt to renew a lease, on a member that leads for sure.
+    pub(crate) fn keep_alive(&mut self, life: &mut Life, waiter: Waiter, renewal: Renewal) -> Result<(), Stop> {
+        match life.trust(self.hosts[life.host].monotonic(self.now)) {
+            Trust::Leads => return self.renew(life, waiter, renewal),
+            Trust::Follows => self.refuse(waiter),
+            Trust::Ask(doubts) => self.read(life, Reader::Renewal(waiter, renewal, doubts))?,
         }
         Ok(())
     }
@@ -356,22 +364,26 @@ impl World {
         Ok(())
     }
 
-    fn renew(&mut self, life: &mut Life, waiter: (usize, u64), lease: LeaseId) {
+    fn renew(&mut self, life: &mut Life, waiter: Waiter, mut renewal: Renewal) -> Result<(), Stop> {
         let now = self.hosts[life.host].clock(self.now);
-        match life.lessor.renew(lease, now) {
-            Ok(renewed) if renewed.clear_checkpoint && self.bug != Some(Bug::LeavesCheckpoints) => {
-                // A later leader must not count on from the checkpoint.
-                let checkpoints = vec![LeaseCheckpoint { id: lease.0, remaining_ttl: 0 }];
-                let lease_checkpoint = Some(LeaseCheckpointRequest { checkpoints });
-                let id = life.process.propose(InternalRaftRequest { lease_checkpoint, ..Default::default() });
-                life.renewals.insert(id, (waiter, renewed.ttl));
+        match renewal.attempt(&mut life.lessor, now) {
+            RenewStep::Record(ttl, request) if self.bug != Some(Bug::LeavesCheckpoints) => {
+                let id = life.process.propose(*request);
+                life.awaited.insert(id, Awaited::Renewal(waiter, ttl));
             }
-            Ok(renewed) => {
-                self.note(|world| format!("{} renews lease {}", world.hosts[life.host].name, lease.0));
-                self.reply(waiter, Reply::Renewed(renewed.ttl));
+            RenewStep::Renewed(ttl) | RenewStep::Record(ttl, _) => {
+                self.note(|world| format!("{} renews for c{} for {ttl} s", world.hosts[life.host].name, waiter.0));
+                self.reply(waiter, Reply::Renewed(ttl));
             }
-            Err(_) => self.refuse(waiter),
+            RenewStep::CatchUp => self.read(life, Reader::CatchUp(waiter, renewal))?,
+            // Unless its client has hung up.
+            RenewStep::LookAgain if self.clients[waiter.0].waits_for(life.host) == Some(waiter.1) => {
+                self.at(LOOK_AGAIN, Event::Renew(life.host, life.number, waiter, renewal));
+            }
+            RenewStep::LookAgain => {}
+            RenewStep::Refused(_) => self.reply(waiter, Reply::Renewed(0)),
         }
+        Ok(())
     }
 
     fn trusts_itself(&self, life: &Life) -> bool {
@@ -394,10 +406,15 @@ impl World {
                     let read = life.process.applier.published().view.range(&range);
                     self.answer_read(waiter, read)?;
                 }
-                Reader::Renewal(waiter, lease, doubts) => {
+                Reader::Renewal(waiter, renewal, doubts) => {
                     life.doubts.settle(doubts);
-                    if life.process.leads() { self.renew(life, waiter, lease) } else { self.refuse(waiter) }
+                    if life.process.leads() {
+                        self.renew(life, waiter, renewal)?;
+                    } else {
+                        self.refuse(waiter);
+                    }
                 }
+                Reader::CatchUp(waiter, renewal) => self.keep_alive(life, waiter, renewal)?,
                 Reader::Scan(doubts) => {
                     life.doubts.settle(doubts);
                     if life.process.leads() {
@@ -413,7 +430,9 @@ impl World {
     pub(crate) fn refuse_readers(&mut self, readers: impl IntoIterator<Item = Reader>) {
         for reader in readers {
             match reader {
-                Reader::Client(waiter, _) | Reader::Renewal(waiter, ..) => self.refuse(waiter),
+                Reader::Client(waiter, _) | Reader::Renewal(waiter, ..) | Reader::CatchUp(waiter, _) => {
+                    self.refuse(waiter);
+                }
                 Reader::Scan(_) => {}
             }
         }
@@ -491,6 +510,7 @@ impl World {
                 self.clients[client].lease = Some(lease);
                 Ok(())
             }
+            (What::Renew, Reply::Renewed(0)) => self.lease_is_gone(client),
             (What::Renew, Reply::Renewed(ttl)) => {
                 if let Some(lease) = &mut self.clients[client].lease {
                     (lease.ttl, lease.renewed) = (ttl, lease.renewed.max(began));

@@ -10,7 +10,7 @@ use quorate::watch::{Body, Delivery, Past};
 
 use crate::bug::Bug;
 use crate::clients::Reply;
-use crate::host::Life;
+use crate::host::{Awaited, Life};
 use crate::watchers::{deletions_at, is_busy};
 use crate::world::World;
 
@@ -44,8 +44,8 @@ impl World {
         for entry in entries {
             let Ok(request) = InternalRaftRequest::decode(entry.data.clone()) else { continue };
             let id = request.header.map_or(0, |header| header.id);
-            let waiter = life.waiters.remove(&quorate::types::RequestId(id)).filter(|_| request.put.is_some());
-            if let Some(waiter) = waiter {
+            let awaited = life.awaited.remove(&quorate::types::RequestId(id)).filter(|_| request.put.is_some());
+            if let Some(Awaited::Client(waiter)) = awaited {
                 let revision = life.process.applier.published().view.revision() + 1;
                 let header = Some(ResponseHeader { revision, ..Default::default() });
                 let response = Response::Put(PutResponse { header, prev_kv: None });

@@ -12,10 +12,11 @@ use quorate::membership::Cluster;
 use quorate::pb::etcdserverpb::RangeRequest;
 use quorate::pb::raftpb::Entry;
 use quorate::server::leadership::{Doubts, Leadership, Trust};
+use quorate::server::lease_office::{Checkpoint, Renewal};
 use quorate::server::recovery::{self, Bootstrap, Parts, PartsError, Settings};
 use quorate::server::ticker::{self, Ticker};
 use quorate::storage::{Engine, MemoryEngine, Row};
-use quorate::types::{LeaseId, LogIndex, MemberId, RequestId, Ticks};
+use quorate::types::{LogIndex, MemberId, RequestId, Ticks};
 use quorate::wal::{Wal, WalError};
 use quorate::watch::{Hub, StreamId};
 
@@ -85,8 +86,18 @@ pub(crate) type Waiter = (usize, u64);
 /// Somebody who waits until a read is linearizable. Who wants to act as the leader settles so many doubts by that.
 pub(crate) enum Reader {
     Client(Waiter, RangeRequest),
-    Renewal(Waiter, LeaseId, u64),
+    Renewal(Waiter, Renewal, u64),
     Scan(u64),
+    /// A renewal of a lease that may have been granted elsewhere.
+    CatchUp(Waiter, Renewal),
+}
+
+/// What becomes of an answer.
+pub(crate) enum Awaited {
+    Client(Waiter),
+    /// The seconds that a client hears once its renewal is recorded.
+    Renewal(Waiter, i64),
+    Checkpoint(Checkpoint),
 }
 
 /// One process.
@@ -104,10 +115,8 @@ pub(crate) struct Life {
     /// Which actors have a turn coming.
     pub(crate) awake: BTreeSet<Actor>,
     pub(crate) for_apply: VecDeque<ApplyOrder>,
-    /// Clients that wait for an entry.
-    pub(crate) waiters: BTreeMap<RequestId, Waiter>,
-    /// Renewals that wait until a checkpoint is cleared, with their answer.
-    pub(crate) renewals: BTreeMap<RequestId, (Waiter, i64)>,
+    /// Entries that are waited for.
+    pub(crate) awaited: BTreeMap<RequestId, Awaited>,
     /// Whose stream it is, and the connection.
     pub(crate) streams: BTreeMap<StreamId, (usize, u64)>,
     /// Who led, and whether it is certain that this member still does.
@@ -146,8 +155,7 @@ impl Life {
             process,
             awake: BTreeSet::new(),
             for_apply: VecDeque::new(),
-            waiters: BTreeMap::new(),
-            renewals: BTreeMap::new(),
+            awaited: BTreeMap::new(),
             streams: BTreeMap::new(),
             leadership: Leadership::default(),
             doubts: Doubts::default(),

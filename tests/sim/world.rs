@@ -13,23 +13,24 @@ use quorate::apply::{self, Applier, ApplyOptions};
 use quorate::etcdfile::{snap, v2json};
 use quorate::lease::SCAN_INTERVAL_MS;
 use quorate::membership::Founding;
-use quorate::pb::etcdserverpb::{InternalRaftRequest, LeaseCheckpoint, LeaseCheckpointRequest, LeaseRevokeRequest};
+use quorate::pb::etcdserverpb::InternalRaftRequest;
 use quorate::pb::membershippb::{Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest};
 use quorate::pb::raftpb::{Entry, Message, MessageType, Snapshot, SnapshotMetadata};
 use quorate::pb::walpb;
 use quorate::raft::{self, Effect, Fetched, Input, LogBatch};
 use quorate::server::durability::{WalOrder, carry_out};
 use quorate::server::leadership::Trust;
+use quorate::server::lease_office::{self, Renewal};
 use quorate::server::raft_change;
 use quorate::server::recovery::Bootstrap;
 use quorate::server::ticker::Due;
 use quorate::storage::{Engine, MemoryEngine, Row};
-use quorate::types::{LogIndex, MemberId, RequestId};
+use quorate::types::{LogIndex, MemberId, Rejection, RequestId};
 use quorate::wal::Wal;
 
 use crate::bug::Bug;
 use crate::clients::{Client, Reply, Request};
-use crate::host::{Actor, ApplyOrder, Host, Life, MS, Reader, SECOND, TICK, Time, rows_of};
+use crate::host::{Actor, ApplyOrder, Awaited, Host, Life, MS, Reader, SECOND, TICK, Time, Waiter, rows_of};
 use crate::net::Net;
 use crate::oracle::Oracle;
 use crate::simulated::disk::Disk;
@@ -42,6 +43,8 @@ use crate::watchers::{WatchIn, WatchOut, Watcher};
 
 /// How often a member looks after its leases and itself.
 const SCAN: Duration = Duration::from_millis(SCAN_INTERVAL_MS);
+/// An election timeout in milliseconds.
+const ELECTION_MS: u64 = raft::ELECTION_TICKS_DEFAULT as u64 * TICK.as_millis() as u64;
 /// Trouble is over by then.
 pub(crate) const CHAOS: Time = 20 * SECOND;
 /// Peace must have come this long after the end of trouble.
@@ -58,6 +61,7 @@ pub(crate) enum Event {
     Tick(usize, u64),
     Scan(usize, u64),
     Leave(usize, u64),
+    Renew(usize, u64, Waiter, Renewal),
     Start(usize),
     Message(usize, Box<Message>),
     Snapshot {
@@ -247,6 +251,7 @@ impl World {
             | Event::Tick(host, _)
             | Event::Scan(host, _)
             | Event::Leave(host, _)
+            | Event::Renew(host, ..)
             | Event::Message(host, _)
             | Event::Snapshot { to: host, .. }
             | Event::ToRaft(host, ..)
@@ -269,6 +274,9 @@ impl World {
             }),
             Event::Scan(host, life) => self.with(host, Some(life), World::scan),
             Event::Leave(host, life) => self.with(host, Some(life), |_, _| Err(Stop::Ended("it was removed"))),
+            Event::Renew(host, life, waiter, renewal) => {
+                self.with(host, Some(life), |world, life| world.keep_alive(life, waiter, renewal))
+            }
             Event::Start(host) => self.start(host),
             Event::Message(host, message) => self.receive(host, *message),
             Event::Snapshot { from, to, message, rows } => self.receive_snapshot(from, to, *message, &rows),
@@ -529,8 +537,13 @@ impl World {
     fn dropped(&mut self, life: &mut Life, ids: &[RequestId], reason: raft::DropReason) {
         self.tally("proposals dropped", ids.len() as u64);
         for id in ids {
-            if let Some(waiter) = life.waiters.remove(id) {
-                self.refuse(waiter);
+            match life.awaited.remove(id) {
+                Some(Awaited::Client(waiter) | Awaited::Renewal(waiter, _)) => self.refuse(waiter),
+                Some(Awaited::Checkpoint(checkpoint)) => {
+                    let now = self.hosts[life.host].clock(self.now);
+                    checkpoint.refused(Rejection::ProposalDropped, &mut life.lessor, now);
+                }
+                None => {}
             }
         }
         self.note(|world| format!("{} drops {ids:?}: {reason}", world.hosts[life.host].name));
@@ -641,12 +654,8 @@ impl World {
         // 2. Raft and countdowns learn what the entries mean.
         let mut removed = false;
         for entry in &applied {
-            if matches!(entry.outcome, Ok(apply::Response::NewLeader))
-                && life.process.leads()
-                && life.process.standing.term == entry.term
-            {
-                self.lead(life);
-            }
+            let now = self.hosts[life.host].clock(self.now);
+            lease_office::note(&mut life.lessor, entry, life.process.standing, now, ELECTION_MS);
             for effect in &entry.effects {
                 removed |= self.take_effect(life, entry.index, effect);
             }
@@ -662,11 +671,10 @@ impl World {
         // 4. Readers see the state, and 5. writers hear their answers.
         self.serve_applied(life)?;
         for entry in applied {
-            if let Some((waiter, ttl)) = entry.request.and_then(|request| life.renewals.remove(&request)) {
-                self.reply(waiter, Reply::Renewed(ttl));
-            }
-            if let Some(waiter) = entry.request.and_then(|request| life.waiters.remove(&request)) {
-                self.reply(waiter, Reply::Applied(entry.outcome));
+            match entry.request.and_then(|request| life.awaited.remove(&request)) {
+                Some(Awaited::Client(waiter)) => self.reply(waiter, Reply::Applied(entry.outcome)),
+                Some(Awaited::Renewal(waiter, ttl)) => self.reply(waiter, Reply::Renewed(ttl)),
+                Some(Awaited::Checkpoint(_)) | None => {}
             }
         }
         life.process.applied(group.len(), &self.habits.work);
@@ -679,23 +687,14 @@ impl World {
         Ok(())
     }
 
-    fn lead(&mut self, life: &mut Life) {
-        let now = self.hosts[life.host].clock(self.now);
-        life.lessor.promote(now, raft::ELECTION_TICKS_DEFAULT as u64 * TICK.as_millis() as u64);
-    }
-
     /// Whether the member itself was removed.
     fn take_effect(&mut self, life: &mut Life, index: LogIndex, effect: &apply::Effect) -> bool {
-        let now = self.hosts[life.host].clock(self.now);
         match effect {
-            apply::Effect::LeaseGranted { id, ttl } => life.lessor.granted(*id, *ttl, now),
             apply::Effect::LeaseRevoked(id) => {
-                life.lessor.revoked(*id);
                 if self.promises.remove(&id.0).is_some_and(|until| self.now < until) {
                     self.broken.get_or_insert(format!("lease {} is revoked at {index}, too early", id.0));
                 }
             }
-            apply::Effect::LeaseCheckpointed { id, remaining } => life.lessor.checkpointed(*id, *remaining, now),
             apply::Effect::ConfChange(change) => {
                 let change = change.as_ref().map_or(raft::Change::None, raft_change);
                 let change = self.bug_in_change(change);
@@ -769,17 +768,14 @@ impl World {
     /// On a member that leads.
     pub(crate) fn look_after_leases(&mut self, life: &mut Life) {
         let now = self.hosts[life.host].clock(self.now);
-        for lease in life.lessor.expired(now) {
+        for (lease, request) in lease_office::revocations(&mut life.lessor, now) {
             self.count("leases expired");
             self.note(|world| format!("{} finds lease {} expired", world.hosts[life.host].name, lease.0));
-            let lease_revoke = Some(LeaseRevokeRequest { id: lease.0 });
-            life.process.propose_as_leader(InternalRaftRequest { lease_revoke, ..Default::default() });
+            life.process.propose_as_leader(request);
         }
-        let due = life.lessor.due_checkpoints(now, 10);
-        if !due.is_empty() {
-            let checkpoints = due.into_iter().map(|(id, remaining_ttl)| LeaseCheckpoint { id: id.0, remaining_ttl });
-            let lease_checkpoint = Some(LeaseCheckpointRequest { checkpoints: checkpoints.collect() });
-            life.process.propose_as_leader(InternalRaftRequest { lease_checkpoint, ..Default::default() });
+        if let Some(checkpoint) = lease_office::checkpoint(&mut life.lessor, now) {
+            let id = life.process.propose_as_leader(checkpoint.request.clone());
+            life.awaited.insert(id, Awaited::Checkpoint(checkpoint));
         }
     }
 
