@@ -54,6 +54,9 @@ pub fn usage_text(program: &str) -> String {
 
   {name} config show [--origin] [--set] [--format toml|env|yaml|flags|json] [flags]
     Print the effective configuration.
+
+  {name} config sample [--format toml|env]
+    Print a file that names every option with its default, commented out.
 "
     )
 }

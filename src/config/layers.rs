@@ -23,6 +23,9 @@ use super::{
     table::{self, Kind, OPTIONS, OptionSpec, Successor},
 };
 
+/// Variables of Go's runtime that old units set and that have nothing to act on here.
+const GO_RUNTIME: [&str; 3] = ["GOGC", "GOMEMLIMIT", "GODEBUG"];
+
 /// One assignment that its option's kind allows.
 #[derive(Clone, Debug)]
 pub(super) struct Written {
@@ -100,17 +103,32 @@ impl Gathered {
     /// The `ETCD_*` variables that are not empty, by name.
     fn variables(&mut self, env: &[(OsString, OsString)]) -> Vec<Variable> {
         let mut variables = Vec::new();
+        let mut for_go = Vec::new();
         for (name, value) in env {
             let (Some(name), value) = (name.to_str(), value.to_string_lossy()) else { continue };
-            if name == "GOMAXPROCS" {
-                self.threads = Some(value.into_owned());
+            if name == "GOMAXPROCS" || GO_RUNTIME.contains(&name) {
+                for_go.push((name, value.into_owned()));
             } else if name.starts_with("ETCD_") && !value.is_empty() {
                 let origin = Origin::Variable(name.to_owned());
                 variables.push(Variable::new(name, value.into_owned(), origin));
             }
         }
         variables.sort_by(|a, b| a.name.cmp(&b.name));
+        self.explain_go(&for_go);
         variables
+    }
+
+    /// One remark for all of them: the habit of old units is respected, and nobody tunes what is not there.
+    fn explain_go(&mut self, variables: &[(&str, String)]) {
+        self.threads = variables.iter().find(|(name, _)| *name == "GOMAXPROCS").map(|(_, value)| value.clone());
+        if variables.is_empty() {
+            return;
+        }
+        let mut shown: Vec<String> = variables.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        shown.sort();
+        let message = "variables of Go's runtime: GOMAXPROCS sets the number of worker threads; GOGC, GOMEMLIMIT and \
+                       GODEBUG have no effect, because no memory is left to a garbage collector here";
+        self.notices.push(Notice::info(message, vec![("variables", shown.join(" "))]));
     }
 
     /// The variables of all environment files, in order.

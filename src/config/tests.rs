@@ -427,6 +427,16 @@ fn gomaxprocs_asks_for_threads() {
 }
 
 #[test]
+fn variables_of_gos_runtime_are_explained_once() {
+    let start = Start::default().env("GOMEMLIMIT", "1GiB").env("GOMAXPROCS", "2").env("GOGC", "50");
+    let notices = start.notices();
+    let told: Vec<_> = notices.iter().filter(|notice| notice.contains("Go's runtime")).collect();
+    let [only] = told.as_slice() else { panic!("{notices:#?}") };
+    assert!(only.ends_with("(variables=GOGC=50 GOMAXPROCS=2 GOMEMLIMIT=1GiB)"), "{only}");
+    assert!(!Start::default().notices().iter().any(|notice| notice.contains("Go's runtime")));
+}
+
+#[test]
 fn commands_are_told_apart() {
     let command = |words: &[&str]| command(&flags(words).sources);
     assert_eq!(command(&[]), Ok(Command::Serve));

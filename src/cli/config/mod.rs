@@ -1,7 +1,8 @@
-//! `config check` and `config show`: the configuration, looked at without starting.
+//! `config check`, `config show` and `config sample`: the configuration, looked at without starting.
 //!
-//! Both run the daemon's own loading. `check` says what is wrong, `check --deep` also asks the host; `show` writes the
-//! effective configuration in any form. Nothing they do stays behind.
+//! The first two run the daemon's own loading. `check` says what is wrong, `check --deep` also asks the host; `show`
+//! writes the effective configuration in any form; `sample` writes every option with its default, commented out, which
+//! is what packages install. Nothing they do stays behind.
 
 mod check;
 mod probe;
@@ -13,7 +14,7 @@ use std::{
 };
 
 use crate::config::{
-    self, ConfigErrors, ExtraFlag, Sources,
+    self, ConfigErrors, ExtraFlag, Form, Sources,
     show::{self, Format, Shown},
 };
 
@@ -39,6 +40,9 @@ const USAGE_TEXT: &str = "Usage:
   quorate config show [--origin] [--set] [--format toml|env|yaml|flags|json] [flags of the daemon]
     Prints the effective configuration in a form that can be read back.
     --origin adds where each value stands, --set leaves out defaults.
+
+  quorate config sample [--format toml|env]
+    Prints a file that names every option with its default, all of them commented out.
 ";
 
 /// Runs `config …`; `args` are the words behind it. The environment is that of `sources`.
@@ -58,6 +62,7 @@ pub fn run_on(sources: &Sources, args: &[OsString], out: &mut dyn Write, err: &m
         _ if asks_for_help(args) => print(out, USAGE_TEXT, VALID),
         "check" => check(&sources, out, err),
         "show" => show(&sources, out, err),
+        "sample" => sample(&sources, out, err),
         "" => print(err, USAGE_TEXT, USAGE),
         other => print(err, &format!("unknown command \"config {other}\"\n{USAGE_TEXT}"), USAGE),
     }
@@ -98,6 +103,15 @@ fn show(sources: &Sources, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
                 INVALID,
             )
         }
+    }
+}
+
+fn sample(sources: &Sources, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
+    let extras = Extras::read(sources, &[FORMAT]);
+    match extras.get("format") {
+        None | Some("toml") => print(out, &show::sample(Form::Toml), VALID),
+        Some("env") => print(out, &show::sample(Form::Variable), VALID),
+        Some(other) => print(err, &format!("unknown format \"{other}\": toml or env\n"), USAGE),
     }
 }
 
@@ -169,6 +183,20 @@ mod tests {
         assert_eq!((code, &report["valid"]), (INVALID, &serde_json::Value::Bool(false)));
         assert_eq!(report["errors"][0]["option"], "election-timeout");
         assert_eq!(report["errors"][0]["origin"], "--election-timeout");
+    }
+
+    #[test]
+    fn a_sample_sets_nothing_and_names_every_section() {
+        for (words, line) in [
+            (["sample", "--format=toml"].as_slice(), "#heartbeat-interval = 100\n"),
+            (&["sample", "--format", "env"], "#ETCD_HEARTBEAT_INTERVAL=100\n"),
+            (&["sample"], "#heartbeat-interval = 100\n"),
+        ] {
+            let (code, out, _) = run_words(words);
+            assert!(code == VALID && out.contains(line) && out.contains("# Clustering\n"), "{words:?}: {out}");
+            assert!(out.lines().all(|line| line.is_empty() || line.starts_with('#')), "{words:?}: {out}");
+        }
+        assert_eq!(run_words(&["sample", "--format=yaml"]).0, USAGE);
     }
 
     #[test]
