@@ -22,16 +22,7 @@ const CLUSTER: u64 = 0xebf7_9ee1_b5a7_1cad;
 const ALL: [usize; 3] = [0, 1, 2];
 
 /// The guide's file of its first host, letter by letter.
-const FIRST_FILE: &str = r#"ETCD_NAME=etcd1
-ETCD_DATA_DIR="/data/etcd"
-ETCD_LISTEN_CLIENT_URLS="http://10.5.12.16:2379,http://127.0.0.1:2379"
-ETCD_LISTEN_PEER_URLS="http://10.5.12.16:2380"
-ETCD_INITIAL_ADVERTISE_PEER_URLS="http://10.5.12.16:2380"
-ETCD_INITIAL_CLUSTER="etcd1=http://10.5.12.16:2380,etcd2=http://10.5.12.17:2380,etcd3=http://10.5.12.18:2380"
-ETCD_INITIAL_CLUSTER_STATE="new"
-ETCD_INITIAL_CLUSTER_TOKEN="etcd-cluster"
-ETCD_ADVERTISE_CLIENT_URLS="http://10.5.12.16:2379"
-"#;
+const FIRST_FILE: &str = include_str!("guide/etcd.conf");
 
 #[test]
 fn three_hosts_form_the_guides_cluster() {
