@@ -7,7 +7,8 @@ TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 export ORACLE_DIR ?= $(TARGET)/oracle
 CARGO_FLAGS ?= --locked
 .DEFAULT_GOAL := build
-.PHONY: run build test lint doc unit deny advisories oracle clients interop differential crash sim cluster bench fuzz-short systemd-test fresh-test
+.PHONY: run build test lint doc unit deny advisories oracle clients interop differential crash sim cluster bench fuzz-short \
+	package-programs deb rpm package-test systemd-test fresh-test
 .NOTPARALLEL:
 
 deps-%:
@@ -70,6 +71,21 @@ bench: oracle
 
 fuzz-short: deps-fuzz
 	fuzz/run.sh $(TARGET)/fuzz $(or $(FUZZ_SECONDS),60)
+
+# Packages of the built programs, in target/package. PACKAGE_BIN names a directory of programs built otherwise.
+PACKAGE_BIN ?=
+PACKAGES := $(abspath target/package)
+package-programs: deps-package $(if $(PACKAGE_BIN),,build)
+	@cargo deb --version >/dev/null 2>&1 || cargo install cargo-deb --locked
+	@cargo generate-rpm --version >/dev/null 2>&1 || cargo install cargo-generate-rpm --locked
+
+deb rpm: package-programs
+	packaging/build.sh $@ $(or $(PACKAGE_BIN),$(TARGET)/release) $(PACKAGES)
+
+# The packages under a real systemd and in an rpm root, then the deployment guide's cluster on three machines.
+package-test: deps-package-test package-programs
+	tests/support/package.sh $(TARGET) $(or $(PACKAGE_BIN),$(TARGET)/release)
+	tests/support/guide.sh $(TARGET) $(or $(PACKAGE_BIN),$(TARGET)/release)
 
 systemd-test: deps-systemd build
 	tests/support/systemd.sh $(TARGET)

@@ -58,7 +58,7 @@ boot() {
     SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 systemd-nspawn --quiet --keep-unit --register=no --boot "$@" \
         --machine="$machine-$$" -D "$(files)" >"$work/machines/$machine/console.log" 2>&1 </dev/null 9>&- &
     nspawn_of[$machine]=$!
-    within 60 runs || { tail -n 20 "$work/machines/$machine/console.log" >&2; exit 1; }
+    within 180 runs || { tail -n 20 "$work/machines/$machine/console.log" >&2; exit 1; }
 }
 
 runs() {
@@ -116,7 +116,12 @@ summary() {
     [ "$failed" = 0 ]
 }
 
-is() { [ "$("${@:2}")" = "$1" ] || { echo "  expected '$1', got '$("${@:2}")'"; return 1; }; }
+# is EXPECTED COMMAND...: whether the command prints that.
+is() {
+    local got
+    got=$("${@:2}") || true
+    [ "$got" = "$1" ] || { echo "  expected '$1', got '$got'"; return 1; }
+}
 fails() { ! "$@"; }
 property() { inside systemctl show "${unit:-quorate}" --value --property "$1"; }
 request() { inside curl --silent --max-time 10 "http://127.0.0.1:2379$1" "${@:2}"; }

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what a make target needs and this machine lacks, through apt on Debian and its kin.
-# Usage: tests/support/deps.sh build|test|systemd ...
+# Usage: tests/support/deps.sh build|test|fuzz|systemd|package|package-test ...
 # Looks at what is there before it asks for anything; on other systems it names what is missing and fails.
 set -eu
 
@@ -44,11 +44,31 @@ need_systemd() {
     have nsenter || want util-linux
 }
 
+need_package() {
+    need_build
+    have strip || want binutils
+    have dpkg-shlibdeps || want dpkg-dev
+    have git || want git
+}
+
+need_package_test() {
+    need_package
+    need_systemd
+    have ip || want iproute2
+    have lintian || want lintian
+    have rpm || want rpm
+    have rpmlint || ! has_package rpmlint || want rpmlint
+    have python3 || want python3
+}
+
+# Whether the distribution has it: not every one has every checker.
+has_package() { have apt-cache && [ -n "$(apt-cache search --names-only "^$1\$" 2>/dev/null)" ]; }
+
 as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
 }
 
-for set in "$@"; do "need_$set"; done
+for set in "$@"; do "need_$(echo "$set" | tr - _)"; done
 [ -n "$wanted" ] || exit 0
 if ! have apt-get; then
     echo "missing, by their Debian names:$wanted" >&2
