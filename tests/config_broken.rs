@@ -16,12 +16,7 @@ const BROKEN: &str = "tests/config/broken";
 
 /// Runs `config check` on one file, in an empty environment.
 fn check(path: &Path) -> (u8, String) {
-    let flag = match path.extension().and_then(|extension| extension.to_str()) {
-        Some("env") => "--env-file",
-        Some("toml") => "--config",
-        _ => "--config-file",
-    };
-    let args: Vec<OsString> = vec!["check".into(), flag.into(), path.into()];
+    let args: Vec<OsString> = vec!["check".into(), path.into()];
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let code = cli::config::run_on(&Sources::default(), &args, &mut out, &mut err);
     assert_eq!(String::from_utf8_lossy(&err), "", "{}", path.display());

@@ -268,7 +268,8 @@ fn is_name(key: &str) -> bool {
         && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-fn is_text(value: &str) -> bool {
+/// Whether a file can hold the value: only tabs and line ends of the control characters.
+pub fn is_text(value: &str) -> bool {
     !value.chars().any(|c| (c < ' ' && c != '\t' && c != '\n') || c == '\u{7f}')
 }
 

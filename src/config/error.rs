@@ -28,6 +28,8 @@ pub struct Problem {
     pub example: Option<String>,
     /// A mistake of the command line's form, which etcd answers with usage and exit code 2.
     pub usage: bool,
+    /// No mistake of whoever wrote it: this version lacks what the value rightly asks for.
+    pub is_lack: bool,
 }
 
 impl Problem {
@@ -43,6 +45,7 @@ impl Problem {
             what,
             example,
             usage: false,
+            is_lack: false,
         }
     }
 
@@ -61,13 +64,20 @@ impl Problem {
             Form::Yaml if spec.kind == Kind::Urls => format!("unexpected error setting up {}: {why}", url_key(name)),
             Form::Toml | Form::Yaml => format!("invalid value {quoted} for {name}: {why}"),
         };
-        Self { usage: form == Form::Flag, ..Self::of(spec, text, origin, form, what) }
+        let usage = matches!(origin, Origin::Flag(_));
+        Self { usage, ..Self::of(spec, text, origin, form, what) }
     }
 
     /// A mistake about a whole file, or a line of it that names no option.
     pub(super) fn in_file(origin: Origin, written: &str, what: String) -> Self {
         let written = clip(written);
-        Self { option: String::new(), value: None, origin, written, what, example: None, usage: false }
+        let option = String::new();
+        Self { option, value: None, origin, written, what, example: None, usage: false, is_lack: false }
+    }
+
+    /// The same, said of something right that this version cannot serve.
+    pub(super) fn into_lack(self) -> Self {
+        Self { is_lack: true, example: None, ..self }
     }
 
     /// Adds what would be right.
@@ -118,9 +128,9 @@ impl ConfigErrors {
         if problems.is_empty() { Ok(()) } else { Err(Self { problems, notices: Vec::new() }) }
     }
 
-    /// A single mistake.
-    pub(super) fn of(problem: Problem) -> Self {
-        Self { problems: vec![problem], notices: Vec::new() }
+    /// Mistakes, at least one.
+    pub(super) fn of(problems: Vec<Problem>) -> Self {
+        Self { problems, notices: Vec::new() }
     }
 
     /// The same, with the remarks that were made on the way: a warning can name the cause of a mistake.

@@ -66,7 +66,7 @@ fn toml_entry(path: &Path, key: &str, line: usize, node: &Node, into: &mut Gathe
 }
 
 /// Whether the option says where options come from, or asks for no service at all.
-fn is_source(spec: &OptionSpec) -> bool {
+pub(super) fn is_source(spec: &OptionSpec) -> bool {
     spec.yaml == YamlKey::None && spec.kind != Kind::Ignored
 }
 
@@ -111,7 +111,9 @@ fn yaml_entry(path: &Path, key: &str, line: usize, node: &Node, into: &mut Gathe
     }
     if YAML_WITHOUT_EFFECT.contains(&lower.as_str()) {
         let fields = vec![("origin", origin.to_string()), ("key", key.to_owned())];
-        return into.notices.push(Notice::warn("this key has no effect", fields));
+        return into
+            .notices
+            .push(Notice::warn("this key has no effect", fields).about(None, origin).with_remedy("remove it"));
     }
     match &node.content {
         Content::Table(entries) if yaml_group(&lower) => yaml_table(path, &lower, entries, into),

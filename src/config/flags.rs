@@ -4,10 +4,11 @@
 //! - Of two flags of one name the later counts. `--` or the first word without a dash ends the flags.
 //! - The texts of mistakes are Go's; all of them are found, not only the first.
 
-use std::ffi::OsString;
+use std::{ffi::OsString, path::Path};
 
 use super::{
-    Origin, Problem, go,
+    FILE_NODES_MAX, Origin, Problem, Sources, document, go,
+    shell::{self, Word},
     suggest::closest,
     table::{self, OPTIONS, OptionSpec},
 };
@@ -18,6 +19,8 @@ pub(super) struct GivenFlag {
     pub(super) spec: &'static OptionSpec,
     /// Its value; `true` for a switch without one.
     pub(super) text: String,
+    /// Where it stands.
+    pub(super) origin: Origin,
 }
 
 /// A flag that only one command knows.
@@ -29,6 +32,15 @@ pub struct ExtraFlag {
     pub is_switch: bool,
 }
 
+/// What a command takes beside the flags of the daemon.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Extras<'e> {
+    /// Flags of its own.
+    pub flags: &'e [ExtraFlag],
+    /// Whether words without a dash are its own, wherever they stand. The daemon's flags end at the first.
+    pub words: bool,
+}
+
 /// A command line taken apart.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct CommandLine {
@@ -36,6 +48,8 @@ pub(super) struct CommandLine {
     pub(super) given: Vec<GivenFlag>,
     /// Flags of the command, in order, with their values.
     pub(super) extras: Vec<(&'static str, String)>,
+    /// Words of the command, in order.
+    pub(super) words: Vec<String>,
     /// `-h`, `--help`.
     pub(super) help: bool,
     /// Mistakes of form.
@@ -48,59 +62,97 @@ impl CommandLine {
         self.given.iter().rev().find(|flag| flag.spec.name == name).map(|flag| flag.text.as_str())
     }
 
-    fn mistake(&mut self, flag: &str, what: String, usage: bool) {
-        let problem = Problem::in_file(Origin::Flag(flag.to_owned()), "", what);
+    /// What is wrong with a file is no misuse of the command line.
+    fn mistake(&mut self, at: &Word, flag: &str, what: String, usage: bool) {
+        let (origin, usage) = match &at.origin {
+            Origin::File(..) => (at.origin.clone(), false),
+            _ => (Origin::Flag(flag.to_owned()), usage),
+        };
+        let problem = Problem::in_file(origin, "", what);
         self.problems.push(Problem { option: flag.trim_start_matches('-').to_owned(), usage, ..problem });
     }
 }
 
-/// Takes `args` apart; `extras` are flags beyond the option table.
-pub(super) fn scan(args: &[OsString], extras: &[ExtraFlag]) -> CommandLine {
+/// Takes the command line apart, the files of flags in front of it.
+pub(super) fn read(sources: &Sources, extras: Extras<'_>) -> CommandLine {
     let mut line = CommandLine::default();
-    let mut words = args.iter().map(|word| word.to_string_lossy().into_owned()).peekable();
+    let mut words = Vec::new();
+    for path in &sources.flag_files {
+        match file_words(path) {
+            Ok(found) => words.extend(found),
+            Err((at, why)) => line.problems.push(Problem::in_file(Origin::File(path.clone(), at), "", why)),
+        }
+    }
+    scan_words(words.into_iter(), Extras::default(), &mut line);
+    let typed = scan(&sources.args, extras);
+    line.given.extend(typed.given);
+    line.problems.extend(typed.problems);
+    CommandLine { extras: typed.extras, words: typed.words, help: typed.help, ..line }
+}
+
+fn file_words(path: &Path) -> Result<Vec<Word>, document::Flaw> {
+    let bytes = document::read(path)?;
+    let words = shell::command_line(document::text(&bytes)?, path)?;
+    match words.get(FILE_NODES_MAX) {
+        Some(_) => Err((0, format!("more than {FILE_NODES_MAX} words"))),
+        None => Ok(words),
+    }
+}
+
+/// Takes `args` apart.
+pub(super) fn scan(args: &[OsString], extras: Extras<'_>) -> CommandLine {
+    let mut line = CommandLine::default();
     if let Some(bad) = args.iter().find(|word| word.to_str().is_none()) {
-        line.mistake("", format!("the argument {} is not UTF-8 text", go::quote(&bad.to_string_lossy())), true);
+        let word = Word::typed(bad.to_string_lossy());
+        line.mistake(&word, "", format!("the argument {} is not UTF-8 text", go::quote(&word.text)), true);
         return line;
     }
+    scan_words(args.iter().map(|word| Word::typed(word.to_string_lossy())), extras, &mut line);
+    line
+}
+
+fn scan_words(words: impl Iterator<Item = Word>, extras: Extras<'_>, line: &mut CommandLine) {
+    let mut words = words.peekable();
     while let Some(word) = words.next() {
-        let dashes = word.len() - word.trim_start_matches('-').len();
-        if word == "--" {
-            stray(&mut line, words.next());
-            return line;
+        let dashes = word.text.len() - word.text.trim_start_matches('-').len();
+        if word.text == "--" {
+            return stray(line, words.next());
         }
-        if dashes == 0 || word == "-" {
-            stray(&mut line, Some(word));
-            return line;
+        if dashes == 0 || word.text == "-" {
+            if extras.words {
+                line.words.push(word.text);
+                continue;
+            }
+            return stray(line, Some(word));
         }
-        let (name, inline) = match word.get(dashes.min(2)..).unwrap_or_default().split_once('=') {
+        let (name, inline) = match word.text.get(dashes.min(2)..).unwrap_or_default().split_once('=') {
             Some((name, text)) => (name.to_owned(), Some(text.to_owned())),
-            None => (word.get(dashes.min(2)..).unwrap_or_default().to_owned(), None),
+            None => (word.text.get(dashes.min(2)..).unwrap_or_default().to_owned(), None),
         };
         if name.is_empty() || name.starts_with(['-', '=']) {
-            line.mistake(&word, format!("bad flag syntax: {word}"), true);
+            line.mistake(&word, &word.text, format!("bad flag syntax: {}", word.text), true);
             continue;
         }
-        let Some(flag) = Known::find(&name, extras) else {
+        let Some(flag) = Known::find(&name, extras.flags) else {
             if name == "h" || name == "help" {
                 line.help = line.problems.is_empty();
-                return line;
+                return;
             }
-            undefined(&mut line, &word, &name);
+            undefined(line, &word, &name);
             // What follows is more likely the unknown flag's value than a word of its own.
-            let _value = words.next_if(|next| inline.is_none() && !next.starts_with('-'));
+            let _value = words.next_if(|next| inline.is_none() && !next.text.starts_with('-'));
             continue;
         };
         let text = match inline {
             Some(text) => Some(text),
             None if flag.is_switch() => Some("true".to_owned()),
-            None => words.next(),
+            None => words.next().map(|word| word.text),
         };
         match text {
-            Some(text) => flag.record(&mut line, text),
-            None => line.mistake(&word, format!("flag needs an argument: -{name}"), true),
+            Some(text) => flag.record(line, text, &word),
+            None => line.mistake(&word, &word.text, format!("flag needs an argument: -{name}"), true),
         }
     }
-    line
 }
 
 /// A flag that exists.
@@ -122,22 +174,28 @@ impl Known {
         }
     }
 
-    fn record(self, line: &mut CommandLine, text: String) {
+    fn record(self, line: &mut CommandLine, text: String, at: &Word) {
         match self {
-            Self::Option(spec) => line.given.push(GivenFlag { spec, text }),
+            Self::Option(spec) => {
+                let origin = match &at.origin {
+                    Origin::File(..) => at.origin.clone(),
+                    _ => Origin::Flag(format!("--{}", spec.name)),
+                };
+                line.given.push(GivenFlag { spec, text, origin });
+            }
             Self::Extra(extra) => line.extras.push((extra.name, text)),
         }
     }
 }
 
-fn stray(line: &mut CommandLine, word: Option<String>) {
+fn stray(line: &mut CommandLine, word: Option<Word>) {
     if let Some(word) = word {
-        line.mistake("", format!("{} is not a valid flag", go::quote(&word)), false);
+        line.mistake(&word, "", format!("{} is not a valid flag", go::quote(&word.text)), false);
     }
 }
 
-fn undefined(line: &mut CommandLine, word: &str, name: &str) {
-    line.mistake(word, format!("flag provided but not defined: -{name}"), true);
+fn undefined(line: &mut CommandLine, word: &Word, name: &str) {
+    line.mistake(word, &word.text, format!("flag provided but not defined: -{name}"), true);
     let hint = closest(name, OPTIONS.iter().map(|spec| spec.name)).map(|name| format!("--{name}"));
     if let Some(problem) = line.problems.last_mut() {
         problem.example = hint;
@@ -151,7 +209,7 @@ mod tests {
     use super::*;
 
     fn scan_words(words: &[&str]) -> CommandLine {
-        scan(&words.iter().map(OsString::from).collect::<Vec<_>>(), &[])
+        scan(&words.iter().map(OsString::from).collect::<Vec<_>>(), Extras::default())
     }
 
     fn given(words: &[&str]) -> Vec<(&'static str, String)> {
@@ -199,6 +257,18 @@ mod tests {
     }
 
     #[test]
+    fn words_of_a_command_stand_anywhere() {
+        let extras = Extras { flags: &[ExtraFlag { name: "to", is_switch: false }], words: true };
+        let words = ["a.conf", "--to", "env", "-", "--name", "x", "b.conf", "--", "c"].map(OsString::from);
+        let line = scan(&words, extras);
+        assert_eq!(
+            (line.words, line.extras),
+            (vec!["a.conf".into(), "-".into(), "b.conf".into()], vec![("to", "env".into())])
+        );
+        assert_eq!((line.given.len(), line.problems.len()), (1, 1));
+    }
+
+    #[test]
     fn help_counts_until_the_first_mistake() {
         assert!(scan_words(&["--name", "a", "-h", "--foo"]).help);
         assert!(!scan_words(&["--foo", "--help"]).help);
@@ -207,7 +277,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_words_become_flags_mistakes_or_help(words in proptest::collection::vec("[-=a-z]{0,8}|--name|é", 0..6)) {
-            let line = scan(&words.iter().map(OsString::from).collect::<Vec<_>>(), &[]);
+            let line = scan(&words.iter().map(OsString::from).collect::<Vec<_>>(), Extras::default());
             let found = line.given.len() + line.problems.len() + usize::from(line.help);
             prop_assert!(found <= words.len() && (found > 0 || words.iter().all(|word| word == "--")));
         }

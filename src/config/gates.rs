@@ -68,6 +68,14 @@ const fn gate(name: &'static str, stage: Stage, support: Support, field: fn(&mut
     Gate { name, stage, support, field }
 }
 
+/// What stands for all gates of a stage.
+const STAGES: [&str; 2] = ["AllAlpha", "AllBeta"];
+
+/// Everything that can be switched: gates and whole stages.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    GATES.iter().map(|gate| gate.name).chain(STAGES)
+}
+
 /// The gate called `name`.
 pub fn find(name: &str) -> Option<&'static Gate> {
     GATES.iter().find(|gate| gate.name == name)
@@ -92,7 +100,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<String>, String> {
             let why = go::quote(value);
             format!("invalid value of {name}={value}, err: strconv.ParseBool: parsing {why}: invalid syntax")
         })?;
-        if find(name).is_none() && name != "AllAlpha" && name != "AllBeta" {
+        if !names().any(|known| known == name) {
             return Err(format!("unrecognized feature gate: {name}"));
         }
         chosen.insert(name.to_owned(), on);

@@ -52,11 +52,20 @@ pub fn usage_text(program: &str) -> String {
   {name} config check [--deep] [--format text|json] [flags]
     Check the configuration without starting.
 
+  {name} config check FILE...
+    Check whether the files of several members form one cluster.
+
   {name} config show [--origin] [--set] [--format toml|env|yaml|flags|json] [flags]
     Print the effective configuration.
 
   {name} config sample [--format toml|env]
     Print a file that names every option with its default, commented out.
+
+  {name} config convert --to env|toml|yaml|json|flags [FILE] [flags]
+    Print what is set in another form.
+
+  {name} config schema
+    Print a JSON Schema of the TOML file.
 "
     )
 }
@@ -82,7 +91,7 @@ fn shown_default(spec: &OptionSpec) -> String {
 }
 
 /// The help, its unit, and for gates their names.
-fn described(spec: &OptionSpec) -> String {
+pub(super) fn described(spec: &OptionSpec) -> String {
     let unit = spec.unit.name().map(|unit| format!(" Unit: {unit}."));
     let before = spec.default_before.map(|(compat, default)| format!(" Before {}: '{default}'.", compat.minor()));
     let gates = if spec.name == "feature-gates" { gate_lines() } else { String::new() };

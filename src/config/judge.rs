@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Notice, Problem,
+    Notice, Origin, Problem,
     feature::{Absence, Support},
     gates,
     layers::{Gathered, Layers, Written},
@@ -47,11 +47,12 @@ impl Verdict<'_> {
         let Written { spec, value, origin, .. } = written;
         if spec.kind == Kind::Ignored {
             let message = format!("flag \"-{}\" is no longer supported - ignoring.", spec.name);
-            self.notices.push(Notice::warn(&message, vec![("origin", origin.to_string())]));
+            self.notices.push(remark(&message, spec, origin, "remove it"));
             return;
         }
         if let Some(text) = spec.deprecation(self.layers.compat, &value.to_text()) {
-            self.notices.push(Notice::warn(&text, vec![("origin", origin.to_string())]));
+            let remedy = successor(spec).map_or_else(|| "remove it".to_owned(), |name| format!("set {name} instead"));
+            self.notices.push(remark(&text, spec, origin, &remedy));
         }
         if let Some(what) = conflict(written, gathered) {
             self.problems
@@ -85,7 +86,7 @@ impl Verdict<'_> {
                 }
                 Some(Absence::Refuse(why)) => {
                     let what = format!("this version does not have {} yet, and without it {why}", feature.name());
-                    self.problems.push(self.layers.problem(spec.name, what).with_example(None));
+                    self.problems.push(self.layers.problem(spec.name, what).into_lack());
                 }
             },
         }
@@ -93,7 +94,7 @@ impl Verdict<'_> {
 
     fn warn_of_no_effect(&mut self, spec: &OptionSpec, why: &str) {
         let message = format!("--{} has no effect: {why}", spec.name);
-        self.notices.push(Notice::warn(&message, vec![("origin", self.layers.origin(spec.name).to_string())]));
+        self.notices.push(remark(&message, spec, &self.layers.origin(spec.name), "remove it"));
     }
 
     /// Gates that ask for something that does not exist.
@@ -109,9 +110,27 @@ impl Verdict<'_> {
                 _ => continue,
             };
             let message = format!("feature gate {}={on} has no effect: {why}", gate.name);
-            self.notices.push(Notice::warn(&message, Vec::new()));
+            let notice = Notice::warn(&message, Vec::new());
+            let origin = self.layers.origin("feature-gates");
+            self.notices.push(notice.about(Some("feature-gates"), origin).with_remedy("leave the gate at its default"));
         }
     }
+}
+
+fn remark(message: &str, spec: &OptionSpec, origin: &Origin, remedy: &str) -> Notice {
+    let notice = Notice::warn(message, vec![("origin", origin.to_string())]);
+    notice.about(Some(spec.name), origin.clone()).with_remedy(remedy)
+}
+
+/// What to set in place of an old name.
+fn successor(spec: &OptionSpec) -> Option<String> {
+    Some(match spec.successor {
+        Successor::None => return None,
+        Successor::Option(name) => name.to_owned(),
+        Successor::Gate(gate) => format!("feature-gates={gate}"),
+        Successor::CaFile(side) => format!("{side}trusted-ca-file and {side}client-cert-auth"),
+        Successor::DebugLevel => "log-level".to_owned(),
+    })
 }
 
 fn successor_option(spec: &OptionSpec) -> Option<&'static OptionSpec> {

@@ -35,6 +35,17 @@ pub(super) struct Written {
     pub(super) form: Form,
 }
 
+impl Written {
+    /// Whether it says nothing: an option that is ignored, an old name at its default, an empty list of URLs.
+    fn is_idle(&self) -> bool {
+        match (self.spec.kind, self.spec.successor) {
+            (Kind::Ignored, _) => true,
+            (Kind::Urls, _) | (_, Successor::CaFile(_) | Successor::DebugLevel) => self.value.is_zero(),
+            _ => false,
+        }
+    }
+}
+
 /// Everything that was read, before it is judged.
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
@@ -55,6 +66,7 @@ impl Gathered {
     pub(super) fn read(line: &CommandLine, sources: &Sources) -> Self {
         let mut gathered = Self::default();
         let variables = gathered.variables(&sources.env);
+        gathered.files.extend(sources.flag_files.iter().cloned());
         gathered.problems.extend(line.problems.iter().cloned());
         let env_files = gathered.env_files(line, &variables);
         match source_path("config-file", line, &variables, &env_files) {
@@ -62,6 +74,12 @@ impl Gathered {
             None => gathered.layered(line, &variables, &env_files),
         }
         gathered
+    }
+
+    /// Assignments that lay nothing over the weaker layers.
+    pub(super) fn idle(&self) -> Vec<(&'static str, Origin)> {
+        let idle = self.written.iter().filter(|written| written.is_idle());
+        idle.map(|written| (written.spec.name, written.origin.clone())).collect()
     }
 
     fn layered(&mut self, line: &CommandLine, variables: &[Variable], env_files: &[Variable]) {
@@ -96,7 +114,9 @@ impl Gathered {
         self.notices.push(Notice::info(message, vec![("path", path.display().to_string())]));
         if !ignored.is_empty() {
             let fields = vec![("path", path.display().to_string()), ("ignored", ignored.join(" "))];
-            self.notices.push(Notice::warn("ignored because --config-file stands alone", fields));
+            let origin = Origin::File(path.to_owned(), 0);
+            let notice = Notice::warn("ignored because --config-file stands alone", fields).about(None, origin);
+            self.notices.push(notice.with_remedy("set them in that file"));
         }
     }
 
@@ -166,7 +186,8 @@ impl Gathered {
         };
         for (line, key) in &file.dropped {
             let fields = vec![("origin", at(*line).to_string()), ("key", key.clone())];
-            self.notices.push(Notice::warn("ignored: not a valid assignment of a variable", fields));
+            let notice = Notice::warn("ignored: not a valid assignment of a variable", fields).about(None, at(*line));
+            self.notices.push(notice.with_remedy("write NAME=value"));
         }
         if let Some(line) = file.unclosed {
             let what = "the quote that opens here is never closed: the rest of the file became part of the value";
@@ -183,9 +204,11 @@ impl Gathered {
         for (line, name, _) in assignments {
             let meant = format!("ETCD_{name}");
             if table::find_variable(&meant).is_some_and(|spec| spec.kind != Kind::Ignored && spec.name.len() > 1) {
-                let origin = Origin::File(path.to_owned(), *line).to_string();
-                let fields = vec![("origin", origin), ("variable", name.clone()), ("did-you-mean", meant)];
-                self.notices.push(Notice::warn("variable without ETCD_ in front has no effect", fields));
+                let origin = Origin::File(path.to_owned(), *line);
+                let remedy = format!("call it {meant}");
+                let fields = vec![("origin", origin.to_string()), ("variable", name.clone()), ("did-you-mean", meant)];
+                let notice = Notice::warn("variable without ETCD_ in front has no effect", fields);
+                self.notices.push(notice.about(None, origin).with_remedy(remedy));
             }
         }
     }
@@ -197,7 +220,8 @@ impl Gathered {
         };
         if spec.name == "version" {
             let fields = vec![("key", variable.name.clone()), ("value", variable.value.clone())];
-            self.notices.push(Notice::warn("cannot set special environment variable", fields));
+            let notice = Notice::warn("cannot set special environment variable", fields);
+            self.notices.push(notice.about(None, variable.origin.clone()).with_remedy("remove it"));
             return;
         }
         if spec.name == "env-file" && !matches!(variable.origin, Origin::Variable(_)) {
@@ -211,7 +235,7 @@ impl Gathered {
     }
 
     fn assign_flag(&mut self, flag: &GivenFlag) {
-        self.assign(flag.spec, &flag.text, flag.origin(), Form::Flag);
+        self.assign(flag.spec, &flag.text, flag.origin.clone(), Form::Flag);
     }
 
     /// Reads `text` by the option's kind and keeps it, or the mistake.
@@ -242,10 +266,10 @@ impl Variable {
             fields.push(("origin", self.origin.to_string()));
         }
         let names: Vec<String> = OPTIONS.iter().map(OptionSpec::variable).collect();
-        if let Some(name) = closest(&self.name, names.iter().map(String::as_str)) {
-            fields.push(("did-you-mean", name.to_owned()));
-        }
-        Notice::warn("unrecognized environment variable", fields)
+        let meant = closest(&self.name, names.iter().map(String::as_str));
+        fields.extend(meant.map(|name| ("did-you-mean", name.to_owned())));
+        let remedy = meant.map_or_else(|| "remove it".to_owned(), |name| format!("call it {name}, or remove it"));
+        Notice::warn("unrecognized environment variable", fields).about(None, self.origin.clone()).with_remedy(remedy)
     }
 
     /// Whether a flag hides it behind a different value. Equal values are the habit of old units.
@@ -257,7 +281,8 @@ impl Variable {
     fn shadowed(&self) -> Notice {
         let name = &self.name;
         let message = format!("recognized environment variable {name}, but unused: shadowed by corresponding flag");
-        Notice::warn(&message, vec![("origin", self.origin.to_string())])
+        let notice = Notice::warn(&message, vec![("origin", self.origin.to_string())]);
+        notice.about(self.spec.map(|spec| spec.name), self.origin.clone()).with_remedy("remove one of the two")
     }
 
     fn used(&self, spec: &OptionSpec) -> Notice {
@@ -271,12 +296,8 @@ impl Variable {
 }
 
 impl GivenFlag {
-    fn origin(&self) -> Origin {
-        Origin::Flag(format!("--{}", self.spec.name))
-    }
-
     fn refused(&self, why: &str) -> Problem {
-        Problem::refused(self.spec, &self.text, self.origin(), Form::Flag, why)
+        Problem::refused(self.spec, &self.text, self.origin.clone(), Form::Flag, why)
     }
 }
 
@@ -294,12 +315,23 @@ fn source_path(name: &str, line: &CommandLine, variables: &[Variable], env_files
 impl Notice {
     /// A remark for the log.
     pub(super) fn info(message: &str, fields: Vec<(&'static str, String)>) -> Self {
-        Self { level: Loudness::Info, message: message.to_owned(), fields }
+        let message = message.to_owned();
+        Self { level: Loudness::Info, message, fields, option: None, origin: None, remedy: None }
     }
 
     /// A remark an operator should act on.
     pub(super) fn warn(message: &str, fields: Vec<(&'static str, String)>) -> Self {
-        Self { level: Loudness::Warn, message: message.to_owned(), fields }
+        Self { level: Loudness::Warn, ..Self::info(message, fields) }
+    }
+
+    /// The same, about what stands at `origin`, which is one of the options or none.
+    pub(super) fn about(self, option: Option<&'static str>, origin: Origin) -> Self {
+        Self { option, origin: Some(origin), ..self }
+    }
+
+    /// The same, with what to do about it.
+    pub(super) fn with_remedy(self, remedy: impl Into<String>) -> Self {
+        Self { remedy: Some(remedy.into()), ..self }
     }
 }
 
@@ -360,14 +392,13 @@ impl Layers {
     fn lay(&mut self, written: &Written) {
         let Written { spec, value, .. } = written;
         match spec.successor {
-            _ if spec.kind == Kind::Ignored => {}
+            _ if written.is_idle() && spec.kind != Kind::Urls => {}
             Successor::None => self.put(spec.name, value.to_layered(), written),
             Successor::Option(name) => self.put(name, value.to_layered(), written),
             Successor::Gate(gate) => {
                 let gates = Dict::from([(gate.to_owned(), value.to_layered())]);
                 self.put(OLD_GATES, gates.into(), written);
             }
-            Successor::CaFile(_) | Successor::DebugLevel if value.is_zero() => {}
             Successor::CaFile(side) => {
                 let (ca, auth) = if side.is_empty() {
                     ("trusted-ca-file", "client-cert-auth")
@@ -384,8 +415,7 @@ impl Layers {
     fn put(&mut self, key: &'static str, value: Layered, written: &Written) {
         self.set.insert(key, (written.form, written.spec));
         // An empty list of URLs says nothing, as in etcd: the weaker layer's stays.
-        let says_nothing = written.spec.kind == Kind::Urls && written.value.is_zero();
-        if !says_nothing {
+        if !written.is_idle() {
             let figment = std::mem::take(&mut self.figment);
             self.figment = figment.merge(Provided { key, value, origin: &written.origin });
         }

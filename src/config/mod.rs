@@ -26,7 +26,9 @@ mod origin;
 mod raw;
 mod resolve;
 mod rotation;
+mod schema;
 mod settings;
+mod shell;
 pub mod show;
 mod sources;
 mod suggest;
@@ -38,11 +40,12 @@ use std::{ffi::OsString, net::IpAddr, path::PathBuf};
 
 pub use document::{FILE_BYTES_MAX, FILE_DEPTH_MAX, FILE_NODES_MAX};
 pub use error::{ConfigErrors, Problem};
-pub use flags::ExtraFlag;
+pub use flags::{ExtraFlag, Extras};
 pub use help::{help_text, usage_text, version_text};
 pub use model::*;
 pub use origin::{Form, Origin};
-pub use resolve::{Lookup, check_own_entry};
+pub use resolve::{Lookup, check_own_entry, same_hosts};
+pub use schema::schema;
 pub use settings::{Changes, Setting, Settings};
 pub use sources::Sources;
 pub use url::{ListenUrl, Scheme, Url};
@@ -60,7 +63,7 @@ pub enum Command {
     Version(Compat),
     /// `--help`: print [`usage_text`] to stderr and [`help_text`] to stdout, exit 0.
     Help,
-    /// `config check`, `config show`: hand the rest to `cli::config::run`.
+    /// `config …`: hand the rest to `cli::config::run`.
     Config(Vec<OsString>),
     /// `gateway …`.
     Gateway(Vec<OsString>),
@@ -81,6 +84,10 @@ pub struct Loaded {
     pub notices: Vec<Notice>,
     /// The files it was read from; watch them to reload.
     pub files: Vec<PathBuf>,
+    /// What it rightly asks for and this version cannot serve; nothing after [`load`].
+    pub lacks: Vec<Problem>,
+    /// Assignments that change nothing, and where they stand: options without meaning, empty lists.
+    pub idle: Vec<(&'static str, Origin)>,
 }
 
 /// How loud a [`Notice`] is.
@@ -100,10 +107,16 @@ pub struct Notice {
     pub message: String,
     /// Its fields, in order.
     pub fields: Vec<(&'static str, String)>,
+    /// The option it is about; none where what stands at `origin` is no option and has no effect.
+    pub option: Option<&'static str>,
+    /// Where what it is about was written.
+    pub origin: Option<Origin>,
+    /// What to do about it.
+    pub remedy: Option<String>,
 }
 
 /// The one name that needs no asking.
-fn localhost_alone(host: &str) -> Option<Vec<IpAddr>> {
+pub fn localhost_alone(host: &str) -> Option<Vec<IpAddr>> {
     (host == "localhost").then(|| vec![IpAddr::from([127, 0, 0, 1])])
 }
 
@@ -129,7 +142,7 @@ pub fn command(sources: &Sources) -> Result<Command, ConfigErrors> {
         Some("discovery") => return Ok(Command::Discovery(rest())),
         _ => {}
     }
-    let line = flags::scan(&sources.args, &[]);
+    let line = flags::scan(&sources.args, Extras::default());
     if line.help {
         return Ok(Command::Help);
     }
@@ -150,29 +163,62 @@ fn asked_compat(line: &flags::CommandLine, sources: &Sources) -> Compat {
 /// Reads all layers and checks them.
 ///
 /// # Errors
-/// Every mistake in them.
+/// Every mistake in them, and what this version cannot serve.
 pub fn load(sources: &Sources) -> Result<Loaded, ConfigErrors> {
-    load_with(sources, &[])
+    load_with(sources, Extras::default())
 }
 
-/// The values of `extras` on the command line, in order; other flags are passed over.
-pub fn extra_flags(args: &[OsString], extras: &[ExtraFlag]) -> Vec<(&'static str, String)> {
-    flags::scan(args, extras).extras
-}
-
-/// As [`load`], for a command that has flags of its own.
+/// As [`load`], for a command that takes words of its own.
 ///
 /// # Errors
-/// Every mistake in the layers.
-pub fn load_with(sources: &Sources, extras: &[ExtraFlag]) -> Result<Loaded, ConfigErrors> {
-    let gathered = Gathered::read(&flags::scan(&sources.args, extras), sources);
+/// As [`load`].
+pub fn load_with(sources: &Sources, extras: Extras<'_>) -> Result<Loaded, ConfigErrors> {
+    let loaded = read(sources, extras)?;
+    if loaded.lacks.is_empty() { Ok(loaded) } else { Err(ConfigErrors::of(loaded.lacks).with_notices(loaded.notices)) }
+}
+
+/// What a command found of its own on the command line; flags of the daemon are passed over.
+#[derive(Clone, Debug, Default)]
+pub struct Own {
+    /// Its flags with their values, in order.
+    pub flags: Vec<(&'static str, String)>,
+    /// Its words, in order.
+    pub words: Vec<String>,
+}
+
+impl Own {
+    /// The last value of a flag.
+    pub fn flag(&self, name: &str) -> Option<&str> {
+        self.flags.iter().rev().find(|(own, _)| *own == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Whether a switch is on.
+    pub fn has(&self, name: &str) -> bool {
+        self.flag(name).is_some_and(|value| value != "false")
+    }
+}
+
+/// Takes from `args` what belongs to the command that `extras` describes.
+pub fn own_words(args: &[OsString], extras: Extras<'_>) -> Own {
+    let line = flags::scan(args, extras);
+    Own { flags: line.extras, words: line.words }
+}
+
+/// Reads all layers and what they mean, whether or not this version can serve it.
+///
+/// # Errors
+/// Every mistake in them.
+pub fn read(sources: &Sources, extras: Extras<'_>) -> Result<Loaded, ConfigErrors> {
+    let gathered = Gathered::read(&flags::read(sources, extras), sources);
     let layers = Layers::merge(&gathered);
     let raw: RawConfig = layers.figment.extract().map_err(|error| {
-        ConfigErrors::of(Problem::in_file(Origin::Default, "", format!("the option table contradicts itself: {error}")))
+        let what = format!("the option table contradicts itself: {error}");
+        ConfigErrors::of(vec![Problem::in_file(Origin::Default, "", what)])
     })?;
     let (config, related, more) = resolve::resolve(&raw, &layers, gathered.threads.as_deref());
     let is_initialized = config.member.is_initialized();
     let (judged, remarks) = judge::judge(&gathered, &layers, is_initialized);
+    let idle = gathered.idle();
     // Where a whole file could not be read, what follows from its absence is not worth telling.
     let is_whole = !gathered.problems.iter().any(|problem| problem.option.is_empty());
     let mut problems = gathered.problems;
@@ -180,19 +226,19 @@ pub fn load_with(sources: &Sources, extras: &[ExtraFlag]) -> Result<Loaded, Conf
     // A rule about an option that could not be read would blame a value nobody wrote.
     let unread: Vec<String> = problems.iter().map(|problem| problem.option.clone()).collect();
     problems.extend(related.into_iter().filter(|problem| is_whole && !unread.contains(&problem.option)));
-    if problems.is_empty() && !is_initialized {
+    if problems.iter().all(|problem| problem.is_lack) && !is_initialized {
         let own = check_own_entry(&config, &localhost_alone);
         problems.extend(own.err().map(|(option, what)| layers.problem(option, what).with_example(None)));
     }
     let mut notices = gathered.notices;
     notices.extend(remarks);
-    if let Err(errors) = ConfigErrors::check(problems) {
+    if !problems.iter().all(|problem| problem.is_lack) {
         // Remarks on the result are left out: there is none.
-        return Err(errors.with_notices(notices));
+        return Err(ConfigErrors::of(problems).with_notices(notices));
     }
     notices.extend(more);
     let settings = Settings::of(&layers, &config);
-    Ok(Loaded { config, settings, notices, files: gathered.files })
+    Ok(Loaded { config, settings, notices, files: gathered.files, lacks: problems, idle })
 }
 
 #[cfg(test)]

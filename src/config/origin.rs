@@ -83,7 +83,7 @@ pub enum Form {
 
 impl Form {
     /// Option and value as a reader of this form takes them.
-    pub(super) fn spell(self, spec: &OptionSpec, text: &str) -> String {
+    pub fn spell(self, spec: &OptionSpec, text: &str) -> String {
         match self {
             Self::Flag => format!("--{}={}", spec.name, shell_word(text)),
             Self::Variable => format!("{}={}", spec.variable(), env_file::quote(text)),
@@ -97,7 +97,7 @@ impl Form {
     }
 
     /// Option and value for a message: unquoted, as they were read.
-    pub(super) fn plain(self, spec: &OptionSpec, text: &str) -> String {
+    pub fn plain(self, spec: &OptionSpec, text: &str) -> String {
         match self {
             Self::Flag => format!("--{}={text}", spec.name),
             Self::Variable => format!("{}={text}", spec.variable()),

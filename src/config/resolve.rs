@@ -120,8 +120,9 @@ impl Resolver<'_> {
         }
     }
 
-    fn warn(&mut self, message: &str, fields: Vec<(&'static str, String)>) {
-        self.notices.push(Notice::warn(message, fields));
+    fn warn(&mut self, option: &'static str, message: &str, fields: Vec<(&'static str, String)>, remedy: &str) {
+        let notice = Notice::warn(message, fields).about(Some(option), self.layers.origin(option));
+        self.notices.push(notice.with_remedy(remedy));
     }
 
     /// A duration, which a negative number is not.
@@ -230,7 +231,8 @@ impl Resolver<'_> {
             reuse_address: self.raw.socket_reuse_address,
         };
         if listen.client_http.is_empty() {
-            self.warn("Running http and grpc server on single port. This is not recommended for production.", vec![]);
+            let message = "Running http and grpc server on single port. This is not recommended for production.";
+            self.warn("listen-client-http-urls", message, vec![], "set listen-client-http-urls, or leave it so");
         }
         if let Some(shared) = listen.client_http.iter().find(|url| listen.client.contains(url)) {
             let url = &shared.url;
@@ -262,7 +264,7 @@ impl Resolver<'_> {
         let encrypted = urls.iter().find(|url| url.scheme().is_tls());
         if let (Some(url), Some(Absence::Refuse(why))) = (encrypted, Feature::Tls.absence()) {
             let what = format!("{url} needs TLS, which this version does not have yet, and without it {why}");
-            self.problems.push(self.layers.problem(option, what).with_example(None));
+            self.problems.push(self.layers.problem(option, what).into_lack());
         }
     }
 
@@ -462,7 +464,7 @@ impl Resolver<'_> {
         if let Some(bytes) = quota.limit_bytes().filter(|bytes| *bytes > QUOTA_BYTES_SUGGESTED_MAX) {
             let fields =
                 vec![("quota-size-bytes", bytes.to_string()), ("quota-maximum-size-bytes", (8_u64 << 30).to_string())];
-            self.warn("quota exceeds the maximum value", fields);
+            self.warn("quota-backend-bytes", "quota exceeds the maximum value", fields, "set 8589934592 or less");
         }
         quota
     }
@@ -513,7 +515,7 @@ impl Resolver<'_> {
             Some(revisions) => {
                 let message =
                     format!("--auto-compaction-retention={text} means {revisions} revisions in mode revision");
-                self.warn(&message, vec![]);
+                self.warn("auto-compaction-retention", &message, vec![], "write a number of revisions");
                 AutoCompaction::Revision(revisions)
             }
             None => self.refuse_retention(text),
@@ -572,7 +574,8 @@ impl Resolver<'_> {
                 "feature gate LeaseCheckpointPersist"
             };
             let message = "Detected that checkpointing is enabled without persistence. Consider enabling";
-            self.warn(&format!("{message} {what}"), vec![]);
+            let remedy = "set feature-gates=LeaseCheckpoint=true,LeaseCheckpointPersist=true";
+            self.warn("feature-gates", &format!("{message} {what}"), vec![], remedy);
         }
         gates
     }
@@ -596,11 +599,12 @@ impl Resolver<'_> {
         if raw.name == "default" && self.layers.compat >= Compat::V3_6 {
             let message = "it isn't recommended to use default name, please set a value for --name. Note that etcd might \
                            run into issue when multiple members have the same default name";
-            self.warn(message, vec![("name", raw.name.clone())]);
+            self.warn("name", message, vec![("name", raw.name.clone())], "give every member a name of its own");
         }
         let data_dir = path(&raw.data_dir).unwrap_or_else(|| {
             let default = format!("{}.etcd", raw.name);
-            self.warn("'data-dir' was empty; using default", vec![("data-dir", default.clone())]);
+            let fields = vec![("data-dir", default.clone())];
+            self.warn("data-dir", "'data-dir' was empty; using default", fields, "set data-dir to an absolute path");
             PathBuf::from(default)
         });
         let learners_max = usize::try_from(raw.max_learners).unwrap_or_else(|_| {
@@ -622,7 +626,7 @@ impl Resolver<'_> {
         let request_bytes_max = count(raw.max_request_bytes);
         if request_bytes_max > REQUEST_BYTES_SUGGESTED_MAX {
             let fields = vec![("max-request-bytes", request_bytes_max.to_string())];
-            self.warn("exceeded recommended request limit", fields);
+            self.warn("max-request-bytes", "exceeded recommended request limit", fields, "set 10485760 or less");
         }
         Limits {
             txn_ops_max: count(raw.max_txn_ops),
@@ -670,7 +674,8 @@ impl Resolver<'_> {
     fn metrics(&mut self) -> Metrics {
         let level = self.raw.metrics.as_str();
         if level != "basic" && level != "extensive" {
-            self.warn("unknown level of metrics, using basic", vec![("metrics", level.to_owned())]);
+            let fields = vec![("metrics", level.to_owned())];
+            self.warn("metrics", "unknown level of metrics, using basic", fields, "set basic or extensive");
         }
         Metrics { extensive: level == "extensive" }
     }
@@ -679,7 +684,8 @@ impl Resolver<'_> {
         let cost = u32::try_from(self.raw.bcrypt_cost).ok().filter(|cost| (4..=31).contains(cost));
         if cost.is_none() {
             let fields = vec![("given-cost", self.raw.bcrypt_cost.to_string()), ("default-cost", "10".to_owned())];
-            self.warn("use default bcrypt cost instead of the invalid given cost", fields);
+            let message = "use default bcrypt cost instead of the invalid given cost";
+            self.warn("bcrypt-cost", message, fields, "set a cost from 4 to 31");
         }
         Auth {
             token: self.token(),
@@ -704,7 +710,7 @@ impl Resolver<'_> {
     fn jwt<'w>(&mut self, words: impl Iterator<Item = &'w str>) -> TokenProvider {
         if let Some(Absence::Refuse(why)) = Feature::Jwt.absence() {
             let what = format!("this version does not have {} yet, and without it {why}", Feature::Jwt.name());
-            self.problems.push(self.layers.problem("auth-token", what).with_example(None));
+            self.problems.push(self.layers.problem("auth-token", what).into_lack());
             return TokenProvider::None;
         }
         let mut options = BTreeMap::new();
@@ -940,7 +946,7 @@ pub fn check_own_entry(config: &Config, lookup: Lookup<'_>) -> Result<(), (&'sta
 }
 
 /// Whether both lists name the same places. A host nobody can look up counts as right.
-fn same_hosts(left: &[Url], right: &[Url], lookup: Lookup<'_>) -> bool {
+pub fn same_hosts(left: &[Url], right: &[Url], lookup: Lookup<'_>) -> bool {
     let places = |urls: &[Url]| -> Option<Vec<String>> {
         let place = |url: &Url| match url.ip() {
             Some(ip) => Some(format!("{ip}:{}", url.port())),

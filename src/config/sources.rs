@@ -1,6 +1,11 @@
 //! What the process was started with, as values: nothing in `config` looks at the process itself.
 
-use std::ffi::OsString;
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
+
+use super::show::Format;
 
 /// Command line and environment of the process.
 #[derive(Clone, Debug, Default)]
@@ -11,17 +16,37 @@ pub struct Sources {
     pub args: Vec<OsString>,
     /// The environment.
     pub env: Vec<(OsString, OsString)>,
+    /// Files that hold a command line, weaker than `args`; only commands that look at configurations have any.
+    pub flag_files: Vec<PathBuf>,
 }
 
 impl Sources {
     /// Those of this process. For binaries only.
     pub fn of_process() -> Self {
         let mut args = std::env::args_os();
-        Self { program: args.next().unwrap_or_default(), args: args.collect(), env: std::env::vars_os().collect() }
+        let program = args.next().unwrap_or_default();
+        Self { program, args: args.collect(), env: std::env::vars_os().collect(), flag_files: Vec::new() }
+    }
+
+    /// One file in place of the environment, below the flags that were typed.
+    #[must_use]
+    pub fn of_file(&self, path: &Path, format: Format) -> Self {
+        let mut sources = Self { env: Vec::new(), ..self.clone() };
+        let flag = match format {
+            Format::Env => "--env-file",
+            Format::Toml => "--config",
+            Format::Yaml | Format::Json => "--config-file",
+            Format::Flags => {
+                sources.flag_files.push(path.to_owned());
+                return sources;
+            }
+        };
+        sources.args.splice(0..0, [flag.into(), path.into()]);
+        sources
     }
 
     /// Whether the binary was called under etcd's name, whatever its directory.
     pub fn called_as_etcd(&self) -> bool {
-        std::path::Path::new(&self.program).file_name().is_some_and(|name| name == "etcd")
+        Path::new(&self.program).file_name().is_some_and(|name| name == "etcd")
     }
 }

@@ -162,8 +162,10 @@ impl Group {
 /// Where etcd's YAML file keeps the option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum YamlKey {
-    /// At the top, under the flag's name. For options without a key in etcd's file this is an extension.
+    /// At the top, under the flag's name.
     Same,
+    /// There too, but only for us: etcd has no key for it in its file.
+    Ours,
     /// At a dotted path.
     At(&'static str),
     /// Nowhere: it makes no sense in a file.
@@ -227,6 +229,8 @@ pub struct OptionSpec {
     pub help: &'static str,
     /// Whether its value must not be repeated in messages.
     pub secret: bool,
+    /// The words a text is to be one of, when something else than its kind refuses others.
+    words: &'static [&'static str],
 }
 
 impl OptionSpec {
@@ -247,6 +251,7 @@ impl OptionSpec {
             example: default,
             help,
             secret: false,
+            words: &[],
         }
     }
 
@@ -268,6 +273,11 @@ impl OptionSpec {
 
     const fn yaml(mut self, path: &'static str) -> Self {
         self.yaml = YamlKey::At(path);
+        self
+    }
+
+    const fn yaml_of_ours(mut self) -> Self {
+        self.yaml = YamlKey::Ours;
         self
     }
 
@@ -326,6 +336,25 @@ impl OptionSpec {
         self
     }
 
+    /// What a text is to be one of.
+    const fn words(mut self, words: &'static [&'static str]) -> Self {
+        self.words = words;
+        self
+    }
+
+    /// The words that the value is one of; none where any text will do.
+    pub fn choices(&self) -> &'static [&'static str] {
+        match self.kind {
+            Kind::Select(words) => words,
+            _ => self.words,
+        }
+    }
+
+    /// Whether etcd advises against it, or ignores it.
+    pub fn is_deprecated(&self) -> bool {
+        self.deprecated.is_some() || self.kind == Kind::Ignored
+    }
+
     /// The environment variable.
     pub fn variable(&self) -> String {
         format!("ETCD_{}", self.name.to_ascii_uppercase().replace('-', "_"))
@@ -342,7 +371,7 @@ impl OptionSpec {
     /// The dotted path in etcd's YAML file, extensions included.
     pub fn yaml_path(&self) -> Option<&'static str> {
         match self.yaml {
-            YamlKey::Same => Some(self.name),
+            YamlKey::Same | YamlKey::Ours => Some(self.name),
             YamlKey::At(path) => Some(path),
             YamlKey::None => None,
         }
@@ -459,7 +488,8 @@ pub const OPTIONS: &[OptionSpec] = &[
         "3.7",
         "etcd version that is reported and whose defaults and texts hold.",
     )
-    .ours(),
+    .ours()
+    .yaml_of_ours(),
     opt(Group::Sources, "version", Kind::Switch, "false", "Print the version and exit.").no_yaml(),
     // Member.
     opt(Group::Member, "name", Kind::Text, "default", "Name of this member, unique in its cluster.").example("etcd1"),
@@ -502,7 +532,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     opt(Group::Member, "quota-backend-bytes", Kind::Int, "0", "Size that raises NOSPACE; 0 for 2 GiB, negative for none.")
         .unit(Unit::Bytes)
         .example("8589934592"),
-    opt(Group::Member, "backend-bbolt-freelist-type", Kind::Text, "map", "Kind of bbolt free list.")
+    opt(Group::Member, "backend-bbolt-freelist-type", Kind::Text, "map", "Kind of bbolt free list.").words(&["map", "array"])
         .since(5)
         .no_effect(OTHER_ENGINE),
     opt(Group::Member, "backend-batch-interval", Kind::Duration, "0s", "Longest time between two backend commits.")
@@ -527,9 +557,9 @@ pub const OPTIONS: &[OptionSpec] = &[
         .yaml("socket-options.reuse-address"),
     opt(Group::Member, "enable-grpc-gateway", Kind::Switch, "true", "Serve the JSON gateway.").since(4),
     opt(Group::Member, "raft-read-timeout", Kind::Duration, "5s", "Read deadline on connections between members.")
-.no_effect("connections between members have fixed deadlines").since(5),
+.no_effect("connections between members have fixed deadlines").since(5).yaml_of_ours(),
     opt(Group::Member, "raft-write-timeout", Kind::Duration, "5s", "Write deadline on connections between members.")
-.no_effect("connections between members have fixed deadlines").since(5),
+.no_effect("connections between members have fixed deadlines").since(5).yaml_of_ours(),
     opt(Group::Member, "feature-gates", Kind::Gates, "", "Switches of features that are not settled: Name=true|false,…")
         .since(6)
         .example("InitialCorruptCheck=true"),
@@ -664,7 +694,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     )
     .live()
     .example("1h"),
-    opt(Group::Clustering, "auto-compaction-mode", Kind::Text, "periodic", "periodic or revision.").live(),
+    opt(Group::Clustering, "auto-compaction-mode", Kind::Text, "periodic", "periodic or revision.").words(&["periodic", "revision"]).live(),
     opt(
         Group::Clustering,
         "v2-deprecation",
@@ -708,6 +738,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         .needs(Feature::Tls)
         .example("/etc/etcd/pki/client.key"),
     opt(Group::Security, "client-crl-file", Kind::Path, "", "Revoked client certificates.")
+        .yaml_of_ours()
         .live()
         .needs(Feature::Tls)
         .example("/etc/etcd/pki/client.crl"),
@@ -770,6 +801,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         .needs(Feature::Tls)
         .example("true"),
     opt(Group::Security, "peer-crl-file", Kind::Path, "", "Revoked certificates of members.")
+        .yaml_of_ours()
         .live()
         .needs(Feature::Tls)
         .example("/etc/etcd/pki/peer.crl"),
@@ -790,10 +822,10 @@ pub const OPTIONS: &[OptionSpec] = &[
     opt(Group::Security, "cipher-suites", Kind::Words, "", "TLS 1.2 cipher suites; empty for the library's choice.")
         .tunes(Feature::Tls)
         .example("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"),
-    opt(Group::Security, "tls-min-version", Kind::Text, "TLS1.2", "Lowest TLS version: TLS1.2, TLS1.3.")
+    opt(Group::Security, "tls-min-version", Kind::Text, "TLS1.2", "Lowest TLS version: TLS1.2, TLS1.3.").words(&["TLS1.2", "TLS1.3"])
         .tunes(Feature::Tls)
         .since(4),
-    opt(Group::Security, "tls-max-version", Kind::Text, "", "Highest TLS version: TLS1.2, TLS1.3; empty for the newest.")
+    opt(Group::Security, "tls-max-version", Kind::Text, "", "Highest TLS version: TLS1.2, TLS1.3; empty for the newest.").words(&["", "TLS1.2", "TLS1.3"])
         .tunes(Feature::Tls)
         .since(4)
         .example("TLS1.3"),
@@ -811,11 +843,11 @@ pub const OPTIONS: &[OptionSpec] = &[
     // Profiling and monitoring.
     opt(Group::Monitoring, "enable-pprof", Kind::Switch, "false", "Serve profiles under /debug/pprof/.")
 .no_effect("there are no profiles to serve"),
-    opt(Group::Monitoring, "metrics", Kind::Text, "basic", "basic, or extensive with gRPC histograms."),
+    opt(Group::Monitoring, "metrics", Kind::Text, "basic", "basic, or extensive with gRPC histograms.").words(&["basic", "extensive"]),
     opt(Group::Monitoring, "listen-metrics-urls", Kind::Urls, "", "URLs that serve /metrics and /health only.")
         .example("http://127.0.0.1:2381"),
     // Logging.
-    opt(Group::Logging, "logger", Kind::Text, "zap", "Only zap: structured records.").since(4),
+    opt(Group::Logging, "logger", Kind::Text, "zap", "Only zap: structured records.").words(&["zap"]).since(4),
     opt(
         Group::Logging,
         "log-outputs",
@@ -824,8 +856,8 @@ pub const OPTIONS: &[OptionSpec] = &[
         "Targets: default, stderr, stdout, systemd/journal or files, comma separated.",
     )
     .since(4),
-    opt(Group::Logging, "log-level", Kind::Text, "info", "debug, info, warn, error, panic or fatal.").since(4).live(),
-    opt(Group::Logging, "log-format", Kind::Text, "json", "json or console.").since(6),
+    opt(Group::Logging, "log-level", Kind::Text, "info", "debug, info, warn, error, panic or fatal.").words(&["debug", "info", "warn", "error", "panic", "fatal"]).since(4).live(),
+    opt(Group::Logging, "log-format", Kind::Text, "json", "json or console.").words(&["json", "console"]).since(6),
     opt(Group::Logging, "enable-log-rotation", Kind::Switch, "false", "Rotate the one file in log-outputs.")
 .no_effect("log files are not rotated; leave that to logrotate or to the journal").since(5),
     opt(

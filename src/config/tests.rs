@@ -487,7 +487,7 @@ fn survives_every_form(start: &Start, shown: Shown) {
         // With origins JSON is a list, which only tells.
         let shown = Shown { origin: shown.origin && format != Format::Json, ..shown };
         let text = match show::render(&loaded.settings, format, shown) {
-            Ok(text) => text,
+            Ok(rendered) => rendered.text,
             Err(lost) => {
                 assert!(format == Format::Env && !lost.is_empty());
                 continue;
@@ -582,7 +582,8 @@ proptest! {
         let start = flags(&words.iter().map(String::as_str).collect::<Vec<_>>());
         if let Ok(loaded) = start.load() {
             for (form, format) in Format::ALL {
-                let Ok(text) = show::render(&loaded.settings, format, Shown { set_only: switches[0], origin: false }) else { continue };
+                let shown = Shown { set_only: switches[0], origin: false };
+                let Ok(show::Rendered { text, .. }) = show::render(&loaded.settings, format, shown) else { continue };
                 let again = reload(format, &text);
                 prop_assert!(again.is_ok(), "{form}: {:?}\n{text}", again.err().map(|errors| errors.to_string()));
                 prop_assert_eq!(&again.expect("checked").config, &loaded.config, "{}:\n{}", form, text);

@@ -26,7 +26,10 @@ pub(super) type Refusal = String;
 
 impl Value {
     /// Reads what a flag, a variable or a string in a file says.
-    pub(super) fn parse(kind: Kind, text: &str) -> Result<Self, Refusal> {
+    ///
+    /// # Errors
+    /// Why the kind refuses the text, in etcd's words.
+    pub fn parse(kind: Kind, text: &str) -> Result<Self, String> {
         let number = |error: go::NumberError| error.as_flag().to_owned();
         Ok(match kind {
             Kind::Switch => Self::Bool(go::parse_bool(text).ok_or("parse error")?),

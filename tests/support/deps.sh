@@ -24,10 +24,12 @@ need_test() {
     have curl || want curl
     have setpriv && have nsenter || want util-linux
     have ip && have tc || want iproute2
+    have openssl || want openssl
     have nft || want nftables
     have mkfs.ext4 || want e2fsprogs
     have etcdctl || want etcd-client
     have python3 && python3 -c 'import ensurepip, venv' 2>/dev/null || want python3 python3-venv
+    python3 -c 'import jsonschema' 2>/dev/null || /usr/bin/python3 -c 'import jsonschema' 2>/dev/null || want python3-jsonschema
     have protoc || want protobuf-compiler
     [ -e /usr/include/google/protobuf/descriptor.proto ] || want libprotobuf-dev
 }

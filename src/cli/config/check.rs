@@ -1,86 +1,107 @@
 //! What `config check` found, as text or JSON.
 
-use serde_json::{Value as Json, json};
+use std::path::PathBuf;
 
-use super::{INVALID, VALID, probe};
-use crate::config::{ConfigErrors, Loaded, Loudness, Notice, Origin, Problem};
+use serde_json::json;
 
-/// Everything there is to say about a configuration.
+use super::{
+    INVALID, VALID,
+    cluster::{self, Member},
+    finding::Finding,
+    probe,
+};
+use crate::config::{ConfigErrors, Extras, Loaded, Loudness, Notice, Sources, read, show::Format};
+
+/// Everything there is to say about one configuration, or about those of a cluster.
 pub(super) struct Report {
-    errors: Vec<Problem>,
-    /// The exit code that the errors alone call for.
+    findings: Vec<Finding>,
+    /// The exit code that the errors call for.
     code: u8,
-    warnings: Vec<Notice>,
-    probes: Vec<probe::Finding>,
+    /// How many members' configurations were looked at.
+    members: usize,
 }
 
 impl Report {
-    /// Only a valid configuration is worth probing.
-    pub(super) fn of(loaded: Result<Loaded, ConfigErrors>, deep: bool) -> Self {
-        let loaded = match loaded {
-            Ok(loaded) => loaded,
-            Err(errors) => {
-                let code = errors.exit_code();
-                let warnings = errors.warnings().cloned().collect();
-                return Self { errors: errors.problems().to_vec(), code, warnings, probes: Vec::new() };
-            }
-        };
-        let probes = if deep { probe::all(&loaded.config) } else { Vec::new() };
-        let warnings = loaded.notices.into_iter().filter(|notice| notice.level == Loudness::Warn).collect();
-        Self { errors: Vec::new(), code: VALID, warnings, probes }
+    /// The configuration that a daemon with these sources would get. Only a valid one is worth probing.
+    pub(super) fn of_one(sources: &Sources, extras: Extras<'_>, deep: bool) -> Self {
+        let loaded = read(sources, extras);
+        let (mut findings, mut code) = judged(&loaded);
+        if let Some(loaded) = loaded.ok().filter(|loaded| deep && loaded.lacks.is_empty()) {
+            findings.extend(probe::all(&loaded.config).into_iter().map(|finding| placed(finding, &loaded)));
+            code = code.max(code_of(&findings));
+        }
+        Self { findings, code, members: 1 }
+    }
+
+    /// The files of several members, each for itself and then all together.
+    pub(super) fn of_cluster(sources: &Sources, files: &[(PathBuf, Format)], extras: Extras<'_>) -> Self {
+        let (mut findings, mut code, mut members) = (Vec::new(), VALID, Vec::new());
+        for (path, format) in files {
+            let loaded = read(&sources.of_file(path, *format), extras);
+            let (own, own_code) = judged(&loaded);
+            findings.extend(own);
+            code = code.max(own_code);
+            members.extend(loaded.ok().map(|loaded| Member { path: path.clone(), format: *format, loaded }));
+        }
+        findings.extend(cluster::check(&members));
+        code = code.max(code_of(&findings));
+        Self { findings, code, members: files.len() }
     }
 
     pub(super) fn exit_code(&self) -> u8 {
-        let failed = self.probes.iter().any(|finding| finding.grade == probe::Grade::Error);
-        if failed { self.code.max(INVALID) } else { self.code }
+        self.code
     }
 
     /// One line per finding, then the verdict.
     pub(super) fn to_text(&self) -> String {
-        let mut lines: Vec<String> = self.errors.iter().map(|problem| format!("error: {problem}")).collect();
-        lines.extend(self.warnings.iter().map(|notice| format!("warning: {notice}")));
-        lines.extend(self.probes.iter().map(probe::Finding::to_string));
+        let mut lines: Vec<String> = self.findings.iter().map(Finding::to_text).collect();
         lines.push(self.verdict());
         lines.join("\n") + "\n"
     }
 
     fn verdict(&self) -> String {
-        let failed = self.probes.iter().filter(|finding| finding.grade == probe::Grade::Error).count();
-        match self.errors.len() + failed {
-            0 => "the configuration is valid".to_owned(),
-            1 => "the configuration is invalid: 1 mistake".to_owned(),
-            count => format!("the configuration is invalid: {count} mistakes"),
+        let mistakes = match self.findings.iter().filter(|finding| finding.is_error()).count() {
+            0 if self.members == 1 => return "the configuration is valid".to_owned(),
+            0 => return format!("the {} configurations are valid and form one cluster", self.members),
+            1 => "1 mistake".to_owned(),
+            count => format!("{count} mistakes"),
+        };
+        match self.members {
+            1 => format!("the configuration is invalid: {mistakes}"),
+            members => format!("the {members} configurations form no cluster: {mistakes}"),
         }
     }
 
     pub(super) fn to_json(&self) -> String {
-        let report = json!({
-            "valid": self.exit_code() == VALID,
-            "errors": self.errors.iter().map(error_json).collect::<Vec<_>>(),
-            "warnings": self.warnings.iter().map(warning_json).collect::<Vec<_>>(),
-            "probes": self.probes.iter().map(probe::Finding::to_json).collect::<Vec<_>>(),
-        });
+        let findings: Vec<_> = self.findings.iter().map(Finding::to_json).collect();
+        let report = json!({ "valid": self.code == VALID, "members": self.members, "findings": findings });
         format!("{report:#}\n")
     }
 }
 
-fn error_json(problem: &Problem) -> Json {
-    let (file, line) = match &problem.origin {
-        Origin::File(path, line) => (Some(path.display().to_string()), Some(*line).filter(|line| *line > 0)),
-        _ => (None, None),
-    };
-    json!({
-        "option": problem.option,
-        "value": problem.value,
-        "origin": problem.origin.to_string(),
-        "file": file,
-        "line": line,
-        "what": problem.what,
-        "example": problem.example,
-    })
+/// Mistakes, then warnings, and the exit code that a daemon would end with.
+fn judged(loaded: &Result<Loaded, ConfigErrors>) -> (Vec<Finding>, u8) {
+    match loaded {
+        Ok(Loaded { lacks, notices, .. }) => {
+            let warnings = notices.iter().filter(|notice| notice.level == Loudness::Warn);
+            let findings: Vec<Finding> = lacks.iter().map(Finding::from).chain(warnings.map(Finding::from)).collect();
+            let code = code_of(&findings);
+            (findings, code)
+        }
+        Err(errors) => {
+            let warnings = errors.warnings().map(|notice: &Notice| Finding::from(notice));
+            (errors.problems().iter().map(Finding::from).chain(warnings).collect(), errors.exit_code())
+        }
+    }
 }
 
-fn warning_json(notice: &Notice) -> Json {
-    let fields = notice.fields.iter().map(|(name, value)| ((*name).to_owned(), Json::from(value.as_str())));
-    json!({ "message": notice.message, "fields": fields.collect::<serde_json::Map<_, _>>() })
+/// A probe knows the option; where it was set the settings know.
+fn placed(finding: Finding, loaded: &Loaded) -> Finding {
+    let setting = finding.option.as_deref().and_then(|option| loaded.settings.get(option));
+    let origin = setting.map(|setting| setting.origin.clone());
+    Finding { origin, ..finding }
+}
+
+fn code_of(findings: &[Finding]) -> u8 {
+    if findings.iter().any(Finding::is_error) { INVALID } else { VALID }
 }

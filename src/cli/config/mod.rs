@@ -1,22 +1,28 @@
-//! `config check`, `config show` and `config sample`: the configuration, looked at without starting.
+//! `config …`: the configuration, looked at without starting.
 //!
-//! The first two run the daemon's own loading. `check` says what is wrong, `check --deep` also asks the host; `show`
-//! writes the effective configuration in any form; `sample` writes every option with its default, commented out, which
-//! is what packages install. Nothing they do stays behind.
+//! Every command runs the daemon's own loading. `check` says what is wrong, with one member or with the files of a whole
+//! cluster, `check --deep` also asks the host; `show` writes the effective configuration in any form; `convert` writes
+//! what is set, and nothing else, in another form; `sample` writes every option with its default, commented out, which is
+//! what packages install; `schema` describes the TOML file to editors. Nothing they do stays behind.
 
 mod check;
+mod cluster;
+mod convert;
+mod finding;
 mod probe;
 
 use std::{
     ffi::OsString,
     io::{self, Write},
+    path::PathBuf,
     process::ExitCode,
 };
 
 use crate::config::{
-    self, ConfigErrors, ExtraFlag, Form, Sources,
+    self, ExtraFlag, Extras, Form, Own, Sources,
     show::{self, Format, Shown},
 };
+use convert::lines;
 
 /// Exit code: what was asked for is so.
 const VALID: u8 = 0;
@@ -26,6 +32,8 @@ const INVALID: u8 = 1;
 const USAGE: u8 = 2;
 
 const FORMAT: ExtraFlag = ExtraFlag { name: "format", is_switch: false };
+const FROM: ExtraFlag = ExtraFlag { name: "from", is_switch: false };
+const TO: ExtraFlag = ExtraFlag { name: "to", is_switch: false };
 const DEEP: ExtraFlag = ExtraFlag { name: "deep", is_switch: true };
 const ORIGIN: ExtraFlag = ExtraFlag { name: "origin", is_switch: true };
 const SET: ExtraFlag = ExtraFlag { name: "set", is_switch: true };
@@ -37,12 +45,26 @@ const USAGE_TEXT: &str = "Usage:
     --deep also tries addresses, names, files, free space and the disk; nothing stays behind.
     Exit code 0: valid, 1: invalid, 2: the command line is wrong.
 
-  quorate config show [--origin] [--set] [--format toml|env|yaml|flags|json] [flags of the daemon]
+  quorate config check [--from FORM] [--format text|json] FILE...
+    The same for files of several members, and whether these members form one cluster. Every finding names both places.
+
+  quorate config show [--origin] [--set] [--format toml|env|yaml|flags|json] [FILE] [flags of the daemon]
     Prints the effective configuration in a form that can be read back.
     --origin adds where each value stands, --set leaves out defaults.
 
+  quorate config convert --to env|toml|yaml|json|flags [--from FORM] [FILE] [flags of the daemon]
+    Prints what is set, and only that, in another form. Old names become today's; comments are not carried over.
+    What the other form cannot hold is an error, and what says nothing is named on standard error.
+
   quorate config sample [--format toml|env]
     Prints a file that names every option with its default, all of them commented out.
+
+  quorate config schema
+    Prints a JSON Schema of the TOML file, for editors.
+
+  A FILE stands in place of this process's environment; - is standard input. FORM is env, toml, yaml, json or flags (a
+  command line, or the list of arguments in a manifest); where it is not given, the name of the file tells: .toml, .yml,
+  .yaml, .json, .flags, .args, .sh, and env for any other.
 ";
 
 /// Runs `config …`; `args` are the words behind it. The environment is that of `sources`.
@@ -50,97 +72,143 @@ pub fn run(sources: &Sources, args: &[OsString]) -> ExitCode {
     ExitCode::from(run_on(sources, args, &mut io::stdout(), &mut io::stderr()))
 }
 
-/// As [`run`], with its output where the caller wants it.
+/// As [`run`], with its output where the caller wants it. An output that is closed changes nothing about the answer.
 pub fn run_on(sources: &Sources, args: &[OsString], out: &mut dyn Write, err: &mut dyn Write) -> u8 {
-    let (command, rest) = match args.split_first() {
-        Some((command, rest)) => (command.to_str().unwrap_or_default(), rest),
-        None => ("", [].as_slice()),
-    };
-    let sources = Sources { args: rest.to_vec(), ..sources.clone() };
-    let asks_for_help = |args: &[OsString]| args.iter().any(|word| word == "-h" || word == "--help");
-    match command {
-        _ if asks_for_help(args) => print(out, USAGE_TEXT, VALID),
-        "check" => check(&sources, out, err),
-        "show" => show(&sources, out, err),
-        "sample" => sample(&sources, out, err),
-        "" => print(err, USAGE_TEXT, USAGE),
-        other => print(err, &format!("unknown command \"config {other}\"\n{USAGE_TEXT}"), USAGE),
-    }
-}
-
-fn check(sources: &Sources, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
-    let extras = Extras::read(sources, &[FORMAT, DEEP]);
-    let as_json = match extras.get("format") {
-        None | Some("text") => false,
-        Some("json") => true,
-        Some(other) => return print(err, &format!("unknown format \"{other}\": text or json\n"), USAGE),
-    };
-    let loaded = config::load_with(sources, &[FORMAT, DEEP]);
-    let report = check::Report::of(loaded, extras.has("deep"));
-    let text = if as_json { report.to_json() } else { report.to_text() };
-    print(out, &text, report.exit_code())
-}
-
-fn show(sources: &Sources, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
-    let own = [FORMAT, ORIGIN, SET];
-    let extras = Extras::read(sources, &own);
-    let name = extras.get("format").unwrap_or("toml");
-    let Some(format) = Format::find(name) else {
-        return print(err, &format!("unknown format \"{name}\": toml, env, yaml, flags or json\n"), USAGE);
-    };
-    let shown = Shown { set_only: extras.has("set"), origin: extras.has("origin") };
-    let loaded = match config::load_with(sources, &own) {
-        Ok(loaded) => loaded,
-        Err(errors) => return print(err, &mistakes(&errors), errors.exit_code()),
-    };
-    match show::render(&loaded.settings, format, shown) {
-        Ok(text) => print(out, &text, VALID),
-        Err(lost) => {
-            let lost = lost.join(", ");
-            print(
-                err,
-                &format!("an environment file cannot hold an empty value: {lost}; choose another format\n"),
-                INVALID,
-            )
-        }
-    }
-}
-
-fn sample(sources: &Sources, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
-    let extras = Extras::read(sources, &[FORMAT]);
-    match extras.get("format") {
-        None | Some("toml") => print(out, &show::sample(Form::Toml), VALID),
-        Some("env") => print(out, &show::sample(Form::Variable), VALID),
-        Some(other) => print(err, &format!("unknown format \"{other}\": toml or env\n"), USAGE),
-    }
-}
-
-fn mistakes(errors: &ConfigErrors) -> String {
-    let lines: Vec<String> = errors.problems().iter().map(|problem| format!("error: {problem}\n")).collect();
-    lines.concat()
-}
-
-/// A closed output changes nothing about the answer.
-fn print(to: &mut dyn Write, text: &str, code: u8) -> u8 {
-    drop(to.write_all(text.as_bytes()));
+    let Answer { text, remarks, code } = answer(sources, args).unwrap_or_else(|misuse| Answer::refusal(misuse, USAGE));
+    drop(err.write_all(remarks.as_bytes()));
+    drop(out.write_all(text.as_bytes()));
     code
 }
 
-/// The flags that only these commands know.
-struct Extras(Vec<(&'static str, String)>);
+/// What a command has to say.
+struct Answer {
+    /// What was asked for.
+    text: String,
+    /// What is to be known beside it, on standard error.
+    remarks: String,
+    code: u8,
+}
 
-impl Extras {
-    fn read(sources: &Sources, own: &[ExtraFlag]) -> Self {
-        Self(config::extra_flags(&sources.args, own))
+impl Answer {
+    fn new(text: impl Into<String>, code: u8) -> Self {
+        Self { text: text.into(), remarks: String::new(), code }
     }
 
-    fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().rev().find(|(own, _)| *own == name).map(|(_, value)| value.as_str())
+    fn refusal(remarks: impl Into<String>, code: u8) -> Self {
+        Self { text: String::new(), remarks: remarks.into(), code }
+    }
+}
+
+/// The answer to a command line, or how it should have been written.
+fn answer(sources: &Sources, args: &[OsString]) -> Result<Answer, String> {
+    if args.iter().any(|word| word == "-h" || word == "--help") {
+        return Ok(Answer::new(USAGE_TEXT, VALID));
+    }
+    let (command, rest) = match args.split_first() {
+        Some((command, rest)) => (command.to_str().unwrap_or_default(), rest),
+        None => return Err(USAGE_TEXT.to_owned()),
+    };
+    let sources = Sources { args: rest.to_vec(), ..sources.clone() };
+    let asked = |flags: &'static [ExtraFlag]| Asked::read(&sources, flags);
+    match command {
+        "check" => check(&sources, &asked(&[FORMAT, FROM, DEEP])?),
+        "show" => show(&asked(&[FORMAT, FROM, ORIGIN, SET])?.one(&sources)?),
+        "convert" => convert(&asked(&[FROM, TO, ORIGIN])?.one(&sources)?),
+        "sample" => sample(&asked(&[FORMAT])?),
+        "schema" if rest.is_empty() => Ok(Answer::new(format!("{:#}\n", config::schema()), VALID)),
+        "schema" => Err("config schema takes no arguments\n".to_owned()),
+        other => Err(format!("unknown command \"config {other}\"\n{USAGE_TEXT}")),
+    }
+}
+
+/// What belongs to the command on its command line.
+struct Asked {
+    own: Own,
+    extras: Extras<'static>,
+    files: Vec<(PathBuf, Format)>,
+}
+
+impl Asked {
+    fn read(sources: &Sources, flags: &'static [ExtraFlag]) -> Result<Self, String> {
+        let extras = Extras { flags, words: true };
+        let own = config::own_words(&sources.args, extras);
+        let from = own.flag("from").map(form).transpose()?;
+        let file = |word: &String| {
+            let path = PathBuf::from(if word == "-" { "/dev/stdin" } else { word });
+            let form = from.unwrap_or_else(|| Format::of_file(&path));
+            (path, form)
+        };
+        let files = own.words.iter().map(file).collect();
+        Ok(Self { own, extras, files })
     }
 
-    fn has(&self, name: &str) -> bool {
-        self.get(name).is_some_and(|value| value != "false")
+    /// For a command that looks at one configuration.
+    fn one(self, sources: &Sources) -> Result<One, String> {
+        let sources = match self.files.as_slice() {
+            [] => sources.clone(),
+            [(path, form)] => sources.of_file(path, *form),
+            more => return Err(format!("one file at a time, not {}\n", more.len())),
+        };
+        Ok(One { asked: self, sources })
     }
+}
+
+/// A command and the one configuration that it is about.
+struct One {
+    asked: Asked,
+    sources: Sources,
+}
+
+/// The form called `name`.
+fn form(name: &str) -> Result<Format, String> {
+    let names = Format::ALL.map(|(name, _)| name).join(", ");
+    Format::find(name).ok_or_else(|| format!("unknown form \"{name}\": one of {names}\n"))
+}
+
+fn check(sources: &Sources, asked: &Asked) -> Result<Answer, String> {
+    let as_json = match asked.own.flag("format") {
+        None | Some("text") => false,
+        Some("json") => true,
+        Some(other) => return Err(format!("unknown format \"{other}\": text or json\n")),
+    };
+    let deep = asked.own.has("deep");
+    let report = match asked.files.as_slice() {
+        [] => check::Report::of_one(sources, asked.extras, deep),
+        [(path, form)] => check::Report::of_one(&sources.of_file(path, *form), asked.extras, deep),
+        _ if deep => return Err("--deep asks this host, so it takes one configuration at a time\n".to_owned()),
+        files => check::Report::of_cluster(sources, files, asked.extras),
+    };
+    let text = if as_json { report.to_json() } else { report.to_text() };
+    Ok(Answer::new(text, report.exit_code()))
+}
+
+fn show(One { asked, sources }: &One) -> Result<Answer, String> {
+    let format = form(asked.own.flag("format").unwrap_or("toml"))?;
+    let shown = Shown { set_only: asked.own.has("set"), origin: asked.own.has("origin") };
+    let loaded = match config::read(sources, asked.extras) {
+        Ok(loaded) => loaded,
+        Err(errors) => return Ok(Answer::refusal(lines("error", errors.problems()), errors.exit_code())),
+    };
+    let remarks = lines("warning", &loaded.lacks);
+    Ok(match show::render(&loaded.settings, format, shown) {
+        Ok(rendered) => Answer { remarks, ..Answer::new(rendered.text, VALID) },
+        Err(lost) => Answer::refusal(lines("error", &lost), INVALID),
+    })
+}
+
+fn convert(One { asked, sources }: &One) -> Result<Answer, String> {
+    let to = asked.own.flag("to").ok_or("--to says which form is wanted: env, toml, yaml, json or flags\n")?;
+    let shown = Shown { set_only: true, origin: asked.own.has("origin") };
+    Ok(convert::convert(sources, asked.extras, form(to)?, shown))
+}
+
+fn sample(asked: &Asked) -> Result<Answer, String> {
+    let form = match asked.own.flag("format") {
+        None | Some("toml") => Form::Toml,
+        Some("env") => Form::Variable,
+        Some(other) => return Err(format!("unknown format \"{other}\": toml or env\n")),
+    };
+    Ok(Answer::new(show::sample(form), VALID))
 }
 
 #[cfg(test)]
@@ -181,8 +249,13 @@ mod tests {
         let (code, out, _) = run_words(&["check", "--format=json", "--name=a", "--election-timeout=1"]);
         let report: serde_json::Value = serde_json::from_str(&out).expect("JSON");
         assert_eq!((code, &report["valid"]), (INVALID, &serde_json::Value::Bool(false)));
-        assert_eq!(report["errors"][0]["option"], "election-timeout");
-        assert_eq!(report["errors"][0]["origin"], "--election-timeout");
+        let finding = &report["findings"][0];
+        assert_eq!((&finding["severity"], &finding["option"]), (&"error".into(), &"election-timeout".into()));
+        assert_eq!(finding["origin"]["text"], "--election-timeout");
+        assert_eq!(finding["remedy"], "write --election-timeout=500");
+        let warned =
+            report["findings"].as_array().expect("a list").iter().filter(|finding| finding["severity"] == "warning");
+        assert!(warned.clone().all(|finding| finding["remedy"].is_string()), "{out}");
     }
 
     #[test]

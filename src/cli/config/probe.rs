@@ -4,7 +4,6 @@
 //! time the first byte is written, so that not even a kill leaves it behind.
 
 use std::{
-    fmt,
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs as _},
@@ -14,8 +13,8 @@ use std::{
 };
 
 use nix::unistd::{AccessFlags, access, geteuid};
-use serde_json::{Value as Json, json};
 
+use super::finding::{Finding, Severity};
 use crate::{
     clock::Stopwatch,
     config::{Bind, BootstrapMethod, Config, ListenUrl, TlsSide, Url, check_own_entry},
@@ -29,50 +28,6 @@ const SYNCS: usize = 20;
 const SYNC_BYTES: usize = 4096;
 /// A disk whose syncs take longer costs elections under load.
 const SYNC_SLOW: Duration = Duration::from_millis(10);
-
-/// How bad a finding is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Grade {
-    Fine,
-    Warning,
-    Error,
-}
-
-impl Grade {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Fine => "ok",
-            Self::Warning => "warning",
-            Self::Error => "error",
-        }
-    }
-}
-
-/// What one probe found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Finding {
-    pub(super) grade: Grade,
-    /// The option that was probed.
-    option: &'static str,
-    /// What was tried and what came of it.
-    text: String,
-}
-
-impl Finding {
-    fn new(grade: Grade, option: &'static str, text: impl Into<String>) -> Self {
-        Self { grade, option, text: text.into() }
-    }
-
-    pub(super) fn to_json(&self) -> Json {
-        json!({ "grade": self.grade.name(), "option": self.option, "what": self.text })
-    }
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}: {}", self.grade.name(), self.option, self.text)
-    }
-}
 
 /// Runs every probe.
 pub(super) fn all(config: &Config) -> Vec<Finding> {
@@ -94,12 +49,12 @@ fn listeners(config: &Config, findings: &mut Vec<Finding>) {
     ];
     for (option, urls) in all {
         findings.extend(urls.iter().map(|url| match bind(url) {
-            Ok(()) => Finding::new(Grade::Fine, option, format!("{url} can be bound")),
+            Ok(()) => Finding::probed(Severity::Fine, option, format!("{url} can be bound")),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 let hint = "address already in use, by this member if it is running";
-                Finding::new(Grade::Error, option, format!("{url}: {hint}"))
+                Finding::probed(Severity::Error, option, format!("{url}: {hint}"))
             }
-            Err(error) => Finding::new(Grade::Error, option, format!("{url} cannot be bound: {error}")),
+            Err(error) => Finding::probed(Severity::Error, option, format!("{url} cannot be bound: {error}")),
         }));
     }
 }
@@ -144,15 +99,15 @@ fn names(config: &Config, findings: &mut Vec<Finding>) {
     findings.extend(hosts.into_iter().map(|(option, host)| match look_up(host) {
         Some(addresses) => {
             let addresses: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
-            Finding::new(Grade::Fine, option, format!("{host} is {}", addresses.join(", ")))
+            Finding::probed(Severity::Fine, option, format!("{host} is {}", addresses.join(", ")))
         }
-        None => Finding::new(Grade::Error, option, format!("{host} does not resolve")),
+        None => Finding::probed(Severity::Error, option, format!("{host} does not resolve")),
     }));
     if config.member.is_initialized() {
         return;
     }
     if let Err((option, what)) = check_own_entry(config, &look_up) {
-        findings.push(Finding::new(Grade::Error, option, what));
+        findings.push(Finding::probed(Severity::Error, option, what));
     }
 }
 
@@ -195,8 +150,8 @@ fn side_files(side: &TlsSide) -> [Option<&Path>; 6] {
 fn readable(option: &'static str, path: &Path) -> Finding {
     let shown = path.display();
     match File::open(path) {
-        Ok(_) => Finding::new(Grade::Fine, option, format!("{shown} can be read")),
-        Err(error) => Finding::new(Grade::Error, option, format!("{shown} cannot be read: {error}")),
+        Ok(_) => Finding::probed(Severity::Fine, option, format!("{shown} can be read")),
+        Err(error) => Finding::probed(Severity::Error, option, format!("{shown} cannot be read: {error}")),
     }
 }
 
@@ -223,17 +178,17 @@ fn existing(path: &Path) -> Option<PathBuf> {
 fn directory(option: &'static str, path: &Path) -> Vec<Finding> {
     let shown = path.display();
     if path.exists() && !path.is_dir() {
-        return vec![Finding::new(Grade::Error, option, format!("{shown} is no directory"))];
+        return vec![Finding::probed(Severity::Error, option, format!("{shown} is no directory"))];
     }
     let Some(place) = existing(path) else {
-        return vec![Finding::new(Grade::Error, option, format!("{shown} cannot be found"))];
+        return vec![Finding::probed(Severity::Error, option, format!("{shown} cannot be found"))];
     };
     let mut findings = Vec::new();
     let what = if path.is_dir() { "can be written".to_owned() } else { format!("can be made in {}", place.display()) };
     findings.push(match access(place.as_path(), AccessFlags::W_OK | AccessFlags::X_OK) {
-        Ok(()) => Finding::new(Grade::Fine, option, format!("{shown} {what}")),
+        Ok(()) => Finding::probed(Severity::Fine, option, format!("{shown} {what}")),
         Err(error) => {
-            Finding::new(Grade::Error, option, format!("{} cannot be written: {}", place.display(), error.desc()))
+            Finding::probed(Severity::Error, option, format!("{} cannot be written: {}", place.display(), error.desc()))
         }
     });
     if let Some(metadata) = fs::metadata(path).ok().filter(fs::Metadata::is_dir) {
@@ -247,12 +202,16 @@ fn looseness(option: &'static str, path: &Path, metadata: &fs::Metadata) -> Vec<
     let mode = metadata.mode() & 0o777;
     let mut findings = Vec::new();
     if mode & 0o077 != 0 {
-        findings.push(Finding::new(Grade::Warning, option, format!("{shown} has mode {mode:o}; 700 keeps others out")));
+        findings.push(Finding::probed(
+            Severity::Warning,
+            option,
+            format!("{shown} has mode {mode:o}; 700 keeps others out"),
+        ));
     }
     if metadata.uid() != geteuid().as_raw() {
         let owner = metadata.uid();
-        findings.push(Finding::new(
-            Grade::Warning,
+        findings.push(Finding::probed(
+            Severity::Warning,
             option,
             format!("{shown} belongs to user {owner}, not to this one"),
         ));
@@ -265,14 +224,16 @@ fn free_space(place: &Path, quota: Option<u64>) -> Option<Finding> {
     let free = stat.blocks_available().saturating_mul(stat.fragment_size());
     let text = format!("{} MiB are free at {}", free >> 20, place.display());
     Some(match quota {
-        _ if free < FREE_BYTES_MIN => {
-            Finding::new(Grade::Error, "data-dir", format!("only {text}; at least {} are needed", FREE_BYTES_MIN >> 20))
-        }
+        _ if free < FREE_BYTES_MIN => Finding::probed(
+            Severity::Error,
+            "data-dir",
+            format!("only {text}; at least {} are needed", FREE_BYTES_MIN >> 20),
+        ),
         Some(quota) if free < quota => {
             let less = format!("only {text}, less than the quota of {} MiB", quota >> 20);
-            Finding::new(Grade::Warning, "quota-backend-bytes", less)
+            Finding::probed(Severity::Warning, "quota-backend-bytes", less)
         }
-        _ => Finding::new(Grade::Fine, "data-dir", text),
+        _ => Finding::probed(Severity::Fine, "data-dir", text),
     })
 }
 
@@ -282,11 +243,13 @@ fn sync_time(place: &Path) -> Finding {
             let text = format!("the slowest of {SYNCS} syncs at {} took {slowest:.1?}", place.display());
             if slowest > SYNC_SLOW {
                 let text = format!("{text}; above {SYNC_SLOW:?} elections suffer under load");
-                return Finding::new(Grade::Warning, "wal-dir", text);
+                return Finding::probed(Severity::Warning, "wal-dir", text);
             }
-            Finding::new(Grade::Fine, "wal-dir", text)
+            Finding::probed(Severity::Fine, "wal-dir", text)
         }
-        Err(error) => Finding::new(Grade::Error, "wal-dir", format!("{} cannot be measured: {error}", place.display())),
+        Err(error) => {
+            Finding::probed(Severity::Error, "wal-dir", format!("{} cannot be measured: {error}", place.display()))
+        }
     }
 }
 
@@ -332,15 +295,15 @@ mod tests {
         let place = tempfile::tempdir().expect("a directory");
         let inner = place.path().join("a/b");
         let findings = directory("data-dir", &inner);
-        assert!(findings.iter().all(|finding| finding.grade == Grade::Fine), "{findings:?}");
-        assert_eq!(sync_time(place.path()).option, "wal-dir");
+        assert!(findings.iter().all(|finding| finding.severity == Severity::Fine), "{findings:?}");
+        assert_eq!(sync_time(place.path()).option.as_deref(), Some("wal-dir"));
         assert_eq!(fs::read_dir(place.path()).expect("readable").count(), 0);
     }
 
     #[test]
     fn a_file_in_the_place_of_the_directory_is_an_error() {
         let file = tempfile::NamedTempFile::new().expect("a file");
-        assert_eq!(directory("data-dir", file.path()).first().map(|finding| finding.grade), Some(Grade::Error));
+        assert_eq!(directory("data-dir", file.path()).first().map(|finding| finding.severity), Some(Severity::Error));
     }
 
     #[test]
@@ -349,7 +312,7 @@ mod tests {
         let place = tempfile::tempdir().expect("a directory");
         fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).expect("owned");
         let findings = directory("data-dir", place.path());
-        assert!(findings.iter().any(|finding| finding.text.ends_with("has mode 755; 700 keeps others out")));
+        assert!(findings.iter().any(|finding| finding.message.ends_with("has mode 755; 700 keeps others out")));
     }
 
     #[test]
