@@ -152,7 +152,7 @@ fn settings() -> Settings {
 
 fn bootstrap() -> Bootstrap {
     let member = |name: &str| (name.to_owned(), vec![format!("http://{name}:2380")]);
-    Bootstrap::founding(["a", "b", "c"].map(member).into(), "t")
+    Bootstrap::new(["a", "b", "c"].map(member).into(), "t")
 }
 
 fn entry(index: u64, term: u64) -> Entry {

@@ -153,9 +153,8 @@ async fn checkpoint(handle: &Handle, now: Ticks, term: Term) {
     let Some(checkpoint) = due else { return };
     if let Err(why) = handle.propose_in_term(checkpoint.request.clone(), term).await {
         tracing::warn!(%why, "failed to checkpoint leases");
-        if let ServerError::Rejected(why) = why {
-            checkpoint.refused(why, &mut handle.shared.lessor(), now);
-        }
+        let why = if let ServerError::Rejected(why) = why { Some(why) } else { None };
+        checkpoint.failed(why, &mut handle.shared.lessor(), now);
     }
 }
 

@@ -87,9 +87,9 @@ pub fn checkpoint(lessor: &mut Lessor, now: Ticks) -> Option<Checkpoint> {
 }
 
 impl Checkpoint {
-    /// It was refused. After a time-out it may still come.
-    pub fn refused(self, why: Rejection, lessor: &mut Lessor, now: Ticks) {
-        if why != Rejection::Timeout {
+    /// It was not applied, as far as anybody was told. After a time-out it may still come.
+    pub fn failed(self, why: Option<Rejection>, lessor: &mut Lessor, now: Ticks) {
+        if why != Some(Rejection::Timeout) {
             lessor.not_checkpointed(self.leases, now);
         }
     }
@@ -129,6 +129,7 @@ pub fn note(lessor: &mut Lessor, entry: &Applied, standing: Standing, now: Ticks
 mod tests {
     use super::*;
     use crate::{
+        apply::Digest,
         lease::{LeaseRow, LessorOptions},
         types::{LogIndex, Term},
     };
@@ -146,8 +147,8 @@ mod tests {
     }
 
     fn entry(term: u64, outcome: Result<Response, Rejection>, effects: Vec<Effect>) -> Applied {
-        let (index, term) = (LogIndex(1), Term(term));
-        Applied { index, term, request: None, operation: None, outcome, changes: None, effects }
+        let (index, term, digest) = (LogIndex(1), Term(term), Digest::default());
+        Applied { index, term, request: None, operation: None, outcome, changes: None, effects, digest }
     }
 
     fn in_office() -> Lessor {
@@ -199,7 +200,7 @@ mod tests {
         {
             let mut lessor = in_office();
             let due = checkpoint(&mut lessor, Ticks(2_000)).expect("it lost two seconds");
-            due.refused(why, &mut lessor, Ticks(2_000));
+            due.failed(Some(why), &mut lessor, Ticks(2_000));
             assert_eq!(Renewal::new(LEASE).attempt(&mut lessor, Ticks(2_000)), step, "{why:?}");
         }
     }

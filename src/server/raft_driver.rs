@@ -121,7 +121,7 @@ mod tests {
 
     impl Alone {
         fn new() -> Self {
-            let founding = Bootstrap::founding([("a".to_owned(), vec!["http://a:2380".to_owned()])].into(), "t");
+            let founding = Bootstrap::new([("a".to_owned(), vec!["http://a:2380".to_owned()])].into(), "t");
             let (engine, log) = (MemoryEngine::new(), MemoryDirectory::default());
             let parts = recovery::found(engine, log, &Settings::new(Version::minor(3, 7)), &founding, "a").unwrap();
             let mut alone = Self {
@@ -148,7 +148,9 @@ mod tests {
                 self.started += 1;
                 self.rounds.start(RequestId(self.started), |_| false)
             }) {
-                effects.into_iter().for_each(|effect| self.perform(effect));
+                for effect in effects {
+                    self.perform(effect);
+                }
             }
         }
 

@@ -167,7 +167,9 @@ impl RaftWork {
 
     fn settle(&mut self) {
         while let Some(effects) = self.driver.next(|| self.shared.reads.start_round(self.shared.ids.next())) {
-            effects.into_iter().for_each(|effect| self.perform(effect));
+            for effect in effects {
+                self.perform(effect);
+            }
         }
     }
 

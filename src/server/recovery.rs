@@ -41,8 +41,8 @@ pub struct Bootstrap {
 }
 
 impl Bootstrap {
-    /// The members found their cluster.
-    pub fn founding(initial_cluster: BTreeMap<String, Vec<String>>, token: &str) -> Self {
+    /// Its members found the cluster.
+    pub fn new(initial_cluster: BTreeMap<String, Vec<String>>, token: &str) -> Self {
         Self { initial_cluster, token: token.to_owned(), joining: None, alone_at: None }
     }
 }
@@ -477,7 +477,7 @@ mod tests {
 
     fn three() -> Bootstrap {
         let member = |name: &str| (name.to_owned(), vec![format!("http://{name}:2380")]);
-        Bootstrap::founding(["a", "b", "c"].map(member).into(), "t")
+        Bootstrap::new(["a", "b", "c"].map(member).into(), "t")
     }
 
     /// Of a founding that lost its power only the first entries can be there. A start took them for all there are: if

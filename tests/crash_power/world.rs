@@ -583,7 +583,7 @@ impl Habits {
         let urls = vec!["http://localhost:2380".to_owned()];
         Self {
             work: process::Habits::any(random),
-            bootstrap: Bootstrap::founding(BTreeMap::from([(crate::NAME.to_owned(), urls)]), "power"),
+            bootstrap: Bootstrap::new(BTreeMap::from([(crate::NAME.to_owned(), urls)]), "power"),
             value_bytes_max: *random.pick(&[60, 600, 2500]),
         }
     }

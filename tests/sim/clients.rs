@@ -510,7 +510,9 @@ impl World {
                 self.clients[client].lease = Some(lease);
                 Ok(())
             }
-            (What::Renew, Reply::Renewed(0)) => self.lease_is_gone(client),
+            (What::Renew, Reply::Renewed(0)) | (What::PutLeased, Reply::Applied(Err(Rejection::LeaseNotFound))) => {
+                self.lease_is_gone(client)
+            }
             (What::Renew, Reply::Renewed(ttl)) => {
                 if let Some(lease) = &mut self.clients[client].lease {
                     (lease.ttl, lease.renewed) = (ttl, lease.renewed.max(began));
@@ -521,7 +523,6 @@ impl World {
                 }
                 Ok(())
             }
-            (What::PutLeased, Reply::Applied(Err(Rejection::LeaseNotFound))) => self.lease_is_gone(client),
             (What::Revoke, Reply::Applied(_)) => {
                 self.clients[client].lease = None;
                 Ok(())

@@ -97,7 +97,7 @@ pub(crate) enum Awaited {
     Client(Waiter),
     /// The seconds that a client hears once its renewal is recorded.
     Renewal(Waiter, i64),
-    Checkpoint(Checkpoint),
+    Checkpoint(Box<Checkpoint>),
 }
 
 /// One process.

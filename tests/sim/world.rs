@@ -55,6 +55,7 @@ const LOOK: Time = SECOND;
 const EVENTS_MAX: u64 = 2_000_000;
 /// Entries in the queue of a member from which it counts as loaded, for a bug.
 const LOADED: usize = 8;
+
 /// What is to happen. Those with the number of a process concern that process alone.
 pub(crate) enum Event {
     Turn(usize, u64, Actor),
@@ -155,7 +156,7 @@ impl World {
         let habits = Habits::any(&mut random);
         let names: Vec<String> = (0..members).map(|number| format!("m{number}")).collect();
         let initial_cluster = names.iter().map(|name| (name.clone(), vec![url(name)])).collect();
-        let bootstrap = Bootstrap::founding(initial_cluster, "sim");
+        let bootstrap = Bootstrap::new(initial_cluster, "sim");
         let founding = Founding::new(&bootstrap.initial_cluster, &bootstrap.token).expect("founding members");
         let founders: BTreeSet<u64> = founding.configuration().voters.iter().copied().collect();
         let mut world = Self {
@@ -541,7 +542,7 @@ impl World {
                 Some(Awaited::Client(waiter) | Awaited::Renewal(waiter, _)) => self.refuse(waiter),
                 Some(Awaited::Checkpoint(checkpoint)) => {
                     let now = self.hosts[life.host].clock(self.now);
-                    checkpoint.refused(Rejection::ProposalDropped, &mut life.lessor, now);
+                    checkpoint.failed(Some(Rejection::ProposalDropped), &mut life.lessor, now);
                 }
                 None => {}
             }
@@ -691,7 +692,8 @@ impl World {
     fn take_effect(&mut self, life: &mut Life, index: LogIndex, effect: &apply::Effect) -> bool {
         match effect {
             apply::Effect::LeaseRevoked(id) => {
-                if self.promises.remove(&id.0).is_some_and(|until| self.now < until) {
+                let too_early = self.promises.remove(&id.0).is_some_and(|until| self.now < until);
+                if too_early {
                     self.broken.get_or_insert(format!("lease {} is revoked at {index}, too early", id.0));
                 }
             }
@@ -775,7 +777,7 @@ impl World {
         }
         if let Some(checkpoint) = lease_office::checkpoint(&mut life.lessor, now) {
             let id = life.process.propose_as_leader(checkpoint.request.clone());
-            life.awaited.insert(id, Awaited::Checkpoint(checkpoint));
+            life.awaited.insert(id, Awaited::Checkpoint(Box::new(checkpoint)));
         }
     }
 

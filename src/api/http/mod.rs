@@ -58,12 +58,11 @@ pub(super) fn router(api: &Arc<Api>, serves: Serves, secure: bool) -> Router {
 /// Sends those elsewhere whose path is not clean; on the client port [`access`] sees to that.
 async fn clean(mut request: Request, next: Next) -> Response {
     let Some(path) = plain::plainly_written(request.uri().path()) else { return plain::bad_request() };
-    match plain::cleaned(request.uri()) {
-        Some(location) => plain::redirect(request.method(), &location),
-        None => {
-            plain::set_path(request.uri_mut(), &path);
-            next.run(request).await
-        }
+    if let Some(location) = plain::cleaned(request.uri()) {
+        plain::redirect(request.method(), &location)
+    } else {
+        plain::set_path(request.uri_mut(), &path);
+        next.run(request).await
     }
 }
 

@@ -152,15 +152,12 @@ pub(in crate::api) fn unescaped(text: &str) -> String {
     let mut parts = text.split('%');
     let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
     for part in parts {
-        match escape(part) {
-            Some((byte, behind)) => {
-                bytes.push(byte);
-                bytes.extend_from_slice(behind.as_bytes());
-            }
-            None => {
-                bytes.push(b'%');
-                bytes.extend_from_slice(part.as_bytes());
-            }
+        if let Some((byte, behind)) = escape(part) {
+            bytes.push(byte);
+            bytes.extend_from_slice(behind.as_bytes());
+        } else {
+            bytes.push(b'%');
+            bytes.extend_from_slice(part.as_bytes());
         }
     }
     String::from_utf8_lossy(&bytes).into_owned()
