@@ -358,7 +358,7 @@ impl World {
             life.process.tick(1);
         }
         life.process.take_orders();
-        while let Some(effects) = life.process.next_effects() {
+        while let Some(effects) = life.process.next_effects(|_| false) {
             effects.into_iter().try_for_each(|effect| self.perform(life, effect))?;
         }
         Ok(())

@@ -19,14 +19,25 @@ use crate::simulated::{Stop, Wrong};
 use crate::support::linear::{Answer, Call, Operation, Value};
 use crate::world::{Event, World};
 
-/// How many there are.
+/// Those that do all kinds of things.
 const CLIENTS: usize = 5;
+/// Those that take a long lease, renew it once and late, and leave it for the next: by then it is recorded that little of
+/// its time remains, and a later leader counts on from there unless the renewal is recorded too.
+const LATE_KEEPERS: usize = 2;
+/// Seconds of such a lease: two checkpoints come before the renewal, and none after it.
+const LONG_TTL: i64 = 7;
+/// How much of its time has gone when it is renewed, in percent.
+const LATE: (i64, i64) = (80, 88);
 /// Keys that are read and written alone: the first partitions.
 const ALONE: u64 = 4;
 /// Pairs of keys that are read and written together: the partitions behind them.
 const PAIRS: u64 = 2;
 /// How long a client waits.
 const PATIENCE: Time = 3 * SECOND;
+/// Readers in a hundred that hang up within a moment, and go on with something else.
+const HASTY: u64 = 5;
+/// That moment, at most.
+const MOMENT: Time = 20 * MS;
 /// Messages between a client and a member in a thousand that are lost.
 const LOSS: u64 = 5;
 /// Clocks differ by so many millionths, at most, from that of the client.
@@ -76,6 +87,8 @@ pub(crate) struct Client {
     known: [Value; (ALONE + PAIRS) as usize],
     lease: Option<Lease>,
     leases: i64,
+    /// It does nothing but renew a long lease when so many percent of its time have gone.
+    late: Option<u64>,
     /// The last operation in peace was answered.
     content: bool,
     /// The newest revision each member has shown it.
@@ -96,6 +109,11 @@ impl Lease {
     fn promised_until(&self) -> Time {
         let ttl = u64::try_from(self.ttl).unwrap_or(0) * SECOND;
         self.renewed + ttl - ttl * DRIFT_MAX / 1_000_000
+    }
+
+    /// When so many percent of its time have gone.
+    fn after(&self, percent: u64) -> Time {
+        self.renewed + u64::try_from(self.ttl).unwrap_or(0) * SECOND * percent / 100
     }
 }
 
@@ -133,6 +151,13 @@ enum What {
     },
 }
 
+impl What {
+    /// Whether it changes nothing, so that nobody has to know whether it happened.
+    fn is_read(&self) -> bool {
+        matches!(self, Self::Checked { call: Call::Get | Call::GetBoth, .. } | Self::Serializable { .. })
+    }
+}
+
 impl Client {
     pub(crate) fn waits_for(&self, host: usize) -> Option<u64> {
         self.pending.as_ref().filter(|pending| pending.host == host).map(|_| self.number)
@@ -145,8 +170,9 @@ impl Client {
 
 impl World {
     pub(crate) fn add_clients(&mut self) {
-        for client in 0..CLIENTS {
-            self.clients.push(Client::default());
+        for client in 0..CLIENTS + LATE_KEEPERS {
+            let late = (client >= CLIENTS).then(|| self.random.between(LATE.0, LATE.1).unsigned_abs());
+            self.clients.push(Client { late, ..Client::default() });
             let delay = self.random.below(500 * MS);
             self.at(delay, Event::Next(client));
         }
@@ -156,6 +182,9 @@ impl World {
     pub(crate) fn asks(&mut self, client: usize) {
         if self.clients[client].pending.is_some() {
             return;
+        }
+        if let Some(until) = self.idles_until(client) {
+            return self.at_time(until, Event::Next(client));
         }
         let hosts: Vec<usize> = (0..self.hosts.len()).filter(|host| self.hosts[*host].life.is_some()).collect();
         if hosts.is_empty() {
@@ -170,6 +199,8 @@ impl World {
             host = if leaders.is_empty() { host } else { *self.random.pick(&leaders) };
         }
         self.note(|world| format!("c{client} asks {}: {what:?}", world.hosts[host].name));
+        let is_hasty = !self.healing && what.is_read() && self.random.chance(HASTY);
+        let patience = if is_hasty { self.random.below(MOMENT) } else { PATIENCE };
         let (began, floor) = (self.now, self.newest_revision);
         let this = &mut self.clients[client];
         this.number += 1;
@@ -179,7 +210,14 @@ impl World {
             let delay = self.client_delay();
             self.at(delay, Event::Request(host, Request { client, number, asked }));
         }
-        self.at(PATIENCE, Event::GiveUp(client, number));
+        self.at(patience, Event::GiveUp(client, number));
+    }
+
+    /// Until when the keeper of a long lease has nothing to do.
+    fn idles_until(&self, client: usize) -> Option<Time> {
+        let Client { late, lease, .. } = &self.clients[client];
+        let until = lease.as_ref()?.after((*late)?);
+        (until > self.now && !self.healing).then_some(until)
     }
 
     fn client_delay(&mut self) -> Time {
@@ -204,6 +242,9 @@ impl World {
     fn next_operation(&mut self, client: usize) -> (What, Asked) {
         if self.healing {
             return self.checked_operation(client, 0);
+        }
+        if self.clients[client].late.is_some() {
+            return self.use_long_lease(client);
         }
         match self.random.below(100) {
             0..70 => {
@@ -281,11 +322,8 @@ impl World {
 
     fn lease_operation(&mut self, client: usize) -> (What, Asked) {
         let Some(lease) = self.clients[client].lease.clone() else {
-            self.clients[client].leases += 1;
-            let id = (client as i64 + 1) * 1_000 + self.clients[client].leases;
             let ttl = self.random.between(2, 8);
-            let lease_grant = Some(LeaseGrantRequest { id, ttl });
-            return (What::Grant { id }, write(InternalRaftRequest { lease_grant, ..Default::default() }));
+            return self.grant(client, ttl);
         };
         match self.random.below(100) {
             0..60 => (What::Renew, Asked::Renew(LeaseId(lease.id))),
@@ -306,6 +344,20 @@ impl World {
                 (What::Renew, Asked::Renew(LeaseId(lease.id)))
             }
         }
+    }
+
+    fn grant(&mut self, client: usize, ttl: i64) -> (What, Asked) {
+        self.clients[client].leases += 1;
+        let id = (client as i64 + 1) * 1_000 + self.clients[client].leases;
+        let lease_grant = Some(LeaseGrantRequest { id, ttl });
+        (What::Grant { id }, write(InternalRaftRequest { lease_grant, ..Default::default() }))
+    }
+
+    fn use_long_lease(&mut self, client: usize) -> (What, Asked) {
+        if let Some(Lease { id, .. }) = self.clients[client].lease {
+            return (What::Renew, Asked::Renew(LeaseId(id)));
+        }
+        self.grant(client, LONG_TTL)
     }
 
     /// Writes one key and reads another as it was some time ago, which may be compacted.
@@ -468,7 +520,7 @@ impl World {
             return;
         }
         let Some(pending) = self.clients[client].pending.take() else { return };
-        self.count("operations of unknown fate");
+        self.count(if pending.what.is_read() { "reads given up" } else { "operations of unknown fate" });
         match pending.what {
             What::Checked { partition, call } if !matches!(call, Call::Get | Call::GetBoth) => {
                 self.record(partition, call, Answer::Unknown, pending.began);
@@ -520,6 +572,11 @@ impl World {
                     if let Some(until) = self.promises.get_mut(&lease.id) {
                         *until = promised.max(*until);
                     }
+                }
+                if self.clients[client].late.is_some() {
+                    self.clients[client].lease = None;
+                    let delay = self.random.below(SECOND);
+                    self.at(delay, Event::HandOver);
                 }
                 Ok(())
             }

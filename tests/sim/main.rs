@@ -46,7 +46,7 @@ use world::{Begin, Ended, run};
 /// Seeds of the short form.
 const SEEDS: u64 = 500;
 /// What the short form must have met, so that none of it slips out of reach unnoticed.
-const MET: [&str; 16] = [
+const MET: [&str; 18] = [
     "compactions finished",
     "entries fetched from the log",
     "failures in a start",
@@ -60,8 +60,10 @@ const MET: [&str; 16] = [
     "pauses",
     "pieces of the past read",
     "responses in fragments",
+    "rounds of reads given up",
     "snapshots installed",
     "stalled disks",
+    "watches given up between fragments",
     "watches cancelled by compaction",
 ];
 /// The end of a trace that is shown with a failure.
@@ -173,7 +175,7 @@ fn one_seed_has_one_story() {
 type Noticed = (u64, String);
 
 /// Seeds within which every bug must be noticed.
-const BUG_SEEDS: u64 = 500;
+const BUG_SEEDS: u64 = 200;
 
 #[test]
 fn known_bugs_are_noticed() {

@@ -122,6 +122,14 @@ impl World {
         self.note(|_| format!("parted: {some:?}, kind {kind}"));
     }
 
+    /// Whoever leads is asked to hand over, unless there is peace.
+    pub(crate) fn hand_over_office(&mut self) -> Result<(), Wrong> {
+        match self.leader().filter(|_| !self.healing) {
+            Some(leader) => self.hand_over(leader),
+            None => Ok(()),
+        }
+    }
+
     fn hand_over(&mut self, host: usize) -> Result<(), Wrong> {
         let to = self.hosts[self.random.index(self.hosts.len())].member;
         self.count("transfers of leadership asked for");

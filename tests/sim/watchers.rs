@@ -27,6 +27,8 @@ const WATCHERS: usize = 4;
 const PROGRESS_MS: u64 = 3_000;
 /// A connection that brings nothing for so long is given up.
 const PATIENCE: Time = 4 * SECOND;
+/// Fragments in a hundred at which the watcher hangs up, in the middle of a revision.
+const HASTY: u64 = 3;
 /// Responses that wait for one client, above which a stream counts as busy, for a bug.
 const BUSY: usize = 3;
 
@@ -307,6 +309,10 @@ impl World {
         this.fragments.extend(response.events);
         if fragment {
             self.count("responses in fragments");
+            if !self.healing && self.random.chance(HASTY) {
+                self.count("watches given up between fragments");
+                self.hang_up(watcher);
+            }
             return Ok(());
         }
         let events = std::mem::take(&mut this.fragments);

@@ -81,6 +81,7 @@ pub(crate) enum Event {
     WatchOut(usize, WatchOut),
     WatchNext(usize),
     Trouble,
+    HandOver,
     Look,
 }
 
@@ -305,6 +306,7 @@ impl World {
                 Ok(())
             }
             Event::Trouble => self.trouble(),
+            Event::HandOver => self.hand_over_office(),
             Event::Look => Ok(()),
         }
     }
@@ -470,9 +472,10 @@ impl World {
     /// One round of the raft thread.
     fn settle(&mut self, life: &mut Life) -> Result<(), Stop> {
         life.process.take_orders();
-        while let Some(effects) = life.process.next_effects() {
+        while let Some(effects) = life.process.next_effects(|reader| has_hung_up(&self.clients, life.host, reader)) {
             effects.into_iter().try_for_each(|effect| self.perform(life, effect))?;
         }
+        self.tally("rounds of reads given up", mem::take(&mut life.process.rounds_abandoned));
         Ok(())
     }
 
@@ -999,7 +1002,10 @@ impl World {
     }
 
     pub(crate) fn tally(&mut self, what: &'static str, n: u64) {
-        *self.tally.entry(what).or_default() += n;
+        // What never happened is not in the tally.
+        if n > 0 {
+            *self.tally.entry(what).or_default() += n;
+        }
     }
 
     pub(crate) fn note(&mut self, line: impl FnOnce(&Self) -> String) {
@@ -1012,6 +1018,16 @@ impl World {
     /// A client's operation is refused: it did not and will not happen.
     pub(crate) fn refuse(&mut self, waiter: (usize, u64)) {
         self.reply(waiter, Reply::Refused);
+    }
+}
+
+/// Whether nobody waits for what this reader of a member would hear.
+fn has_hung_up(clients: &[Client], host: usize, reader: &Reader) -> bool {
+    match reader {
+        Reader::Client((client, number), _)
+        | Reader::Renewal((client, number), ..)
+        | Reader::CatchUp((client, number), _) => clients[*client].waits_for(host) != Some(*number),
+        Reader::Scan(_) => false,
     }
 }
 

@@ -81,6 +81,8 @@ pub struct Process<R> {
     pub mark: Option<Mark>,
     entries_since_mark: u64,
     pub compaction_due: bool,
+    /// Rounds of reads that raft was told to forget, because everybody had given up.
+    pub rounds_abandoned: u64,
 }
 
 impl<R> Process<R> {
@@ -100,6 +102,7 @@ impl<R> Process<R> {
             mark: None,
             entries_since_mark: 0,
             compaction_due: true,
+            rounds_abandoned: 0,
         }
     }
 
@@ -171,10 +174,14 @@ impl<R> Process<R> {
         }
     }
 
-    /// What the raft thread does next. Nobody gives up waiting while its member lives.
-    pub fn next_effects(&mut self) -> Option<Vec<Effect>> {
-        let Self { driver, rounds, ids, .. } = self;
-        driver.next(|| rounds.start(ids.next(), |_| false))
+    /// What the raft thread does next.
+    pub fn next_effects(&mut self, has_given_up: impl Fn(&R) -> bool) -> Option<Vec<Effect>> {
+        let Self { driver, rounds, ids, rounds_abandoned, .. } = self;
+        driver.next(|| {
+            let started = rounds.start(ids.next(), has_given_up);
+            *rounds_abandoned += started.abandoned.len() as u64;
+            started
+        })
     }
 
     /// Raft has confirmed a round. Returns who may read at once.
