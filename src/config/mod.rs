@@ -215,7 +215,7 @@ pub fn read(sources: &Sources, extras: Extras<'_>) -> Result<Loaded, ConfigError
         let what = format!("the option table contradicts itself: {error}");
         ConfigErrors::of(vec![Problem::in_file(Origin::Default, "", what)])
     })?;
-    let (config, related, more) = resolve::resolve(&raw, &layers, gathered.threads.as_deref());
+    let (config, related, more) = resolve::resolve(&raw, &layers, gathered.threads.as_deref(), sources.default_host);
     let is_initialized = config.member.is_initialized();
     let (judged, remarks) = judge::judge(&gathered, &layers, is_initialized);
     let idle = gathered.idle();

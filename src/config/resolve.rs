@@ -1,6 +1,12 @@
 //! From what was typed to what is true: relations between options, checked in etcd's order and told in etcd's words.
 
-use std::{collections::BTreeMap, num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    num::NonZeroUsize,
+    path::PathBuf,
+    time::Duration,
+};
 
 use super::{
     Compat, Config, Notice, Problem,
@@ -59,8 +65,13 @@ const CIPHER_SUITES: [&str; 27] = [
 ];
 
 /// Relates the options to each other. The mistakes are all of them; without mistakes the configuration is true.
-pub(super) fn resolve(raw: &RawConfig, layers: &Layers, threads: Option<&str>) -> (Config, Vec<Problem>, Vec<Notice>) {
-    let mut resolver = Resolver { raw, layers, problems: Vec::new(), notices: Vec::new() };
+pub(super) fn resolve(
+    raw: &RawConfig,
+    layers: &Layers,
+    threads: Option<&str>,
+    default_host: Option<IpAddr>,
+) -> (Config, Vec<Problem>, Vec<Notice>) {
+    let mut resolver = Resolver { raw, layers, default_host, problems: Vec::new(), notices: Vec::new() };
     let config = resolver.config(threads);
     (config, resolver.problems, resolver.notices)
 }
@@ -69,6 +80,7 @@ pub(super) fn resolve(raw: &RawConfig, layers: &Layers, threads: Option<&str>) -
 struct Resolver<'l> {
     raw: &'l RawConfig,
     layers: &'l Layers,
+    default_host: Option<IpAddr>,
     problems: Vec<Problem>,
     notices: Vec<Notice>,
 }
@@ -79,7 +91,7 @@ impl Resolver<'_> {
         self.refuse_proxy_fallback();
         let log = self.log();
         let listen = self.listen();
-        let advertise = self.advertise();
+        let advertise = self.advertise(&listen);
         let bootstrap = self.bootstrap(&advertise);
         let raft = self.raft();
         self.require_advertised_clients();
@@ -268,8 +280,9 @@ impl Resolver<'_> {
         }
     }
 
-    fn advertise(&mut self) -> Advertise {
+    fn advertise(&mut self, listen: &Listen) -> Advertise {
         let peer = self.urls("initial-advertise-peer-urls", &self.raw.initial_advertise_peer_urls);
+        let peer = self.reachable("initial-advertise-peer-urls", peer, &listen.peer);
         self.demand_host("initial-advertise-peer-urls", &peer, "must be \"host:port\"");
         let client = Url::sorted(self.raw.advertise_client_urls.iter().map(String::as_str)).unwrap_or_default();
         let form = if self.layers.compat < Compat::V3_7 {
@@ -278,7 +291,34 @@ impl Resolver<'_> {
             "must be in the format \"host:port\", \"unix:/path/to/socket\" or \"unixs:/path/to/socket\""
         };
         self.demand_host("advertise-client-urls", &client, form);
+        let client = self.reachable("advertise-client-urls", client, &listen.client);
         Advertise { client, peer }
+    }
+
+    /// The default, by which nobody else reaches this member, gives way to the machine's own address if the member listens
+    /// at all of them, which etcd tells by the first listener alone.
+    fn reachable(&mut self, option: &str, urls: Vec<Url>, listeners: &[ListenUrl]) -> Vec<Url> {
+        let default = table::find(option).map_or("", |spec| spec.default);
+        let listener = listeners.first().map(|listener| &listener.url).filter(|url| url.host() == "0.0.0.0");
+        let (Some(listener), [url]) = (listener, urls.as_slice()) else { return urls };
+        if url.as_str() != default {
+            return urls;
+        }
+        let own = self.default_host.and_then(|host| {
+            let own = Url::parse(&format!("http://{}", SocketAddr::new(host, listener.port()))).ok()?;
+            Some((host, own))
+        });
+        let (notice, urls) = match own {
+            Some((host, own)) => {
+                let fields = vec![("host", host.to_string())];
+                (Notice::info("detected default host for advertise", fields), vec![own])
+            }
+            None => (Notice::info("failed to detect default host", vec![]), urls),
+        };
+        if !self.notices.contains(&notice) {
+            self.notices.push(notice);
+        }
+        urls
     }
 
     fn demand_host(&mut self, option: &str, urls: &[Url], form: &str) {

@@ -4,6 +4,7 @@ use super::{
     BootstrapMethod, Compat, Config, Origin, Value,
     layers::Layers,
     table::{Kind, OPTIONS, OptionSpec, Reload},
+    url::Url,
 };
 
 /// One option's effective value.
@@ -71,10 +72,13 @@ pub struct Changes {
 
 /// The value that follows from other options when none is given.
 fn derived(spec: &OptionSpec, config: &Config) -> Option<Value> {
+    let urls = |urls: &[Url]| Some(Value::List(urls.iter().map(Url::to_string).collect()));
     match (spec.name, &config.bootstrap.method) {
         ("data-dir", _) => Some(Value::Text(config.member.data_dir.to_string_lossy().into_owned())),
         ("initial-cluster", BootstrapMethod::Static(cluster)) => Some(Value::Text(cluster.to_string())),
         ("initial-cluster", _) => Some(Value::Text(String::new())),
+        ("initial-advertise-peer-urls", _) => urls(&config.advertise.peer),
+        ("advertise-client-urls", _) => urls(&config.advertise.client),
         _ => None,
     }
 }

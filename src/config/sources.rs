@@ -2,10 +2,14 @@
 
 use std::{
     ffi::OsString,
+    net::{IpAddr, UdpSocket},
     path::{Path, PathBuf},
 };
 
 use super::show::Format;
+
+/// Addresses that nobody has (RFC 5737, RFC 3849), with the address of the same kind that stands for any of our own.
+const FAR: [(&str, &str); 2] = [("0.0.0.0:0", "192.0.2.1:9"), ("[::]:0", "[2001:db8::1]:9")];
 
 /// Command line and environment of the process.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +22,8 @@ pub struct Sources {
     pub env: Vec<(OsString, OsString)>,
     /// Files that hold a command line, weaker than `args`; only commands that look at configurations have any.
     pub flag_files: Vec<PathBuf>,
+    /// The machine's own address on its default route: what a member advertises that listens everywhere and was not told.
+    pub default_host: Option<IpAddr>,
 }
 
 impl Sources {
@@ -25,7 +31,13 @@ impl Sources {
     pub fn of_process() -> Self {
         let mut args = std::env::args_os();
         let program = args.next().unwrap_or_default();
-        Self { program, args: args.collect(), env: std::env::vars_os().collect(), flag_files: Vec::new() }
+        Self {
+            program,
+            args: args.collect(),
+            env: std::env::vars_os().collect(),
+            flag_files: Vec::new(),
+            default_host: default_host(),
+        }
     }
 
     /// One file in place of the environment, below the flags that were typed.
@@ -49,4 +61,14 @@ impl Sources {
     pub fn called_as_etcd(&self) -> bool {
         Path::new(&self.program).file_name().is_some_and(|name| name == "etcd")
     }
+}
+
+/// The address that packets to far away would come from, IPv4 first. Nothing is sent.
+fn default_host() -> Option<IpAddr> {
+    FAR.into_iter().find_map(|(own, far)| {
+        let socket = UdpSocket::bind(own).ok()?;
+        socket.connect(far).ok()?;
+        let ip = socket.local_addr().ok()?.ip();
+        (!ip.is_loopback() && !ip.is_unspecified()).then_some(ip)
+    })
 }

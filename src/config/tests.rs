@@ -421,6 +421,50 @@ fn a_name_alone_founds_a_cluster_of_one() {
 }
 
 #[test]
+fn who_listens_everywhere_advertises_the_default_host_unless_told() {
+    let v4: Option<IpAddr> = Some(IpAddr::from([10, 5, 12, 16]));
+    let v6 = Some("2001:db8::7".parse().expect("an address"));
+    let (peer, client) = ("--listen-peer-urls=http://0.0.0.0:6667", "--listen-client-urls=http://0.0.0.0:6666");
+    let (default_peer, default_client) = ("http://localhost:2380", "http://localhost:2379");
+    let cases: [(&[&str], Option<IpAddr>, &str, &str); 9] = [
+        (&[peer], v4, "http://10.5.12.16:6667", default_client),
+        (&[peer], v6, "http://[2001:db8::7]:6667", default_client),
+        (&[peer], None, default_peer, default_client),
+        (&["--listen-peer-urls=http://127.0.0.1:1,http://0.0.0.0:2"], v4, "http://10.5.12.16:2", default_client),
+        (&["--listen-peer-urls=http://[::]:6667"], v4, default_peer, default_client),
+        (&["--listen-peer-urls=http://127.0.0.1:6667"], v4, default_peer, default_client),
+        (&[peer, "--initial-advertise-peer-urls=http://127.0.0.1:1"], v4, "http://127.0.0.1:1", default_client),
+        // The default is no answer even where it is given.
+        (&[client, "--advertise-client-urls=http://localhost:2379"], v4, default_peer, "http://10.5.12.16:6666"),
+        (&[client, "--advertise-client-urls=http://127.0.0.1:1"], v4, default_peer, "http://127.0.0.1:1"),
+    ];
+    for (words, default_host, peers, clients) in cases {
+        let mut start = flags(&["--name=x"]).flags(words);
+        start.sources.default_host = default_host;
+        let Config { advertise, bootstrap, .. } = start.config();
+        let text = |urls: &[Url]| urls.iter().map(Url::to_string).collect::<Vec<_>>().join(",");
+        assert_eq!((text(&advertise.peer).as_str(), text(&advertise.client).as_str()), (peers, clients), "{words:?}");
+        let BootstrapMethod::Static(cluster) = bootstrap.method else { panic!("static") };
+        assert_eq!(cluster.to_string(), format!("x={peers}"), "{words:?}");
+    }
+}
+
+#[test]
+fn the_default_host_is_told_once_and_shown() {
+    let everywhere = ["--listen-peer-urls=http://0.0.0.0:2380", "--listen-client-urls=http://0.0.0.0:2379"];
+    let mut start = flags(&["--name=x", "--advertise-client-urls=http://localhost:2379"]).flags(&everywhere);
+    let told = |start: &Start| {
+        start.notices().into_iter().filter(|notice| notice.contains("default host")).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&start), ["failed to detect default host"]);
+    start.sources.default_host = Some(IpAddr::from([10, 5, 12, 16]));
+    assert_eq!(told(&start), ["detected default host for advertise (host=10.5.12.16)"]);
+    let settings = start.load().expect("valid").settings;
+    let shown = settings.get("initial-advertise-peer-urls").expect("an option");
+    assert_eq!((shown.value.to_text().as_str(), shown.is_set), ("http://10.5.12.16:2380", false));
+}
+
+#[test]
 fn gomaxprocs_asks_for_threads() {
     assert_eq!(Start::default().env("GOMAXPROCS", "3").config().threads.map(Into::into), Some(3_usize));
     assert_eq!(Start::default().env("GOMAXPROCS", "many").config().threads, None);
