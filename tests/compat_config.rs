@@ -8,6 +8,7 @@
 mod support;
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     fs,
     io::{BufRead as _, BufReader},
@@ -104,6 +105,46 @@ const WITHOUT_COUNTERPART: [(&str, &str); 10] = [
     ("local-address", "what the gate SetMemberLocalAddr infers; no file of the field opens it, and it is empty"),
 ];
 
+/// Options that files of the field set and no record of etcd tells, and why that is so.
+const UNTOLD: [(&[&str], &str); 3] = [
+    (
+        &[
+            "discovery",
+            "discovery-fallback",
+            "enable-v2",
+            "log-package-levels",
+            "proxy",
+            "proxy-dial-timeout",
+            "proxy-failure-wait",
+            "proxy-read-timeout",
+            "proxy-refresh-interval",
+            "proxy-write-timeout",
+        ],
+        "of what etcd 3.7 has not: the v2 API, its proxy and its discovery, levels of packages",
+    ),
+    (&["log-format", "log-level", "log-outputs", "logger"], "of the log, which is read where and how the file says"),
+    (
+        &[
+            "auth-token",
+            "client-transport-security/auto-tls",
+            "compaction-batch-limit",
+            "compaction-sleep-interval",
+            "grpc-keepalive-interval",
+            "grpc-keepalive-min-time",
+            "grpc-keepalive-timeout",
+            "listen-client-http-urls",
+            "max-txn-ops",
+            "metrics",
+            "peer-transport-security/auto-tls",
+            "self-signed-cert-validity",
+            "strict-reconfig-check",
+            "unsafe-no-fsync",
+            "watch-progress-notify-interval",
+        ],
+        "etcd takes it and says nothing of it",
+    ),
+];
+
 /// Fields that are lengths of time, written as Go writes them.
 const TIMES: [&str; 11] = [
     "heartbeat-interval",
@@ -185,12 +226,22 @@ const MORE: [(&str, Ours<Option<Json>>); 4] = [
 const QUOTA_DEFAULT: i64 = 2 << 30;
 
 /// What `config show` says.
-#[derive(PartialEq)]
-struct Own(Json);
+struct Own {
+    shown: Json,
+    /// What was looked at.
+    seen: RefCell<BTreeSet<String>>,
+}
 
 impl Own {
+    /// The value of an option, `/` between the keys that lead to it.
     fn of(&self, path: &str) -> Json {
-        self.0.pointer(&format!("/{path}")).unwrap_or_else(|| panic!("config show has {path}: {}", self.0)).clone()
+        let value = self.value(path).unwrap_or_else(|| panic!("config show has {path}: {}", self.shown));
+        value.clone()
+    }
+
+    fn value(&self, path: &str) -> Option<&Json> {
+        self.seen.borrow_mut().insert(path.to_owned());
+        self.shown.pointer(&format!("/{path}"))
     }
 
     fn text(&self, path: &str) -> String {
@@ -203,7 +254,7 @@ impl Own {
 
     /// A list that is shown as text, and not at all if it is empty.
     fn list(&self, path: &str) -> Json {
-        let text = self.0.get(path).map_or("", |text| text.as_str().expect("text"));
+        let text = self.value(path).map_or("", |text| text.as_str().expect("text"));
         text.split(',').filter(|part| !part.is_empty()).collect()
     }
 
@@ -484,8 +535,9 @@ impl Bench {
         String::from_utf8(output.stdout).expect("text")
     }
 
-    fn show(&self, given: &Given) -> Own {
-        Own(serde_json::from_str(&self.quorate(&["show", "--format=json"], given)).expect("JSON"))
+    fn show(&self, given: &Given, words: &[&str]) -> Json {
+        let words = [&["show", "--format=json"], words].concat();
+        serde_json::from_str(&self.quorate(&words, given)).expect("JSON")
     }
 }
 
@@ -602,12 +654,13 @@ fn files_of_the_field_mean_what_they_mean_to_etcd() {
     let mut bench = Bench::new();
     let paths = field_files();
     assert!(paths.len() >= 30, "{} files", paths.len());
-    let mut wrong = Vec::new();
+    let (mut wrong, mut set, mut seen) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
     for path in paths {
         let name = path.file_name().and_then(|name| name.to_str()).expect("a plain name");
         let copy = bench.copy(&path);
-        let (given, own) = (bench.given(&copy), bench.show(&Given::AnyFile(copy)));
-        if bench.show(&given) != own {
+        let (given, file) = (bench.given(&copy), Given::AnyFile(copy));
+        let own = Own { shown: bench.show(&file, &[]), seen: RefCell::default() };
+        if bench.show(&given, &[]) != own.shown {
             wrong.push(format!("{name} is something else than {given:?}"));
         }
         let last = if own.founds_alone() { SERVING } else { RECORD };
@@ -617,6 +670,8 @@ fn files_of_the_field_mean_what_they_mean_to_etcd() {
             wrong.push(format!("{name}: etcd refuses {refused:?}, not {expected:?}"));
         }
         let found = differences(&records, &own, last);
+        set.extend(paths_of(&bench.show(&file, &["--set"])));
+        seen.append(&mut own.seen.borrow_mut());
         let intended = |field: &str| DIFFERENCES.iter().any(|(file, name_of, _)| *file == name && *name_of == field);
         let told = found.iter().filter(|(field, _)| !intended(field));
         wrong.extend(told.map(|(field, told)| format!("{name}: {field}: {told}")));
@@ -626,7 +681,25 @@ fn files_of_the_field_mean_what_they_mean_to_etcd() {
             stale.map(|(_, field, why)| format!("{name}: {field} does not differ any more, and should: {why}")),
         );
     }
+    let untold: BTreeSet<String> = set.difference(&seen).cloned().collect();
+    wrong.extend(untold.iter().filter(|path| !is_listed(path)).map(|path| format!("{path} is compared with nothing")));
+    let told = UNTOLD.iter().flat_map(|(names, _)| *names).filter(|name| !untold.contains(**name));
+    wrong.extend(told.map(|name| format!("{name} has a line in UNTOLD, and is compared, or set by no file")));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn is_listed(path: &str) -> bool {
+    UNTOLD.iter().any(|(names, _)| names.contains(&path))
+}
+
+/// Where the values of an object are, `/` between the keys that lead to each.
+fn paths_of(shown: &Json) -> Vec<String> {
+    let Some(object) = shown.as_object() else { return vec![String::new()] };
+    let inside = |(key, value): (&String, &Json)| {
+        let below = paths_of(value).into_iter();
+        below.map(|path| format!("{key}/{path}").trim_end_matches('/').to_owned()).collect::<Vec<_>>()
+    };
+    object.iter().flat_map(inside).collect()
 }
 
 #[test]
