@@ -4,6 +4,7 @@
 //! etcd says so in one record of its log, "starting an etcd server", and in a few others around it, and is ended as soon
 //! as they are there. It runs on a host of its own that has every address of the file, so that the file is what it is in
 //! the field, but for directories, which become the test's own, and what would keep the records from being written.
+//! What `config convert` makes of the file is given to etcd, too.
 
 mod support;
 
@@ -74,7 +75,8 @@ const REFUSED: [(&str, &[&str]); 5] = [
     ("rke1.flags", &["enable-v2"]),
 ];
 
-/// Where we mean something else on purpose: file, field or record, and why.
+/// Where we mean something else on purpose: file, field or record, and why. Of a file that was converted etcd takes what
+/// we do, as it holds today's names.
 const DIFFERENCES: [(&str, &str, &str); 7] = [
     ("guide_discovery.flags", "initial-cluster", "to be found by discovery, the flag of which etcd 3.7 refuses"),
     ("kubeadm_3.5.flags", "feature-gates", OLD_NAME),
@@ -88,6 +90,8 @@ const DIFFERENCES: [(&str, &str, &str); 7] = [
     ("openshift4.flags", "feature-gates", OLD_NAME),
     ("rke2.yml", "feature-gates", OLD_NAME),
 ];
+/// The one that lasts.
+const NO_LONGER_THERE: &str = "guide_discovery.flags";
 const OLD_NAME: &str =
     "the name of before 3.6 (experimental-initial-corrupt-check), which etcd 3.7 refuses or passes over";
 
@@ -526,19 +530,70 @@ impl Bench {
 
     /// What our daemon prints about a configuration.
     fn quorate(&self, words: &[&str], given: &Given) -> String {
+        self.try_quorate(words, given).unwrap_or_else(|said| panic!("{words:?} {given:?}: {said}"))
+    }
+
+    /// The same, or what it prints when it fails.
+    fn try_quorate(&self, words: &[&str], given: &Given) -> Result<String, String> {
         let program = Program::new("quorate", env!("CARGO_BIN_EXE_quorate"));
         let mut command = self.command(&program);
         command.arg("config").args(words);
         given.to(&mut command);
         let output = command.output().expect("setpriv runs");
-        assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).expect("text")
+        let text = |bytes| String::from_utf8(bytes).expect("text");
+        if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+    }
+
+    /// A file in another form, as etcd is given that. Forms that cannot hold all that it says are left out.
+    fn converted(&self, file: &Given, form: &str) -> Option<Given> {
+        let text = match self.try_quorate(&["convert", &format!("--to={form}")], file) {
+            Ok(text) => text,
+            Err(said) if said.trim_end().ends_with("choose another form") => return None,
+            Err(said) => panic!("{file:?} as {form}: {said}"),
+        };
+        let path = self.place.path().join("converted");
+        fs::write(&path, &text).expect("written");
+        Some(match form {
+            "env" => {
+                let said = self.shell("set -a; . \"$0\"; exec env -0", &path);
+                let pairs = said.into_iter().filter_map(|line| Some(owned(line.split_once('=')?)));
+                Given::Variables(pairs.filter(|(name, _)| name.starts_with("ETCD_")).collect())
+            }
+            "flags" => {
+                Given::Flags(self.shell(
+                    "eval \"set -- $(tr '\\n' ' ' <\"$0\")\"; for word; do printf '%s\\0' \"$word\"; done",
+                    &path,
+                ))
+            }
+            _ => Given::File(path),
+        })
+    }
+
+    /// The words that a script prints about a file, each with a zero behind it.
+    fn shell(&self, script: &str, path: &Path) -> Vec<String> {
+        let output =
+            self.command(&Program::new("sh", "sh")).args(["-euc", script]).arg(path).output().expect("sh runs");
+        assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).expect("text");
+        text.split_terminator('\0').map(str::to_owned).collect()
+    }
+
+    /// Forgets the data of a member.
+    fn forget(&self, own: &Own) {
+        for directory in [own.text("data-dir"), own.text("wal-dir")].iter().filter(|path| path.starts_with('/')) {
+            assert!(Path::new(directory).starts_with(self.root()), "{directory} is not the test's own");
+            drop(fs::remove_dir_all(directory));
+        }
     }
 
     fn show(&self, given: &Given, words: &[&str]) -> Json {
         let words = [&["show", "--format=json"], words].concat();
         serde_json::from_str(&self.quorate(&words, given)).expect("JSON")
     }
+}
+
+fn owned((name, value): (&str, &str)) -> (String, String) {
+    (name.to_owned(), value.to_owned())
 }
 
 /// A process that ends with this value.
@@ -649,47 +704,79 @@ fn field_files() -> Vec<PathBuf> {
     paths
 }
 
-#[test]
-fn files_of_the_field_mean_what_they_mean_to_etcd() {
-    let mut bench = Bench::new();
-    let paths = field_files();
-    assert!(paths.len() >= 30, "{} files", paths.len());
-    let (mut wrong, mut set, mut seen) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
-    for path in paths {
+/// What came of all files.
+#[derive(Default)]
+struct Comparison {
+    wrong: Vec<String>,
+    /// Options that files set, and options that were compared.
+    set: BTreeSet<String>,
+    seen: BTreeSet<String>,
+    /// Files that were converted and given to etcd.
+    converted: usize,
+}
+
+impl Comparison {
+    fn compare(&mut self, bench: &mut Bench, path: &Path) {
         let name = path.file_name().and_then(|name| name.to_str()).expect("a plain name");
-        let copy = bench.copy(&path);
+        let copy = bench.copy(path);
         let (given, file) = (bench.given(&copy), Given::AnyFile(copy));
         let own = Own { shown: bench.show(&file, &[]), seen: RefCell::default() };
         if bench.show(&given, &[]) != own.shown {
-            wrong.push(format!("{name} is something else than {given:?}"));
+            self.wrong.push(format!("{name} is something else than {given:?}"));
         }
         let last = if own.founds_alone() { SERVING } else { RECORD };
-        let (records, refused) = taken(&bench, given, last);
+        let (records, refused) = taken(bench, given, last);
         let expected = REFUSED.iter().find(|(file, _)| *file == name).map_or(&[][..], |(_, flags)| flags);
         if refused != expected {
-            wrong.push(format!("{name}: etcd refuses {refused:?}, not {expected:?}"));
+            self.wrong.push(format!("{name}: etcd refuses {refused:?}, not {expected:?}"));
         }
-        let found = differences(&records, &own, last);
-        set.extend(paths_of(&bench.show(&file, &["--set"])));
-        seen.append(&mut own.seen.borrow_mut());
-        let intended = |field: &str| DIFFERENCES.iter().any(|(file, name_of, _)| *file == name && *name_of == field);
-        let told = found.iter().filter(|(field, _)| !intended(field));
-        wrong.extend(told.map(|(field, told)| format!("{name}: {field}: {told}")));
-        let stale =
-            DIFFERENCES.iter().filter(|(file, field, _)| *file == name && !found.iter().any(|(one, _)| one == field));
-        wrong.extend(
-            stale.map(|(_, field, why)| format!("{name}: {field} does not differ any more, and should: {why}")),
+        self.judge(name, name, &differences(&records, &own, last));
+        for form in ["env", "yaml", "flags"] {
+            bench.forget(&own);
+            let Some(converted) = bench.converted(&file, form) else { continue };
+            let (records, _) = taken(bench, converted, last);
+            let lasting = if name == NO_LONGER_THERE { name } else { "" };
+            self.judge(&format!("{name} as {form}"), lasting, &differences(&records, &own, last));
+            self.converted += 1;
+        }
+        self.set.extend(paths_of(&bench.show(&file, &["--set"])));
+        self.seen.append(&mut own.seen.borrow_mut());
+    }
+
+    /// Tells the differences that are not those of `file`, and those that are missing.
+    fn judge(&mut self, what: &str, file: &str, found: &[(String, String)]) {
+        let intended: Vec<_> = DIFFERENCES.iter().filter(|(name, ..)| *name == file).collect();
+        let strange = found.iter().filter(|(field, _)| !intended.iter().any(|(_, name, _)| name == field));
+        self.wrong.extend(strange.map(|(field, told)| format!("{what}: {field}: {told}")));
+        let stale = intended.iter().filter(|(_, field, _)| !found.iter().any(|(name, _)| name == field));
+        self.wrong.extend(
+            stale.map(|(_, field, why)| format!("{what}: {field} does not differ any more, and should: {why}")),
         );
     }
-    let untold: BTreeSet<String> = set.difference(&seen).cloned().collect();
-    wrong.extend(untold.iter().filter(|path| !is_listed(path)).map(|path| format!("{path} is compared with nothing")));
-    let told = UNTOLD.iter().flat_map(|(names, _)| *names).filter(|name| !untold.contains(**name));
-    wrong.extend(told.map(|name| format!("{name} has a line in UNTOLD, and is compared, or set by no file")));
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+
+    /// Options that are compared with nothing have a line that says so, and no others have.
+    fn judge_options(&mut self) {
+        let untold: BTreeSet<&str> = self.set.difference(&self.seen).map(String::as_str).collect();
+        let listed: BTreeSet<&str> = UNTOLD.iter().flat_map(|(names, _)| names.iter().copied()).collect();
+        let compared = untold.difference(&listed).map(|path| format!("{path} is compared with nothing"));
+        let told = listed.difference(&untold);
+        let told = told.map(|path| format!("{path} has a line in UNTOLD, and is compared, or set by no file"));
+        self.wrong.extend(compared.chain(told));
+    }
 }
 
-fn is_listed(path: &str) -> bool {
-    UNTOLD.iter().any(|(names, _)| names.contains(&path))
+#[test]
+fn files_of_the_field_mean_what_they_mean_to_etcd() {
+    let (mut bench, mut comparison) = (Bench::new(), Comparison::default());
+    let paths = field_files();
+    assert!(paths.len() >= 30, "{} files", paths.len());
+    for path in &paths {
+        comparison.compare(&mut bench, path);
+    }
+    comparison.judge_options();
+    assert!(comparison.wrong.is_empty(), "{}", comparison.wrong.join("\n"));
+    // One file says that something is empty, which no environment file can.
+    assert_eq!(comparison.converted, 3 * paths.len() - 1);
 }
 
 /// Where the values of an object are, `/` between the keys that lead to each.

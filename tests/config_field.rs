@@ -3,6 +3,7 @@
 //! `UPDATE_EXPECTED=1` writes it anew.
 
 use std::{
+    collections::BTreeSet,
     ffi::OsString,
     fs,
     path::{Path, PathBuf},
@@ -82,14 +83,18 @@ fn converted(from: &Path, to: &str, place: &TempDir, step: usize) -> Result<Path
     Ok(path)
 }
 
+/// Forms in turn: every step from one to another is among them.
+const ROUND: [&str; 21] = [
+    "env", "json", "flags", "json", "yaml", "json", "toml", "json", "env", "flags", "yaml", "flags", "toml", "flags",
+    "env", "yaml", "toml", "yaml", "env", "toml", "env",
+];
+
 /// Every form in turn, the one that loses something skipped; the same is set at every step.
 fn goes_round(path: &Path) -> Vec<String> {
     let place = tempfile::tempdir().expect("a directory");
     let meant = meaning(path);
     let (mut at, mut lost) = (path.to_owned(), Vec::new());
-    for (step, to) in
-        ["env", "toml", "yaml", "flags", "json", "env", "flags", "toml", "json", "yaml", "env"].iter().enumerate()
-    {
+    for (step, to) in ROUND.iter().enumerate() {
         match converted(&at, to, &place, step) {
             Ok(next) => {
                 assert_eq!(
@@ -114,6 +119,13 @@ fn every_file_of_the_field_goes_round_through_every_form() {
         let holds_empty_values = path.ends_with("quorate_cluster.toml");
         assert_eq!(lost.is_empty(), !holds_empty_values, "{}: {lost:?}", path.display());
     }
+}
+
+#[test]
+fn the_round_goes_from_every_form_to_every_other() {
+    let steps: BTreeSet<_> = ROUND.windows(2).map(|pair| (pair[0], pair[1])).collect();
+    let forms: BTreeSet<_> = ROUND.into_iter().collect();
+    assert_eq!((forms.len(), steps.len()), (5, 5 * 4));
 }
 
 #[test]
