@@ -89,6 +89,56 @@ fn nonsense_ends_its_own_connection_only() {
     assert_eq!(support::http::get(daemon.client, "/health").unwrap().status, 200);
 }
 
+/// Clients in Rust do so, and the frame may cross the answer.
+#[test]
+fn any_number_of_calls_may_end_in_a_frame_of_their_own() {
+    const CALLS: u32 = 100;
+    let daemon = Daemon::start(&Program::subject(), &[]);
+    let mut stream = connect(&daemon);
+    let window = frame(8, 0, 0, &[0x3f, 0xff, 0xff, 0xff]);
+    stream.write_all(&[PREFACE, SETTINGS, &window].concat()).unwrap();
+    let head = call_headers(&daemon.client.to_string(), "/etcdserverpb.KV/Range");
+    let message = [0, 0, 0, 0, 3, 0x0a, 1, b'k'];
+    for round in 0..20 {
+        let calls = (0..CALLS).map(|call| (round * CALLS + call) * 2 + 1);
+        let begun = calls.clone().flat_map(|id| [frame(1, 4, id, &head), frame(0, 0, id, &message)].concat());
+        stream.write_all(&begun.collect::<Vec<_>>()).unwrap();
+        let mut answered = 0;
+        while answered < CALLS {
+            let (kind, flags, payload) = read_frame(&mut stream);
+            assert_ne!(kind, GOAWAY, "round {round}: {:?}", String::from_utf8_lossy(&payload));
+            answered += u32::from(kind == 1 && flags & 1 == 1);
+        }
+        stream.write_all(&calls.flat_map(|id| frame(0, 1, id, &[])).collect::<Vec<_>>()).unwrap();
+    }
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0, 0, u8::try_from(payload.len()).unwrap(), kind, flags];
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// Kind, flags and payload.
+fn read_frame(stream: &mut TcpStream) -> (u8, u8, Vec<u8>) {
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).unwrap();
+    let mut payload = vec![0; usize::from(head[1]) * 256 + usize::from(head[2])];
+    stream.read_exact(&mut payload).unwrap();
+    (head[3], head[4], payload)
+}
+
+/// HPACK, all of it literal.
+fn call_headers(authority: &str, path: &str) -> Vec<u8> {
+    let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
+    let post_over_http = [0x83, 0x86];
+    let (path, authority) = ([vec![4], text(path)].concat(), [vec![1], text(authority)].concat());
+    let content_type = [vec![0x0f, 16], text("application/grpc")].concat();
+    let te = [vec![0], text("te"), text("trailers")].concat();
+    [&post_over_http[..], &path, &authority, &content_type, &te].concat()
+}
+
 #[tokio::test]
 async fn a_stopping_member_lets_its_streams_go() {
     let mut daemon = Daemon::start(&Program::subject(), &[]);

@@ -24,7 +24,7 @@ use http_body_util::BodyExt as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
-use super::{Encoding, Inbound, Outbound, PingGuard, Tally, outbound};
+use super::{Encoding, Inbound, Outbound, PingGuard, Tally, inbound, outbound};
 use crate::api::{
     Service,
     options::Serves,
@@ -169,7 +169,10 @@ async fn serve_call(
 ) {
     let (method, encoding) = match v3::find(path).and_then(|method| Ok((method, Encoding::of(&headers)?))) {
         Ok(known) => known,
-        Err(status) => return outbound::refuse(&mut respond, &status),
+        Err(status) => {
+            outbound::refuse(&mut respond, &status);
+            return inbound::finish(body).await;
+        }
     };
     let inbound = Inbound::http2(body, encoding, service.api.options().message_bytes_max(), method.counters);
     let call = Call::new(headers);
@@ -217,6 +220,7 @@ async fn serve_unary(
             tally.end(&Err::<(), Status>(status));
         }
     }
+    inbound.finish().await;
 }
 
 /// The outcome of `work`, or nothing if the client reset the stream first.

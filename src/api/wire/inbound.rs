@@ -1,5 +1,7 @@
 //! The messages a client sends on one call.
 
+use std::time::Duration;
+
 use bytes::{Buf as _, Bytes, BytesMut};
 use h2::RecvStream;
 use tokio::sync::mpsc;
@@ -10,6 +12,11 @@ use crate::{
     metrics::{self, GrpcMethod},
     types::Code,
 };
+
+/// Longest wait for the frame that ends the client's side of a call which has its answer.
+const END_PATIENCE: Duration = Duration::from_secs(1);
+/// What a client may still send until then.
+const REST_BYTES_MAX: usize = 64 * 1024;
 
 /// Where the messages of a call come from.
 #[derive(Debug)]
@@ -60,6 +67,33 @@ impl Inbound {
         }
         Ok(message)
     }
+
+    /// Waits until the client has said that no more follow, for a call that has its answer.
+    pub(crate) async fn finish(self) {
+        if let Source::Http2 { body, .. } = self.source {
+            finish(body).await;
+        }
+    }
+}
+
+/// Reads `body` to its end, to nothing, within bounds. Clients end their side in a frame of its own, perhaps behind the
+/// answer; a stream that is dropped before is reset, and of frames for streams that it has forgotten the HTTP/2 library
+/// bears a thousand, then ends the connection with all its calls.
+pub(super) async fn finish(mut body: RecvStream) {
+    if body.is_end_stream() {
+        return;
+    }
+    let rest = async {
+        let mut rest_bytes = 0;
+        while let Some(Ok(chunk)) = body.data().await {
+            rest_bytes += chunk.len();
+            if rest_bytes > REST_BYTES_MAX || body.flow_control().release_capacity(chunk.len()).is_err() {
+                return;
+            }
+        }
+    };
+    // Who has not ended by now is reset.
+    drop(tokio::time::timeout(END_PATIENCE, rest).await);
 }
 
 async fn next_frame(body: &mut RecvStream, frames: &mut Frames) -> Result<Option<Bytes>, Status> {
