@@ -113,6 +113,23 @@ fn descriptions_name_options_and_commands_that_exist() {
 }
 
 #[test]
+fn the_example_loads_the_rules_and_scrapes_its_members() {
+    let directory = Path::new("examples/monitoring");
+    let open = |file: &str| read(&directory.join(file).to_string_lossy());
+    let prometheus = yaml(&open("prometheus.yml"));
+    let loaded: Vec<_> = list(&prometheus, "rule_files").iter().filter_map(Value::as_str).map(open).collect();
+    assert_eq!(loaded, [read(RULES)]);
+    let [job] = list(&prometheus, "scrape_configs") else { panic!("one job: {prometheus}") };
+    assert!(text(job, "job_name").starts_with("quorate"), "the rules look for such jobs");
+    let targets = list(job, "static_configs").iter().flat_map(|group| list(group, "targets"));
+    let members = ["m1", "m2", "m3"].map(|name| read(&format!("examples/three-members/{name}.conf")));
+    let urls = members
+        .each_ref()
+        .map(|file| file.lines().find_map(|line| line.strip_prefix("ETCD_LISTEN_CLIENT_URLS=http://")));
+    assert!(targets.map(Value::as_str).eq(urls), "{prometheus}");
+}
+
+#[test]
 fn panels_have_titles_identifiers_and_places_of_their_own() {
     let dashboard = dashboard();
     let (mut identifiers, mut places) = (BTreeSet::new(), BTreeSet::new());

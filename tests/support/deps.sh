@@ -28,6 +28,8 @@ need_test() {
     have nft || want nftables
     have mkfs.ext4 || want e2fsprogs
     have etcdctl || want etcd-client
+    have haproxy || want haproxy
+    have systemd-socket-activate || want systemd
     have python3 && python3 -c 'import ensurepip, venv' 2>/dev/null || want python3 python3-venv
     python3 -c 'import jsonschema' 2>/dev/null || /usr/bin/python3 -c 'import jsonschema' 2>/dev/null || want python3-jsonschema
     have protoc || want protobuf-compiler
