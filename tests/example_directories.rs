@@ -1,4 +1,5 @@
-//! The directories under `examples/`: what their READMEs tell to type is typed, and what they say is seen is seen.
+//! The directories under `examples/` and the first page: what their READMEs tell to type is typed, and what they say is
+//! seen is seen.
 //!
 //! Every ` ```console ` block of a README is a dialogue: `$ ` begins a command, what follows is what it prints, `…` stands for
 //! any text and a line of `…` for any lines. All commands of a README go to one shell, in a copy of the directories and in
@@ -61,6 +62,14 @@ fn haproxy() {
 #[test]
 fn monitoring() {
     follow("monitoring");
+}
+
+#[test]
+fn first_page() {
+    // What installing the package does, or `make run` in another terminal.
+    let member = "quorate --data-dir member >member.log 2>&1 & disown; \
+        curl --silent --retry 30 --retry-connrefused --retry-delay 1 http://127.0.0.1:2379/health >health";
+    converse("README.md", "", member, &[("etcdctl", "etcd-client")]);
 }
 
 #[test]
