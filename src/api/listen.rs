@@ -106,7 +106,8 @@ pub async fn serve<L: Accept>(mut listener: L, api: Arc<Api>, serves: Serves, se
         while connections.join_next().await.is_some() {}
         api.sockets.wait().await;
     };
-    if timeout(api.options().request_timeout, drained).await.is_err() {
+    let patience = api.options().request_timeout;
+    if timeout(patience, drained).await.is_err() {
         connections.shutdown().await;
     }
 }

@@ -18,8 +18,9 @@ mod wire;
 
 use std::{num::NonZero, sync::Arc};
 
+use arc_swap::{ArcSwap, Guard};
 use axum::{Router, body::Body};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use listen::{Accept, Accepted, serve};
@@ -39,10 +40,11 @@ const BLOCKING_READS_PER_PROCESSOR: usize = 4;
 #[derive(Debug)]
 pub struct Api {
     server: Handle,
-    options: ServeOptions,
+    options: ArcSwap<ServeOptions>,
     identity: Identity,
     blocking: Semaphore,
-    gateway: Semaphore,
+    /// Calls in JSON at a time; another one after a change of `max-concurrent-streams`.
+    gateway: ArcSwap<Semaphore>,
     /// Connections that have become a WebSocket each.
     sockets: TaskTracker,
     stop: CancellationToken,
@@ -59,13 +61,12 @@ impl Api {
     /// The API in front of `server`; once `stop` is cancelled, streams end and no connection is accepted.
     pub fn new(server: Handle, options: ServeOptions, stop: CancellationToken) -> Arc<Self> {
         let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let json_calls = usize::try_from(options.concurrent_streams_max).unwrap_or(Semaphore::MAX_PERMITS);
         Arc::new(Self {
             identity: Identity { cluster: server.cluster_id(), member: server.member_id() },
             server,
-            options,
+            gateway: ArcSwap::from_pointee(json_calls(&options)),
+            options: ArcSwap::from_pointee(options),
             blocking: Semaphore::new(BLOCKING_READS_PER_PROCESSOR * processors),
-            gateway: Semaphore::new(json_calls.min(Semaphore::MAX_PERMITS)),
             sockets: TaskTracker::new(),
             stop,
         })
@@ -75,8 +76,24 @@ impl Api {
         &self.server
     }
 
-    fn options(&self) -> &ServeOptions {
-        &self.options
+    /// Hold it for a moment only, and over no wait.
+    fn options(&self) -> Guard<Arc<ServeOptions>> {
+        self.options.load()
+    }
+
+    /// Calls that begin from now on follow `options`, and so do the streams of connections that do; whether there is a
+    /// gateway was decided when the listeners began.
+    pub fn set_options(&self, options: ServeOptions) {
+        if options.concurrent_streams_max != self.options().concurrent_streams_max {
+            self.gateway.store(Arc::new(json_calls(&options)));
+        }
+        self.options.store(Arc::new(options));
+    }
+
+    /// Waits for a turn among the calls in JSON.
+    async fn json_turn(&self) -> Result<OwnedSemaphorePermit, Status> {
+        let turns = self.gateway.load_full();
+        turns.acquire_owned().await.map_err(|closed| Status::unknown(closed.to_string()))
     }
 
     fn identity(&self) -> Identity {
@@ -101,6 +118,12 @@ impl Api {
         let _permit = self.blocking.acquire().await.map_err(|closed| Status::unknown(closed.to_string()))?;
         tokio::task::spawn_blocking(work).await.map_err(|panic| Status::unknown(panic.to_string()))
     }
+}
+
+/// Turns for as many calls in JSON at a time as one connection may have streams.
+fn json_calls(options: &ServeOptions) -> Semaphore {
+    let calls = usize::try_from(options.concurrent_streams_max).unwrap_or(Semaphore::MAX_PERMITS);
+    Semaphore::new(calls.min(Semaphore::MAX_PERMITS))
 }
 
 /// What one listener serves, and with what.

@@ -132,6 +132,12 @@ impl<E: Engine> Applier<E> {
         self.state.disk_bytes = bytes;
     }
 
+    /// Takes new values of what may change while the member runs.
+    pub fn tune(&mut self, quota_bytes: Option<u64>, lease_ttl_min: i64) {
+        let options = &mut self.state.options;
+        (options.quota_bytes, options.lease_ttl_min) = (quota_bytes, lease_ttl_min);
+    }
+
     /// Removes compacted rows, looking at up to `rows_max`, in a batch of its own.
     ///
     /// # Errors

@@ -109,7 +109,7 @@ pub(super) fn run(config: &Config) -> Result<Ending> {
         "{}", if opened.restarted { "restarting local member" } else { "starting local member" }
     );
     if opened.restarted && config.gates.initial_corrupt_check {
-        runtime.block_on(server::check_initially(&opened, options.request_timeout))?;
+        runtime.block_on(server::check_initially(&opened, options.tunables.request_timeout))?;
     }
     let server = Server::start(opened, options).context("starting the member's threads")?;
     let ending = runtime.block_on(serve(&runtime, config, &server, listeners, hangup));

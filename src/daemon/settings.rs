@@ -7,7 +7,7 @@ use tracing::Level;
 use crate::{
     api::{self, AllowList, ServeOptions},
     config::{Allowed, AutoCompaction, BootstrapMethod, Config, LogFormat, LogLevel, LogOutput, Url},
-    server::{self, Bootstrap, Policy, SNAPSHOT_BYTES_DEFAULT},
+    server::{self, Bootstrap, Policy, SNAPSHOT_BYTES_DEFAULT, Tunables},
 };
 
 use super::logging;
@@ -26,17 +26,31 @@ pub(super) fn server_options(config: &Config) -> anyhow::Result<server::Options>
         client_urls: texts(&config.advertise.client),
         peer_urls: texts(&config.advertise.peer),
         version: config.compat.version().parse()?,
-        tick: config.raft.heartbeat,
-        election: config.raft.election,
         advance_first_election: config.raft.advance_first_election,
         pre_vote: config.raft.pre_vote,
+        snapshot_bytes: SNAPSHOT_BYTES_DEFAULT,
+        snapshots_max: config.storage.snapshots_max,
+        progress_interval: config.watch.progress_interval,
+        learners_max: config.member.learners_max,
+        strict_reconfig: config.member.strict_reconfig_check,
+        downgrade_check: config.integrity.downgrade_check,
+        lease_checkpoints: config.gates.lease_checkpoint,
+        unsafe_no_fsync: config.storage.unsafe_no_fsync,
+        cache_bytes: CACHE_BYTES,
+        tunables: tunables(config),
+    })
+}
+
+/// What the running member takes new values of.
+pub(super) fn tunables(config: &Config) -> Tunables {
+    Tunables {
+        tick: config.raft.heartbeat,
+        election: config.raft.election,
         request_timeout: config.raft.request_timeout(),
         request_bytes_max: config.limits.request_bytes_max,
         quota_bytes: config.storage.quota.limit_bytes(),
         snapshot_entries: config.storage.snapshot_entries,
-        snapshot_bytes: SNAPSHOT_BYTES_DEFAULT,
         catchup_entries: config.storage.catchup_entries,
-        snapshots_max: config.storage.snapshots_max,
         compaction_batch_max: config.storage.compaction_batch_max,
         compaction_pause: config.storage.compaction_pause,
         auto_compaction: match config.storage.auto_compaction {
@@ -45,16 +59,9 @@ pub(super) fn server_options(config: &Config) -> anyhow::Result<server::Options>
             AutoCompaction::Revision(kept) => Some(Policy::Revisions(kept)),
         },
         warn_apply: config.watch.warn_apply,
-        progress_interval: config.watch.progress_interval,
-        learners_max: config.member.learners_max,
-        strict_reconfig: config.member.strict_reconfig_check,
-        downgrade_check: config.integrity.downgrade_check,
         corrupt_check: config.integrity.corrupt_check,
         compact_hash_check: config.gates.compact_hash_check.then_some(config.integrity.compact_hash_check),
-        lease_checkpoints: config.gates.lease_checkpoint,
-        unsafe_no_fsync: config.storage.unsafe_no_fsync,
-        cache_bytes: CACHE_BYTES,
-    })
+    }
 }
 
 /// The founding members. Other ways of finding a cluster are refused when options are read, as long as they do not

@@ -15,6 +15,8 @@ pub enum Input {
     /// Lets the election timeout run down by this many ticks at once (`initial-election-tick-advance`), never far
     /// enough to start an election by itself. Ignored by a leader.
     AdvanceElection(usize),
+    /// An election timeout has so many ticks from now on.
+    ElectionTicks(u32),
     /// A peer's message, not yet checked.
     FromPeer(Box<raftpb::Message>),
     /// Payloads to append, in this order. Whatever cannot be taken comes back as [`super::Effect::Dropped`]; what a

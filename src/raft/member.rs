@@ -36,7 +36,12 @@ const HELD_ELECTIONS_MAX: u64 = 2;
 /// One member of a raft group. See the module for its invariants.
 pub struct Member {
     node: RawNode<MemberLog>,
+    /// Ticks of an election timeout, as it is now.
     election_ticks: u64,
+    /// What it was at the start, which the raft crate goes on counting to: the time that it sees pass is scaled.
+    crate_ticks: u64,
+    /// Parts of a tick that the raft crate has not seen pass yet, in units of one `election_ticks`th.
+    owed_ticks: u64,
     patience: Patience,
     unapplied_bytes_max: usize,
     /// Ticks since the start.
@@ -123,6 +128,8 @@ impl Member {
         let hard_state = node.raft.hard_state();
         Ok(Self {
             election_ticks: options.election_ticks as u64,
+            crate_ticks: options.election_ticks as u64,
+            owed_ticks: 0,
             patience,
             unapplied_bytes_max: options.unapplied_bytes_max,
             now: 0,
@@ -159,6 +166,7 @@ impl Member {
     pub fn accept(&mut self, input: Input, effects: &mut Vec<Effect>) {
         match input {
             Input::Tick => self.tick(),
+            Input::ElectionTicks(ticks) => self.set_election_ticks(ticks),
             Input::AdvanceElection(ticks) => self.advance_election(ticks),
             Input::FromPeer(message) => self.step(*message, effects),
             Input::Propose(proposals) => self.propose(proposals, effects),
@@ -401,10 +409,38 @@ impl Member {
         if self.leads() {
             self.check_stall();
             self.hand_over_before_leaving();
-        } else if self.election_is_near() && !self.may_campaign() {
-            return;
+            return self.tick_leader();
         }
+        for _ in 0..self.passed() {
+            if self.election_is_near() && !self.may_campaign() {
+                return;
+            }
+            self.node.tick();
+        }
+    }
+
+    /// A heartbeat, whatever an election timeout is. The raft crate counts this tick as one of that timeout; what it should
+    /// count beyond, or less, is made up for before; nothing can be taken back from a timeout that has just begun.
+    fn tick_leader(&mut self) {
+        let passed = usize::try_from(self.passed()).unwrap_or(usize::MAX);
+        let elapsed = self.node.raft.election_elapsed;
+        self.node.raft.election_elapsed = elapsed.saturating_add(passed).saturating_sub(1);
         self.node.tick();
+    }
+
+    /// How many of its own ticks the raft crate has to see pass with one of ours.
+    fn passed(&mut self) -> u64 {
+        self.owed_ticks += self.crate_ticks;
+        let passed = self.owed_ticks / self.election_ticks;
+        self.owed_ticks %= self.election_ticks;
+        passed
+    }
+
+    /// An election timeout is so many ticks from now on, at least one. The raft crate draws its times in a number of ticks
+    /// that is fixed, so its clock for elections goes slower or faster instead; heartbeats go with every tick.
+    fn set_election_ticks(&mut self, ticks: u32) {
+        self.election_ticks = u64::from(ticks).max(1);
+        self.owed_ticks = 0;
     }
 
     fn election_is_near(&self) -> bool {

@@ -179,6 +179,8 @@ impl ApplyWork {
         let started = self.shared.clock.monotonic();
         // 1. Rows, applied index included, in one atomic batch.
         self.applier.observe_disk(self.shared.disk_bytes.load(Ordering::Relaxed));
+        let tunables = self.shared.tunables();
+        self.applier.tune(tunables.quota_bytes, tunables.lease_ttl_min());
         let mut applied = self.applier.apply(group).map_err(|cause| self.stopped_by(cause))?;
         // 2. Raft and lease countdowns learn what the entries mean before anybody can act on the answers.
         for entry in &applied {
@@ -243,7 +245,7 @@ impl ApplyWork {
 
     fn take_effects(&mut self, entry: &Applied) {
         if lease_office::concerns(entry) {
-            let extend_ms = u64::try_from(self.shared.options.election.as_millis()).unwrap_or(u64::MAX);
+            let extend_ms = u64::try_from(self.shared.tunables().election.as_millis()).unwrap_or(u64::MAX);
             let mut lessor = self.shared.lessor();
             // Under the lock that who is deposed takes after it: countdowns never begin behind their end.
             let standing = self.shared.standing();
@@ -315,11 +317,11 @@ impl ApplyWork {
         if self.compaction_due.is_none_or(|due| due > now) {
             return Ok(());
         }
-        let rows = self.shared.options.compaction_batch_max;
+        let rows = self.shared.tunables().compaction_batch_max;
         let progress = self.applier.compact_some(rows).map_err(|cause| self.stopped_by(cause))?;
         metrics::COMPACTION_PAUSE.observe(self.shared.clock.monotonic().saturating_sub(now));
         match progress {
-            CompactionProgress::Working => self.compaction_due = Some(now + self.shared.options.compaction_pause),
+            CompactionProgress::Working => self.compaction_due = Some(now + self.shared.tunables().compaction_pause),
             progress @ (CompactionProgress::Idle | CompactionProgress::Finished(_)) => self.end_compaction(progress),
         }
         Ok(())
@@ -347,9 +349,10 @@ impl ApplyWork {
 
     fn warn_if_slow(&self, took: Duration, entries: usize) {
         metrics::BACKEND_COMMIT.observe(took);
-        if took > self.shared.options.warn_apply {
+        let expected = self.shared.tunables().warn_apply;
+        if took > expected {
             metrics::SLOW_APPLY.inc();
-            tracing::warn!(took = ?took, expected_duration = ?self.shared.options.warn_apply, entries, "apply request took too long");
+            tracing::warn!(took = ?took, expected_duration = ?expected, entries, "apply request took too long");
         }
     }
 }

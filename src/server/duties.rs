@@ -9,7 +9,7 @@ use anyhow::Error;
 use futures_util::{StreamExt as _, stream};
 use tokio::{
     select,
-    time::{MissedTickBehavior, interval, sleep},
+    time::{Interval, MissedTickBehavior, interval, sleep},
 };
 
 use crate::{
@@ -47,7 +47,7 @@ pub async fn join(handle: &Handle) -> Result<(), ServerError> {
     tracing::info!(
         local_member_id = %handle.member_id(),
         cluster_id = %handle.cluster_id(),
-        publish_timeout = ?handle.shared.options.request_timeout,
+        publish_timeout = ?handle.shared.tunables().request_timeout,
         "published local member to cluster through raft"
     );
     until(handle, || handle.published().cluster.version().is_some()).await?;
@@ -164,21 +164,68 @@ async fn checkpoint(handle: &Handle, now: Ticks, term: Term) {
 /// Never; a compaction that fails is made up for by the next.
 pub async fn compact_by_itself(handle: Handle) -> Result<(), Error> {
     let shared = &handle.shared;
-    let Some(policy) = shared.options.auto_compaction else {
-        handle.stopped().await;
-        return Ok(());
-    };
-    let mut compactor = AutoCompactor::new(policy, shared.clock.monotonic());
+    let mut tuned = shared.tuned.subscribe();
+    let mut policy = shared.tunables().auto_compaction;
+    let mut compactor = policy.map(|policy| AutoCompactor::new(policy, shared.clock.monotonic()));
     loop {
+        let patience = compactor.as_ref().map(|compactor| compactor.patience(shared.clock.monotonic()));
         select! {
-            () = sleep(compactor.patience(shared.clock.monotonic())) => {}
+            () = sleep_for(patience) => {}
+            _ = tuned.changed() => {}
             () = handle.stopped() => return Ok(()),
         }
+        let newest = shared.tunables().auto_compaction;
+        if newest != policy {
+            // What was seen under another policy says nothing of this one's times.
+            policy = newest;
+            compactor = policy.map(|policy| AutoCompactor::new(policy, shared.clock.monotonic()));
+        }
+        let Some(compactor) = &mut compactor else { continue };
         let target = compactor.tick(shared.clock.monotonic(), handle.published().view.revision());
         if let Some(revision) = target
             && shared.standing().role == Role::Leader
         {
             auto_compact(&handle, revision).await;
+        }
+    }
+}
+
+/// Without a time for ever.
+async fn sleep_for(time: Option<Duration>) {
+    match time {
+        Some(time) => sleep(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Something to do every so often, or never; how often may change.
+#[derive(Debug, Default)]
+pub(super) struct Every {
+    period: Option<Duration>,
+    due: Option<Interval>,
+}
+
+impl Every {
+    /// Counts anew if the period is another one; false if it is not.
+    pub(super) fn set(&mut self, period: Option<Duration>) -> bool {
+        if period == self.period {
+            return false;
+        }
+        self.period = period;
+        self.due = period.map(|period| {
+            let mut due = interval(period);
+            due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            due.reset();
+            due
+        });
+        true
+    }
+
+    /// Waits until it is time. Nothing is lost when dropped.
+    pub(super) async fn due(&mut self) {
+        match &mut self.due {
+            Some(due) => drop(due.tick().await),
+            None => std::future::pending().await,
         }
     }
 }

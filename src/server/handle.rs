@@ -29,7 +29,7 @@ use crate::{
 };
 
 use super::{
-    State,
+    State, Tunables,
     inbox::Refused,
     options::APPLY_GAP_MAX,
     raft_thread::RaftOrder,
@@ -113,7 +113,7 @@ impl Handle {
         let begun = shared.clock.monotonic();
         let accepted = AtomicBool::new(false);
         let submitted = self.submit(proposal, &accepted);
-        timeout(shared.options.request_timeout, submitted).await.unwrap_or_else(|_| {
+        timeout(shared.tunables().request_timeout, submitted).await.unwrap_or_else(|_| {
             metrics::PROPOSALS_FAILED.inc();
             let accepted = accepted.load(Ordering::Relaxed);
             Err(if accepted { self.why_unanswered(begun) } else { Rejection::DeadlineExceeded }.into())
@@ -131,7 +131,7 @@ impl Handle {
         term: Term,
     ) -> Result<Response, ServerError> {
         let proposal = Proposal { only_in: Some(term), ..self.encode(request)? };
-        let submitted = timeout(self.shared.options.request_timeout, self.submit_once(proposal));
+        let submitted = timeout(self.shared.tunables().request_timeout, self.submit_once(proposal));
         submitted.await.unwrap_or(Err(Rejection::Timeout.into()))
     }
 
@@ -148,7 +148,7 @@ impl Handle {
         let id = shared.ids.next();
         request.header = Some(RequestHeader { id: id.0, ..RequestHeader::default() });
         let payload = request.encode_to_vec();
-        if payload.len() > shared.options.request_bytes_max {
+        if payload.len() > shared.tunables().request_bytes_max {
             return Err(Rejection::RequestTooLarge);
         }
         Ok(Proposal::new(id, payload))
@@ -186,7 +186,7 @@ impl Handle {
     /// What etcd says about a proposal that began at `begun` and was not applied in time: its outcome is unknown.
     fn why_unanswered(&self, begun: Duration) -> Rejection {
         let shared = &*self.shared;
-        if shared.leadership().may_have_lost(begun, shared.options.election) {
+        if shared.leadership().may_have_lost(begun, shared.tunables().election) {
             return Rejection::TimeoutLeaderFailure;
         }
         let waited = shared.clock.monotonic().saturating_sub(begun);
@@ -239,7 +239,7 @@ impl Handle {
         if first && shared.raft.push(RaftOrder::ReadsWaiting).is_err() {
             return Err(Rejection::Stopped.into());
         }
-        match timeout(shared.options.request_timeout, confirmed).await {
+        match timeout(shared.tunables().request_timeout, confirmed).await {
             Ok(Ok(confirmed)) => Ok(confirmed?),
             Ok(Err(_)) => Err(Rejection::Stopped.into()),
             Err(_) => {
@@ -275,7 +275,7 @@ impl Handle {
             is_learner: state.cluster.member(id).is_some_and(|member| member.is_learner),
             db_size,
             db_size_in_use: shared.in_use_bytes.load(Ordering::Relaxed).min(db_size),
-            quota: shared.options.quota_bytes,
+            quota: shared.tunables().quota_bytes,
             version: shared.options.version,
             cluster_version: state.cluster.version(),
         }
@@ -308,7 +308,7 @@ impl Handle {
     /// [`Rejection::NoSpace`].
     pub async fn check_quota(&self, cost: u64) -> Result<(), ServerError> {
         let shared = &*self.shared;
-        let Some(quota) = shared.options.quota_bytes else { return Ok(()) };
+        let Some(quota) = shared.tunables().quota_bytes else { return Ok(()) };
         if cost == 0 {
             return Ok(());
         }
@@ -332,7 +332,7 @@ impl Handle {
             member_id: self.member_id().0,
             alarm: AlarmType::Nospace.into(),
         };
-        tracing::warn!(quota = self.shared.options.quota_bytes, "alarm raised: the database space is exceeded");
+        tracing::warn!(quota = self.shared.tunables().quota_bytes, "alarm raised: the database space is exceeded");
         self.propose(InternalRaftRequest { alarm: Some(alarm), ..Default::default() }).await.map(|_| ())
     }
 
@@ -461,9 +461,22 @@ impl Handle {
         self.shared.stuck(patience).map(super::Thread::name)
     }
 
+    /// Takes new values of what may change while the member runs.
+    pub fn tune(&self, tunables: Tunables) {
+        self.shared.tune(tunables);
+        if let Some(transport) = self.transport() {
+            transport.set_election_timeout(tunables.election);
+        }
+    }
+
+    /// What may change while the member runs, as it is now.
+    pub fn tunables(&self) -> Tunables {
+        self.shared.tunables()
+    }
+
     /// The longest request a client may send, before gRPC's own overhead.
     pub fn request_bytes_max(&self) -> usize {
-        self.shared.options.request_bytes_max
+        self.shared.tunables().request_bytes_max
     }
 
     /// What a request will cost on disk, as etcd estimates it.

@@ -25,7 +25,7 @@ impl Handle {
             return Err(Rejection::BadLeaderTransferee.into());
         }
         tracing::info!(from = %self.member_id(), %to, "leadership transfer starting");
-        self.transfer(to, self.shared.options.request_timeout).await?;
+        self.transfer(to, self.shared.tunables().request_timeout).await?;
         tracing::info!(from = %self.member_id(), %to, "leadership transfer finished");
         Ok(())
     }
@@ -44,7 +44,7 @@ impl Handle {
             tracing::warn!("skipped leadership transfer: no other voting member is active");
             return;
         };
-        match self.transfer(to, self.shared.options.election).await {
+        match self.transfer(to, self.shared.tunables().election).await {
             Ok(()) => tracing::info!(from = %self.member_id(), %to, "leadership transferred before the stop"),
             Err(why) => tracing::warn!(%to, %why, "failed to transfer leadership before the stop"),
         }

@@ -9,10 +9,7 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::Error;
 use futures_util::future::join_all;
 use thiserror::Error;
-use tokio::{
-    select,
-    time::{MissedTickBehavior, interval},
-};
+use tokio::select;
 
 use crate::{
     mvcc::{HashKv, ReadError},
@@ -22,6 +19,7 @@ use crate::{
 
 use super::{
     Difference, Handle, Opened, ServerError, ServerFailure,
+    duties::Every,
     joining::with_cause,
     verdict::{Verdict, judge},
 };
@@ -175,17 +173,22 @@ fn tell(text: &str, own: MemberId, hash: &HashKv, peer: &PeerHash) {
 /// # Errors
 /// Never; a check that fails is told, and made again.
 pub async fn check_hashes(handle: Handle) -> Result<(), Error> {
-    let Some(period) = handle.shared.options.corrupt_check else {
-        handle.stopped().await;
-        return Ok(());
-    };
-    tracing::info!(local_member_id = %handle.member_id(), interval = ?period, "enabled corruption checking");
-    let mut due = interval(period);
-    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    due.reset();
+    let mut tuned = handle.shared.tuned.subscribe();
+    let mut check = Every::default();
     loop {
+        let period = handle.shared.tunables().corrupt_check;
+        if check.set(period) {
+            let member = handle.member_id();
+            match period {
+                Some(period) => {
+                    tracing::info!(local_member_id = %member, interval = ?period, "enabled corruption checking");
+                }
+                None => tracing::info!(local_member_id = %member, "disabled corruption checking"),
+            }
+        }
         select! {
-            _ = due.tick() => {}
+            () = check.due() => {}
+            _ = tuned.changed() => continue,
             () = handle.stopped() => return Ok(()),
         }
         if handle.leads() && !handle.shared.is_mixed() {
@@ -199,14 +202,13 @@ pub async fn check_hashes(handle: Handle) -> Result<(), Error> {
 /// # Errors
 /// Never.
 pub async fn check_compactions(handle: Handle) -> Result<(), Error> {
-    let Some(period) = handle.shared.options.compact_hash_check else {
-        handle.stopped().await;
-        return Ok(());
-    };
-    let mut checked = 0;
+    let mut tuned = handle.shared.tuned.subscribe();
+    let (mut check, mut checked) = (Every::default(), 0);
     loop {
+        check.set(handle.shared.tunables().compact_hash_check);
         select! {
-            () = tokio::time::sleep(period) => {}
+            () = check.due() => {}
+            _ = tuned.changed() => continue,
             () = handle.stopped() => return Ok(()),
         }
         if handle.leads() {
@@ -220,7 +222,7 @@ impl Handle {
         Peers {
             own: self.member_id(),
             cluster: self.cluster_id(),
-            patience: self.shared.options.request_timeout,
+            patience: self.shared.tunables().request_timeout,
             urls: self.shared.peers(),
         }
     }

@@ -115,7 +115,7 @@ impl Shared {
         });
         let mut previous = before.view.compact_revision();
         for revision in revisions {
-            if self.options.compact_hash_check.is_some() || self.is_mixed() {
+            if self.tunables().compact_hash_check.is_some() || self.is_mixed() {
                 self.hashes.want(Wanted { view: after.view.clone(), revision, previous });
             }
             previous = revision;

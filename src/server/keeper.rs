@@ -53,8 +53,8 @@ impl Keeper {
         self.entries += u64::try_from(entries).unwrap_or(u64::MAX);
         self.bytes += bytes;
         self.shared.log_bytes.fetch_add(u64::try_from(bytes).unwrap_or(u64::MAX), Ordering::Relaxed);
-        let options = &self.shared.options;
-        if self.entries >= options.snapshot_entries || self.bytes >= options.snapshot_bytes {
+        let entries_max = self.shared.tunables().snapshot_entries;
+        if self.entries >= entries_max || self.bytes >= self.shared.options.snapshot_bytes {
             self.mark();
         }
     }
@@ -124,7 +124,7 @@ impl KeeperThread {
     /// entries and in bytes, and so do those that are being sent a snapshot.
     fn release(&mut self, index: LogIndex) -> LogIndex {
         let (now, reach) = (self.shared.clock.monotonic(), self.shared.reach());
-        let by_entries = LogIndex(index.0.saturating_sub(self.shared.options.catchup_entries));
+        let by_entries = LogIndex(index.0.saturating_sub(self.shared.tunables().catchup_entries));
         let by_bytes = self.note(Reach { applied: index, ..reach }, reach.bytes);
         let limit = self.shared.snapshots.holds().limit(now, reach);
         by_entries.max(by_bytes).min(limit.unwrap_or(index))

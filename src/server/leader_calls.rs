@@ -84,7 +84,7 @@ impl Handle {
     /// # Errors
     /// [`Rejection::LeaseNotFound`]; [`Rejection::NotPrimaryLessor`] on other members; as [`Handle::lease_renew`].
     pub async fn lease_renew_here(&self, lease: LeaseId) -> Result<i64, ServerError> {
-        let renewed = timeout(self.shared.options.request_timeout, self.renew_while_leading(lease)).await;
+        let renewed = timeout(self.shared.tunables().request_timeout, self.renew_while_leading(lease)).await;
         renewed.unwrap_or_else(|_| Err(Rejection::Timeout.into()))
     }
 
@@ -137,7 +137,7 @@ impl Handle {
             return Err(Rejection::NotPrimaryLessor.into());
         }
         self.catch_up().await?;
-        let look = timeout(self.shared.options.request_timeout, self.look_while_leading(lease)).await;
+        let look = timeout(self.shared.tunables().request_timeout, self.look_while_leading(lease)).await;
         let Some((remaining, granted)) = look.unwrap_or(Err(Rejection::Timeout.into()))? else { return Ok(None) };
         let view = self.published().view.clone();
         let keys = if keys { self.blocking(move || Ok(view.lease_keys(lease)?)).await? } else { Vec::new() };
@@ -162,7 +162,7 @@ impl Handle {
     where
         F: Future<Output = Result<T, AskError>>,
     {
-        let patience = self.shared.options.request_timeout;
+        let patience = self.shared.tunables().request_timeout;
         let asked = timeout(patience, async {
             loop {
                 for url in self.leader_urls().await? {

@@ -106,7 +106,6 @@ fn compare(own: &HashKv, reached: i64, answer: Answer) -> Option<Result<(), Diff
 /// # Errors
 /// Never.
 pub async fn compare_hashes(handle: Handle) -> Result<(), Error> {
-    let interval = handle.shared.options.corrupt_check.unwrap_or(INTERVAL_MAX).min(INTERVAL_MAX);
     let mut due = Duration::ZERO;
     loop {
         select! {
@@ -118,6 +117,7 @@ pub async fn compare_hashes(handle: Handle) -> Result<(), Error> {
                 tracing::info!(%why, "failed to compare the key space with those of the other members");
                 None
             });
+            let interval = handle.shared.tunables().corrupt_check.unwrap_or(INTERVAL_MAX).min(INTERVAL_MAX);
             due = handle.shared.clock.monotonic() + if verdict.is_some() { interval } else { RETRY };
         }
     }

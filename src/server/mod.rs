@@ -95,7 +95,7 @@ pub use keeper::SNAPSHOT_BYTES_DEFAULT;
 pub use leader_calls::LeaseLife;
 pub use mixed::{Difference, compare_hashes};
 pub use open::{OpenError, Opened, open};
-pub use options::{APPLY_GAP_MAX, Options};
+pub use options::{APPLY_GAP_MAX, Options, Tunables};
 pub use recovery::{Bootstrap, Joining, StateError};
 pub use shared::{Identity, Thread};
 pub use versions::{negotiate_version, watch_downgrade};
@@ -249,7 +249,7 @@ impl Server {
     /// tasks run on `runtime`; whoever serves the peer port hands it its requests.
     pub fn connect(&self, runtime: tokio::runtime::Handle) -> Arc<Transport> {
         let shared = &self.handle.shared;
-        let options = TransportOptions { election_timeout: shared.options.election };
+        let options = TransportOptions { election_timeout: shared.tunables().election };
         shared.snapshots.connect(runtime.clone());
         let transport = Transport::new(Arc::clone(shared) as Arc<dyn Local>, options, runtime);
         shared.transport.store(Some(Arc::clone(&transport)));
@@ -316,7 +316,7 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHan
 
 fn lessor_options(options: &Options) -> LessorOptions {
     LessorOptions {
-        retry_ms: u64::try_from(options.request_timeout.as_millis()).unwrap_or(u64::MAX),
+        retry_ms: u64::try_from(options.tunables.request_timeout.as_millis()).unwrap_or(u64::MAX),
         checkpoint_ms: options.lease_checkpoints.then_some(LEASE_CHECKPOINT_MS),
     }
 }
@@ -327,8 +327,7 @@ fn first_input(options: &Options, sole_voter: bool) -> Option<Input> {
     if sole_voter {
         return Some(Input::Campaign);
     }
-    let ticks = options.election.as_millis() / options.tick.as_millis().max(1);
-    let ticks = usize::try_from(ticks).unwrap_or(usize::MAX).saturating_sub(1);
+    let ticks = options.tunables.election_ticks().saturating_sub(1) as usize;
     options.advance_first_election.then_some(Input::AdvanceElection(ticks))
 }
 
@@ -348,30 +347,32 @@ mod tests {
             client_urls: Vec::new(),
             peer_urls: Vec::new(),
             version: Version::minor(3, 7),
-            tick: Duration::from_millis(100),
-            election: Duration::from_secs(1),
             advance_first_election: true,
             pre_vote: true,
-            request_timeout: Duration::from_secs(7),
-            request_bytes_max: crate::types::REQUEST_BYTES_MAX_DEFAULT,
-            quota_bytes: None,
-            snapshot_entries: 10_000,
             snapshot_bytes: SNAPSHOT_BYTES_DEFAULT,
-            catchup_entries: 5_000,
             snapshots_max: Some(5),
-            compaction_batch_max: 1_000,
-            compaction_pause: Duration::from_millis(10),
-            auto_compaction: None,
-            warn_apply: Duration::from_secs(10),
             progress_interval: Duration::from_mins(10),
             learners_max: 1,
             strict_reconfig: true,
             downgrade_check: Duration::from_secs(5),
-            corrupt_check: None,
-            compact_hash_check: None,
             lease_checkpoints: false,
             unsafe_no_fsync: true,
             cache_bytes: 1 << 20,
+            tunables: Tunables {
+                tick: Duration::from_millis(100),
+                election: Duration::from_secs(1),
+                request_timeout: Duration::from_secs(7),
+                request_bytes_max: crate::types::REQUEST_BYTES_MAX_DEFAULT,
+                quota_bytes: None,
+                snapshot_entries: 10_000,
+                catchup_entries: 5_000,
+                compaction_batch_max: 1_000,
+                compaction_pause: Duration::from_millis(10),
+                auto_compaction: None,
+                warn_apply: Duration::from_secs(10),
+                corrupt_check: None,
+                compact_hash_check: None,
+            },
         }
     }
 

@@ -8,7 +8,7 @@ use crate::{
     apply::{Applier, ApplyOptions},
     clock::{Chance as _, SystemChance},
     disk::FileDirectory,
-    lease::{LeaseRow, ttl_min_seconds},
+    lease::LeaseRow,
     membership::{ChangeError, FoundingError},
     raft::{self, Member, RecoveryError},
     storage::{Engine as _, FjallEngine, FjallOptions, StorageError},
@@ -277,18 +277,17 @@ pub(super) fn settings(options: &Options) -> Settings {
         apply: ApplyOptions {
             member: MemberId(0),
             server_version: options.version,
-            lease_ttl_min: ttl_min_seconds(u64::try_from(options.election.as_millis()).unwrap_or(u64::MAX)),
+            lease_ttl_min: options.tunables.lease_ttl_min(),
             learners_max: options.learners_max,
-            quota_bytes: options.quota_bytes,
+            quota_bytes: options.tunables.quota_bytes,
         },
         wal: wal::Options { unsafe_no_fsync: options.unsafe_no_fsync, ..wal::Options::default() },
     }
 }
 
 fn raft_options(options: &Options) -> raft::Options {
-    let ticks = options.election.as_millis() / options.tick.as_millis().max(1);
     raft::Options {
-        election_ticks: usize::try_from(ticks).unwrap_or(raft::ELECTION_TICKS_DEFAULT),
+        election_ticks: options.tunables.election_ticks() as usize,
         pre_vote: options.pre_vote,
         election_seed: SystemChance.next_u64(),
         ..raft::Options::new(MemberId(0))
@@ -300,7 +299,10 @@ mod tests {
     use std::{collections::BTreeMap, fs, time::Duration};
 
     use super::*;
-    use crate::{membership::Version, server::APPLY_GAP_MAX};
+    use crate::{
+        membership::Version,
+        server::{APPLY_GAP_MAX, Tunables},
+    };
 
     fn options() -> Options {
         Options {
@@ -308,30 +310,32 @@ mod tests {
             client_urls: Vec::new(),
             peer_urls: Vec::new(),
             version: Version::minor(3, 7),
-            tick: Duration::from_millis(100),
-            election: Duration::from_secs(1),
             advance_first_election: true,
             pre_vote: true,
-            request_timeout: Duration::from_secs(7),
-            request_bytes_max: 1 << 20,
-            quota_bytes: None,
-            snapshot_entries: 10_000,
             snapshot_bytes: 64 << 20,
-            catchup_entries: APPLY_GAP_MAX,
             snapshots_max: Some(5),
-            compaction_batch_max: 1000,
-            compaction_pause: Duration::from_millis(10),
-            auto_compaction: None,
-            warn_apply: Duration::from_millis(100),
             progress_interval: Duration::from_mins(10),
             learners_max: 1,
             strict_reconfig: true,
             downgrade_check: Duration::from_secs(5),
-            corrupt_check: None,
-            compact_hash_check: None,
             lease_checkpoints: false,
             unsafe_no_fsync: false,
             cache_bytes: 1 << 20,
+            tunables: Tunables {
+                tick: Duration::from_millis(100),
+                election: Duration::from_secs(1),
+                request_timeout: Duration::from_secs(7),
+                request_bytes_max: 1 << 20,
+                quota_bytes: None,
+                snapshot_entries: 10_000,
+                catchup_entries: APPLY_GAP_MAX,
+                compaction_batch_max: 1000,
+                compaction_pause: Duration::from_millis(10),
+                auto_compaction: None,
+                warn_apply: Duration::from_millis(100),
+                corrupt_check: None,
+                compact_hash_check: None,
+            },
         }
     }
 

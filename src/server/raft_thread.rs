@@ -70,9 +70,16 @@ pub(super) struct Survey {
 /// Runs until the desk is closed. Ticks are this thread's: passers-by, who bring an order and carry it out themselves,
 /// neither tick nor count as a sign of life.
 pub(super) fn run(shared: &Shared) {
-    let mut ticker = Ticker::new(shared.options.tick, shared.clock.monotonic());
+    let mut pace = shared.tunables();
+    let mut ticker = Ticker::new(pace.tick, shared.clock.monotonic());
     loop {
         let now = shared.clock.monotonic();
+        let newest = shared.tunables();
+        if (pace.tick, pace.election) != (newest.tick, newest.election) {
+            pace = newest;
+            ticker = Ticker::new(pace.tick, now);
+            shared.raft.work(|raft, _| raft.set_election_ticks(pace.election_ticks()));
+        }
         if shared.raft.wait(Some(ticker.wait(now))) == Taken::Closed {
             break;
         }
@@ -128,6 +135,11 @@ impl RaftWork {
             self.driver.tick(ticks);
             self.settle();
         }
+    }
+
+    fn set_election_ticks(&mut self, ticks: u32) {
+        self.driver.accept(Input::ElectionTicks(ticks));
+        self.settle();
     }
 
     fn accept(&mut self, order: RaftOrder) {

@@ -104,7 +104,7 @@ impl Handle {
     /// Appends a change and waits until it is applied. The raft of a leader takes one at a time; one that came while
     /// another was pending is lost, and its caller hears that the outcome is unknown.
     async fn change_members(&self, change: MemberChange) -> Result<Arc<Cluster>, ServerError> {
-        let outcome = timeout(self.shared.options.request_timeout, self.submit_change(change)).await;
+        let outcome = timeout(self.shared.tunables().request_timeout, self.submit_change(change)).await;
         match outcome.unwrap_or(Err(Rejection::Timeout.into()))? {
             Response::Members(cluster) => Ok(cluster),
             other => unreachable!("a configuration change is answered by {other:?}"),

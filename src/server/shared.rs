@@ -29,7 +29,7 @@ use crate::{
 };
 
 use super::{
-    Options, ServerFailure, State,
+    Options, ServerFailure, State, Tunables,
     apply_thread::{ApplyOrder, ApplyWork},
     arrivals::Arrivals,
     desk::Desk,
@@ -123,6 +123,10 @@ pub(super) type Reply = Result<Response, Rejection>;
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) options: Options,
+    /// Written by [`super::Handle::tune`].
+    tunables: ArcSwap<Tunables>,
+    /// Told after each change of them.
+    pub(super) tuned: watch::Sender<()>,
     pub(super) identity: Identity,
     pub(super) clock: SystemClock,
     pub(super) ids: RequestIds,
@@ -247,10 +251,23 @@ impl Shared {
             pulses: std::array::from_fn(|_| Pulse::default()),
             failure: OnceLock::new(),
             stopping: CancellationToken::new(),
+            tunables: ArcSwap::from_pointee(options.tunables),
+            tuned: watch::Sender::new(()),
             options,
             identity,
             clock,
         }
+    }
+
+    /// What may change while the member runs, as it is now.
+    pub(super) fn tunables(&self) -> Tunables {
+        **self.tunables.load()
+    }
+
+    /// From here on these hold. Who waits for a time of theirs is woken.
+    pub(super) fn tune(&self, tunables: Tunables) {
+        self.tunables.store(Arc::new(tunables));
+        self.tuned.send_replace(());
     }
 
     /// The newest state readers may see.
@@ -458,7 +475,7 @@ impl Shared {
     /// Whether the raft thread sleeps ([`ticker::is_asleep`]).
     pub(super) fn is_asleep(&self) -> bool {
         let silence = self.now().0.saturating_sub(self.pulse_of(Thread::Raft).last.load(Ordering::Acquire));
-        ticker::is_asleep(Duration::from_millis(silence), self.options.tick)
+        ticker::is_asleep(Duration::from_millis(silence), self.tunables().tick)
     }
 
     fn pulse_of(&self, thread: Thread) -> &Pulse {

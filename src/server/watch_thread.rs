@@ -354,7 +354,7 @@ impl WatchThread {
             member_id: self.shared.identity.member.0,
             raft_term: self.shared.published().term.0,
         };
-        let split_at = self.shared.options.request_bytes_max + crate::types::GRPC_OVERHEAD_BYTES;
+        let split_at = self.shared.tunables().request_bytes_max + crate::types::GRPC_OVERHEAD_BYTES;
         let mut rest = deliveries.drain(..).peekable();
         while let Some(first) = rest.next() {
             let stream = first.stream;

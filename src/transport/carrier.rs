@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -21,7 +21,7 @@ use super::{
     inbound::{self, Budget},
     incoming,
     outbox::StreamKind,
-    peer::{Peer, Shared},
+    peer::{Peer, Shared, millis},
     pipeline, probe, serve, snapshot_send,
 };
 use crate::{
@@ -29,8 +29,6 @@ use crate::{
     types::MemberId,
 };
 
-/// What dialling may take beyond one election timeout, as in etcd.
-const DIAL_PATIENCE_BASE: Duration = Duration::from_secs(1);
 /// Most senders remembered that are not members, oldest forgotten first. One that is about to become a member says
 /// who it is ten times a second.
 const REMOTES_MAX: usize = 16;
@@ -44,11 +42,6 @@ pub struct TransportOptions {
     pub election_timeout: Duration,
 }
 
-impl TransportOptions {
-    pub(super) fn dial_patience(&self) -> Duration {
-        DIAL_PATIENCE_BASE + self.election_timeout
-    }
-}
 
 /// Why a snapshot did not reach its receiver.
 #[derive(Debug, Error)]
@@ -114,12 +107,23 @@ impl Transport {
     pub fn new(local: Arc<dyn Local>, options: TransportOptions, runtime: tokio::runtime::Handle) -> Arc<Self> {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         Arc::new(Self {
-            shared: Arc::new(Shared { local, options, runtime, tasks, stop }),
+            shared: Arc::new(Shared {
+                local,
+                election_ms: AtomicU64::new(millis(options.election_timeout)),
+                runtime,
+                tasks,
+                stop,
+            }),
             directory: ArcSwap::default(),
             changing: Mutex::default(),
             budget: Budget::new(),
             sending: Semaphore::new(SNAPSHOTS_SENDING_MAX),
         })
+    }
+
+    /// The election timeout is another one from now on.
+    pub fn set_election_timeout(&self, timeout: Duration) {
+        self.shared.set_election_timeout(timeout);
     }
 
     /// Replaces the peers and their URLs; this member may be among them and is left out. Called at the start and after

@@ -86,7 +86,7 @@ async fn read(peer: &Peer, kind: StreamKind, reported: &mut Option<String>) -> S
 
 async fn open(peer: &Peer, kind: StreamKind, url: &str) -> Result<(Connection, Incoming), StreamEnd> {
     let local = &*peer.shared().local;
-    let mut connection = Connection::dial(url, peer.shared().options.dial_patience()).await?;
+    let mut connection = Connection::dial(url, peer.shared().dial_patience()).await?;
     let path = format!("{}{}", kind.path(), local.member());
     let headers = headers::stream_request(local, peer.id);
     let answer = connection.send(Method::GET, &path, headers, full(""));

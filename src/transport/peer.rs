@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -10,7 +13,7 @@ use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Capabilities, Local, TransportOptions,
+    Capabilities, Local,
     headers::Introduction,
     outbox::{Outbox, StreamKind},
 };
@@ -24,15 +27,34 @@ use crate::{
 const POSTS_MAX: usize = 8;
 /// Snapshots that one member may be sending here.
 const SNAPSHOTS_MAX: usize = 2;
+/// What dialling may take beyond one election timeout, as in etcd.
+const DIAL_PATIENCE_BASE: Duration = Duration::from_secs(1);
 
 /// What every task of a transport needs.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) local: Arc<dyn Local>,
-    pub(super) options: TransportOptions,
+    /// Milliseconds of one election timeout.
+    pub(super) election_ms: AtomicU64,
     pub(super) runtime: tokio::runtime::Handle,
     pub(super) tasks: TaskTracker,
     pub(super) stop: CancellationToken,
+}
+
+impl Shared {
+    /// How long dialling may take.
+    pub(super) fn dial_patience(&self) -> Duration {
+        DIAL_PATIENCE_BASE + Duration::from_millis(self.election_ms.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set_election_timeout(&self, timeout: Duration) {
+        self.election_ms.store(millis(timeout), Ordering::Relaxed);
+    }
+}
+
+/// The milliseconds of a time-out, as [`Shared`] keeps them.
+pub(super) fn millis(timeout: Duration) -> u64 {
+    u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// One other member.

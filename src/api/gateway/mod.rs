@@ -113,7 +113,7 @@ fn call(headers: &HeaderMap) -> Result<Call, Status> {
 }
 
 async fn unary(api: Arc<Api>, route: &'static Route, call: Call, body: Body) -> Result<Response, Status> {
-    let _turn = api.gateway.acquire().await.map_err(|closed| Status::unknown(closed.to_string()))?;
+    let _turn = api.json_turn().await?;
     let message = to_message(route, &read(&api, body).await?)?;
     let method = route.method();
     let tally = Tally::start(method.counters);

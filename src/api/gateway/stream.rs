@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::{FutureExt as _, future::BoxFuture, stream::unfold};
 use http_body_util::BodyExt as _;
 use serde_json::json;
-use tokio::sync::{SemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 
 use super::{
     Route, answer_with, error_json, json_bytes_max, refusal,
@@ -68,8 +68,7 @@ type Work = BoxFuture<'static, Result<(), Status>>;
 fn work(api: Arc<Api>, route: &'static Route, call: Call, body: Body, answers: mpsc::Sender<Bytes>) -> Work {
     let method = route.method();
     async move {
-        let _turn: SemaphorePermit<'_> =
-            api.gateway.acquire().await.map_err(|closed| Status::unknown(closed.to_string()))?;
+        let _turn = api.json_turn().await?;
         let Handler::Stream(serve) = method.handler else {
             return Err(Status::new(Code::Internal, format!("{} is no stream", method.path)));
         };

@@ -30,6 +30,7 @@ pub(super) async fn check(api: &Api, secure: bool, mut request: Request, next: N
         return plain::text(StatusCode::MISDIRECTED_REQUEST, &refusal(host(&request)));
     }
     let cors = cors(&options.cors, request.headers());
+    drop(options);
     if let Some(rest) = path.strip_prefix("/v3beta/") {
         // The old prefix of the gateway. etcd looks for it, and writes the new one, where no escape is left.
         path = format!("/v3/{rest}");

@@ -120,7 +120,8 @@ impl Api {
             }
             let mut misses = 0;
             while misses < LEADER_MISSES_MAX {
-                tokio::time::sleep(self.options().election_timeout).await;
+                let timeout = self.options().election_timeout;
+                tokio::time::sleep(timeout).await;
                 misses = if self.server().has_leader() { 0 } else { misses + 1 };
             }
         };

@@ -49,14 +49,17 @@ pub(crate) async fn serve_http2<I>(io: I, service: Arc<Service>, stop: Cancellat
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let keepalive = service.api.options().keepalive;
+    let (keepalive, streams_max) = {
+        let options = service.api.options();
+        (options.keepalive, options.concurrent_streams_max)
+    };
     let (io, busy) = PingGuard::new(io, keepalive.client_min);
     let mut connection = h2::server::Builder::new()
         .initial_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_header_list_size(HEADER_LIST_BYTES)
         .max_send_buffer_size(SEND_BUFFER_BYTES)
-        .max_concurrent_streams(service.api.options().concurrent_streams_max)
+        .max_concurrent_streams(streams_max)
         .handshake(io)
         .await?;
     let pings = connection.ping_pong();

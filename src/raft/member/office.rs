@@ -9,7 +9,7 @@ use super::{Change, Member, Unsynced, convert};
 
 /// Heartbeats that must be missing beside, before a leader is believed to have gone: one that cannot be dialled from
 /// here may still be heard.
-const HEARTBEATS_MISSED_MIN: usize = 2;
+const HEARTBEATS_MISSED_MIN: u64 = 2;
 /// Ticks between the successors' elections, so that they do not split the votes. The first comes after as many, when
 /// the others have noticed too.
 const SUCCESSION_TICKS: usize = 2;
@@ -20,7 +20,8 @@ impl Member {
     /// it still leads, nothing happens: those that hear it ignore pre-votes.
     pub(super) fn gone(&mut self, peer: MemberId) {
         let raft = &mut self.node.raft;
-        let heard_lately = raft.election_elapsed < HEARTBEATS_MISSED_MIN;
+        let silent_ticks = (raft.election_elapsed as u64).saturating_mul(self.election_ticks) / self.crate_ticks;
+        let heard_lately = silent_ticks < HEARTBEATS_MISSED_MIN;
         if raft.state != StateRole::Follower || raft.leader_id != peer.0 || heard_lately {
             return;
         }

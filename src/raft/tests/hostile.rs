@@ -90,6 +90,7 @@ fn event() -> impl Strategy<Value = Event> {
         number().prop_map(|index| Input::Compact(LogIndex(index))),
         number().prop_map(|number| Input::Fetched(Fetched { number, entries: None })),
         any::<usize>().prop_map(Input::AdvanceElection),
+        any::<u32>().prop_map(Input::ElectionTicks),
     ];
     prop_oneof![
         12 => message().prop_map(|message| Event::Hear(Box::new(message))),
