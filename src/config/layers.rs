@@ -6,7 +6,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ffi::OsString,
     path::{Path, PathBuf},
 };
 
@@ -57,6 +56,8 @@ pub(super) struct Gathered {
     pub(super) files: Vec<PathBuf>,
     /// Whether etcd's own file stands alone.
     pub(super) is_exclusive: bool,
+    /// The version whose defaults hold, whatever is written.
+    pinned: Option<Compat>,
     /// `GOMAXPROCS` of the environment.
     pub(super) threads: Option<String>,
 }
@@ -65,7 +66,8 @@ impl Gathered {
     /// Reads every source there is.
     pub(super) fn read(line: &CommandLine, sources: &Sources) -> Self {
         let mut gathered = Self::default();
-        let variables = gathered.variables(&sources.env);
+        let variables = gathered.variables(sources);
+        gathered.pinned = sources.compat;
         gathered.files.extend(sources.flag_files.iter().cloned());
         gathered.problems.extend(line.problems.iter().cloned());
         let env_files = gathered.env_files(line, &variables);
@@ -121,15 +123,16 @@ impl Gathered {
     }
 
     /// The `ETCD_*` variables that are not empty, by name.
-    fn variables(&mut self, env: &[(OsString, OsString)]) -> Vec<Variable> {
+    fn variables(&mut self, sources: &Sources) -> Vec<Variable> {
         let mut variables = Vec::new();
         let mut for_go = Vec::new();
-        for (name, value) in env {
+        for (name, value) in &sources.env {
             let (Some(name), value) = (name.to_str(), value.to_string_lossy()) else { continue };
             if name == "GOMAXPROCS" || GO_RUNTIME.contains(&name) {
                 for_go.push((name, value.into_owned()));
             } else if name.starts_with("ETCD_") && !value.is_empty() {
-                let origin = Origin::Variable(name.to_owned());
+                let followed = sources.followed.get(name).cloned();
+                let origin = followed.unwrap_or_else(|| Origin::Variable(name.to_owned()));
                 variables.push(Variable::new(name, value.into_owned(), origin));
             }
         }
@@ -165,10 +168,11 @@ impl Gathered {
     fn env_file(&mut self, path: &str) -> Vec<Variable> {
         let (path, may_be_missing) = path.strip_prefix('-').map_or((path, false), |path| (path, true));
         let path = Path::new(path);
+        // One that may be missing is watched, too: it may come.
+        self.files.push(path.to_owned());
         if may_be_missing && !path.exists() {
             return Vec::new();
         }
-        self.files.push(path.to_owned());
         let at = |line| Origin::File(path.to_owned(), line);
         let parsed = files::read(path).and_then(|bytes| {
             let file = env_file::parse(&bytes).map_err(|error| (error.line(), error.to_string()))?;
@@ -372,7 +376,8 @@ impl Layers {
     /// Lays `gathered` over the defaults of the version it asks to imitate.
     pub(super) fn merge(gathered: &Gathered) -> Self {
         let chosen = gathered.written.iter().rev().find(|written| written.spec.name == "compat-version");
-        let compat = chosen.and_then(|written| Compat::from_minor(&written.value.to_text())).unwrap_or_default();
+        let chosen = chosen.and_then(|written| Compat::from_minor(&written.value.to_text()));
+        let compat = gathered.pinned.or(chosen).unwrap_or_default();
         let mut layers = Self {
             figment: Figment::from(defaults(compat)),
             values: Dict::new(),

@@ -21,9 +21,11 @@ pub(crate) mod go;
 mod help;
 mod judge;
 mod layers;
+mod live;
 mod model;
 mod origin;
 mod raw;
+mod reread;
 mod resolve;
 mod rotation;
 mod schema;
@@ -42,11 +44,13 @@ pub use document::{FILE_BYTES_MAX, FILE_DEPTH_MAX, FILE_NODES_MAX};
 pub use error::{ConfigErrors, Problem};
 pub use flags::{ExtraFlag, Extras};
 pub use help::{help_text, usage_text, version_text};
+pub use live::{Change, Changes};
 pub use model::*;
 pub use origin::{Form, Origin};
+pub use reread::{Reread, Rereader};
 pub use resolve::{Lookup, check_own_entry, same_hosts};
 pub use schema::schema;
-pub use settings::{Changes, Setting, Settings};
+pub use settings::{Setting, Settings};
 pub use sources::Sources;
 pub use url::{ListenUrl, Scheme, Url};
 pub use value::Value;
@@ -82,7 +86,7 @@ pub struct Loaded {
     pub settings: Settings,
     /// What an operator should hear once logging works, in order.
     pub notices: Vec<Notice>,
-    /// The files it was read from; watch them to reload.
+    /// The files it was read from, and those it would have been if they were there; watch them to reload.
     pub files: Vec<PathBuf>,
     /// What it rightly asks for and this version cannot serve; nothing after [`load`].
     pub lacks: Vec<Problem>,

@@ -3,7 +3,7 @@
 use super::{
     BootstrapMethod, Compat, Config, Origin, Value,
     layers::Layers,
-    table::{Kind, OPTIONS, OptionSpec, Reload},
+    table::{Kind, OPTIONS, OptionSpec},
     url::Url,
 };
 
@@ -51,23 +51,6 @@ impl Settings {
     pub fn get(&self, name: &str) -> Option<&Setting> {
         self.all.iter().find(|setting| setting.spec.name == name)
     }
-
-    /// What changes when `new` takes the place of these settings.
-    pub fn changes(&self, new: &Self) -> Changes {
-        let differs = |(old, new): &(&Setting, &Setting)| old.value != new.value;
-        let changed = self.all.iter().zip(&new.all).filter(differs).map(|(old, _)| old.spec);
-        let (live, restart) = changed.partition(|spec| spec.reload == Reload::Live);
-        Changes { live, restart }
-    }
-}
-
-/// Options that two configurations differ in.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Changes {
-    /// Those a running daemon can take.
-    pub live: Vec<&'static OptionSpec>,
-    /// Those that need a restart.
-    pub restart: Vec<&'static OptionSpec>,
 }
 
 /// The value that follows from other options when none is given.

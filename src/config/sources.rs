@@ -1,12 +1,13 @@
 //! What the process was started with, as values: nothing in `config` looks at the process itself.
 
 use std::{
+    collections::BTreeMap,
     ffi::OsString,
     net::{IpAddr, UdpSocket},
     path::{Path, PathBuf},
 };
 
-use super::show::Format;
+use super::{Compat, Origin, show::Format};
 
 /// Addresses that nobody has (RFC 5737, RFC 3849), with the address of the same kind that stands for any of our own.
 const FAR: [(&str, &str); 2] = [("0.0.0.0:0", "192.0.2.1:9"), ("[::]:0", "[2001:db8::1]:9")];
@@ -24,6 +25,10 @@ pub struct Sources {
     pub flag_files: Vec<PathBuf>,
     /// The machine's own address on its default route: what a member advertises that listens everywhere and was not told.
     pub default_host: Option<IpAddr>,
+    /// Variables of `env` that were read from a file since, and where they stand there.
+    pub followed: BTreeMap<String, Origin>,
+    /// The version whose defaults hold, whatever the layers say: that of a daemon that runs already.
+    pub compat: Option<Compat>,
 }
 
 impl Sources {
@@ -35,8 +40,8 @@ impl Sources {
             program,
             args: args.collect(),
             env: std::env::vars_os().collect(),
-            flag_files: Vec::new(),
             default_host: default_host(),
+            ..Self::default()
         }
     }
 

@@ -496,11 +496,11 @@ pub const OPTIONS: &[OptionSpec] = &[
     opt(Group::Member, "data-dir", Kind::Path, "", "Data directory; ${name}.etcd when empty.").example("/var/lib/etcd"),
     opt(Group::Member, "wal-dir", Kind::Path, "", "Directory of the log, when it has one of its own.")
         .example("/var/lib/etcd-wal"),
-    opt(Group::Member, "snapshot-count", Kind::Uint, "10000", "Applied entries between two raft snapshots.")
+    opt(Group::Member, "snapshot-count", Kind::Uint, "10000", "Applied entries between two raft snapshots.").live()
         .unit(Unit::Entries)
         .before(Compat::V3_6, "100000"),
-    opt(Group::Member, "heartbeat-interval", Kind::Uint, "100", "Time between two heartbeats.").unit(Unit::Milliseconds),
-    opt(Group::Member, "election-timeout", Kind::Uint, "1000", "Silence of the leader that starts an election.")
+    opt(Group::Member, "heartbeat-interval", Kind::Uint, "100", "Time between two heartbeats.").live().unit(Unit::Milliseconds),
+    opt(Group::Member, "election-timeout", Kind::Uint, "1000", "Silence of the leader that starts an election.").live()
         .unit(Unit::Milliseconds),
     opt(
         Group::Member,
@@ -529,7 +529,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     opt(Group::Member, "memory-mlock", Kind::Switch, "false", "Lock database pages in memory.")
         .since(6)
         .no_effect("the database is not mapped into memory"),
-    opt(Group::Member, "quota-backend-bytes", Kind::Int, "0", "Size that raises NOSPACE; 0 for 2 GiB, negative for none.")
+    opt(Group::Member, "quota-backend-bytes", Kind::Int, "0", "Size that raises NOSPACE; 0 for 2 GiB, negative for none.").live()
         .unit(Unit::Bytes)
         .example("8589934592"),
     opt(Group::Member, "backend-bbolt-freelist-type", Kind::Text, "map", "Kind of bbolt free list.").words(&["map", "array"])
@@ -542,9 +542,9 @@ pub const OPTIONS: &[OptionSpec] = &[
     opt(Group::Member, "backend-batch-limit", Kind::Int, "0", "Most operations between two backend commits.")
         .since(4)
         .no_effect("every batch of entries is one commit"),
-    opt(Group::Member, "max-txn-ops", Kind::Uint, "128", "Operations allowed in a transaction."),
-    opt(Group::Member, "max-request-bytes", Kind::Uint, "1572864", "Largest request of a client.").unit(Unit::Bytes),
-    opt(Group::Member, "max-concurrent-streams", Kind::Uint32, "4294967295", "Streams of one client connection.").since(4),
+    opt(Group::Member, "max-txn-ops", Kind::Uint, "128", "Operations allowed in a transaction.").live(),
+    opt(Group::Member, "max-request-bytes", Kind::Uint, "1572864", "Largest request of a client.").live().unit(Unit::Bytes),
+    opt(Group::Member, "max-concurrent-streams", Kind::Uint32, "4294967295", "Streams of one client connection.").live().since(4),
     opt(Group::Member, "grpc-keepalive-min-time", Kind::Duration, "5s", "Shortest time between two pings of a client."),
     opt(Group::Member, "grpc-keepalive-interval", Kind::Duration, "2h0m0s", "Time between two pings to a client, 0 for none."),
     opt(Group::Member, "grpc-keepalive-timeout", Kind::Duration, "20s", "How long a client may take to answer a ping, 0 for no pings."),
@@ -843,7 +843,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     // Profiling and monitoring.
     opt(Group::Monitoring, "enable-pprof", Kind::Switch, "false", "Serve profiles under /debug/pprof/.")
 .no_effect("there are no profiles to serve"),
-    opt(Group::Monitoring, "metrics", Kind::Text, "basic", "basic, or extensive with gRPC histograms.").words(&["basic", "extensive"]),
+    opt(Group::Monitoring, "metrics", Kind::Text, "basic", "basic, or extensive with gRPC histograms.").live().words(&["basic", "extensive"]),
     opt(Group::Monitoring, "listen-metrics-urls", Kind::Urls, "", "URLs that serve /metrics and /health only.")
         .example("http://127.0.0.1:2381"),
     // Logging.
@@ -854,7 +854,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         Kind::WordSet,
         "default",
         "Targets: default, stderr, stdout, systemd/journal or files, comma separated.",
-    )
+    ).live()
     .since(4),
     opt(Group::Logging, "log-level", Kind::Text, "info", "debug, info, warn, error, panic or fatal.").words(&["debug", "info", "warn", "error", "panic", "fatal"]).since(4).live(),
     opt(Group::Logging, "log-format", Kind::Text, "json", "json or console.").words(&["json", "console"]).since(6),
@@ -891,10 +891,10 @@ pub const OPTIONS: &[OptionSpec] = &[
         .since(6)
         .unit(Unit::PerMillion),
     // Features.
-    opt(Group::Features, "corrupt-check-time", Kind::Duration, "0s", "Time between hash checks of all members, 0 for none.")
+    opt(Group::Features, "corrupt-check-time", Kind::Duration, "0s", "Time between hash checks of all members, 0 for none.").live()
         .since(6)
         .example("4h"),
-    opt(Group::Features, "compact-hash-check-time", Kind::Duration, "1m0s", "Time between checks of compaction hashes.")
+    opt(Group::Features, "compact-hash-check-time", Kind::Duration, "1m0s", "Time between checks of compaction hashes.").live()
         .since(6),
     opt(Group::Features, "compaction-batch-limit", Kind::Int, "0", "Revisions compacted at a time; 0 for 1000.")
         .since(6)
@@ -923,7 +923,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     opt(Group::Features, "max-learners", Kind::Int, "1", "Learners allowed in the membership.").since(6),
     opt(Group::Features, "downgrade-check-time", Kind::Duration, "5s", "Time between checks of a running downgrade.")
         .since(6),
-    opt(Group::Features, "snapshot-catchup-entries", Kind::Uint, "5000", "Log entries kept for slow followers.")
+    opt(Group::Features, "snapshot-catchup-entries", Kind::Uint, "5000", "Log entries kept for slow followers.").live()
         .since(6)
         .unit(Unit::Entries),
     // Unsafe.

@@ -495,16 +495,6 @@ fn commands_are_told_apart() {
     assert_eq!(command(&["start"]).expect_err("a mistake").exit_code(), 1);
 }
 
-#[test]
-fn changes_are_sorted_by_what_a_running_daemon_can_take() {
-    let old = flags(&[]).load().expect("valid").settings;
-    let new = flags(&["--log-level=debug", "--max-wals=3"]).load().expect("valid").settings;
-    let changes = old.changes(&new);
-    assert_eq!(changes.live.iter().map(|spec| spec.name).collect::<Vec<_>>(), ["log-level"]);
-    assert_eq!(changes.restart.iter().map(|spec| spec.name).collect::<Vec<_>>(), ["max-wals"]);
-    assert_eq!(old.changes(&old), Changes::default());
-}
-
 /// Reads back what `show` wrote.
 fn reload(format: Format, text: &str) -> Result<Loaded, ConfigErrors> {
     let file = |flag: &str| Start::default().file(flag, "shown", text).load();
