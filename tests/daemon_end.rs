@@ -41,7 +41,7 @@ fn hangup_and_a_broken_pipe_do_not_end_it() {
     let daemon = Daemon::start(&Program::subject(), &[]);
     daemon.signal("HUP");
     daemon.signal("PIPE");
-    let told = wait_for(STOP_LIMIT, || daemon.log().contains("nothing was read again").then_some(()));
+    let told = wait_for(STOP_LIMIT, || daemon.log().contains("read again: nothing has changed").then_some(()));
     assert!(told.is_some(), "{}", daemon.log());
     assert!(http::get(daemon.client, "/health").expect("it answers").body.contains("true"));
 }

@@ -72,7 +72,8 @@ impl Api {
         })
     }
 
-    fn server(&self) -> &Handle {
+    /// The member behind it.
+    pub fn server(&self) -> &Handle {
         &self.server
     }
 

@@ -12,6 +12,8 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use nix::time::{ClockId, clock_gettime};
+
 /// What time it is, by two clocks.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// Time since the clock was made. Never goes back.
@@ -98,6 +100,12 @@ fn millis(duration: Duration) -> u64 {
 pub fn system() -> &'static SystemClock {
     static SYSTEM: OnceLock<SystemClock> = OnceLock::new();
     SYSTEM.get_or_init(SystemClock::new)
+}
+
+/// The time of the system's monotonic clock, which a service manager compares with its own.
+pub fn since_boot() -> Duration {
+    // The clock is there on every system that this program runs on; zero is before everything.
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default()
 }
 
 /// Measures how long something took, for metrics and log lines; never for decisions of the synchronous floors.

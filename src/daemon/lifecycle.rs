@@ -1,6 +1,14 @@
 //! From a valid configuration to a serving member and back.
 
-use std::{net::ToSocketAddrs as _, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    net::ToSocketAddrs as _,
+    process::ExitCode,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::{Context as _, Error, Result, anyhow};
 use tokio::{
@@ -13,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::{self, Api, Serves},
+    clock,
     config::{self, ClusterState, Config, ListenUrl, TokenProvider},
     metrics,
     server::{self, Bootstrap, DataDir, Handle, Server, ServerFailure, Trouble},
@@ -20,6 +29,7 @@ use crate::{
 
 use super::{
     logging::FATAL,
+    reload::Reloading,
     settings,
     sockets::{self, Inherited, Socket},
     systemd::{self, State},
@@ -88,8 +98,9 @@ impl Stopped {
 }
 
 /// Runs a member until a signal or a failure.
-pub(super) fn run(config: &Config) -> Result<Ending> {
+pub(super) fn run(config: &Config, reloading: Reloading) -> Result<Ending> {
     let runtime = start_runtime(config)?;
+    // Watched from here on: it must not end a member that is still recovering.
     let hangup = {
         let _guard = runtime.enter();
         signal(SignalKind::hangup()).context("watching signals")?
@@ -112,7 +123,7 @@ pub(super) fn run(config: &Config) -> Result<Ending> {
         runtime.block_on(server::check_initially(&opened, options.tunables.request_timeout))?;
     }
     let server = Server::start(opened, options).context("starting the member's threads")?;
-    let ending = runtime.block_on(serve(&runtime, config, &server, listeners, hangup));
+    let ending = runtime.block_on(serve(&runtime, config, &server, listeners, (hangup, reloading)));
     tracing::info!(name = config.member.name, "closing etcd server");
     let failed = server.failure().map(describe);
     let handle = server.handle();
@@ -235,12 +246,12 @@ async fn serve(
     config: &Config,
     server: &Server,
     listeners: Listeners,
-    hangup: Signal,
+    reloading: (Signal, Reloading),
 ) -> Result<Ending> {
     let _guard = runtime.enter();
     let transport = server.connect(runtime.handle().clone());
     let mut peers = Tasks::default();
-    let ending = serve_all(config, server, listeners, hangup, &mut peers).await;
+    let ending = serve_all(config, server, listeners, reloading, &mut peers).await;
     transport.stop();
     peers.shut_down(DRAIN_PEERS).await;
     ending
@@ -250,13 +261,15 @@ async fn serve_all(
     config: &Config,
     server: &Server,
     listeners: Listeners,
-    hangup: Signal,
+    (hangup, reloading): (Signal, Reloading),
     peers: &mut Tasks,
 ) -> Result<Ending> {
     let handle = server.handle();
-    let mut signals = Signals::new(hangup, handle.clone())?;
+    let mut signals = Signals::new(handle.clone())?;
     let mut tasks = Tasks::default();
     let api = Api::new(handle.clone(), settings::serve_options(config), tasks.stop());
+    let status = Arc::new(Status::new(handle.clone()));
+    tasks.start("reload", reloading.run(Arc::clone(&api), Arc::clone(&status), hangup, tasks.stop()));
     for (url, socket) in listeners.peer {
         tracing::info!(address = url.url.as_str(), "serving peer traffic");
         serve_socket(peers, &api, &url, socket, Serves::Peers)?;
@@ -265,7 +278,7 @@ async fn serve_all(
         tracing::info!(address = url.url.as_str(), "serving metrics");
         serve_socket(&mut tasks, &api, &url, socket, Serves::Metrics)?;
     }
-    start_duties(&mut tasks, &handle);
+    start_duties(&mut tasks, &handle, &status);
     let joined = select! {
         joined = join(&handle) => joined.map(|()| None),
         ended = tasks.first_end() => Err(anyhow!("{ended}")),
@@ -286,7 +299,7 @@ async fn serve_all(
         announce(&url, "http");
         serve_socket(&mut tasks, &api, &url, socket, Serves::Http)?;
     }
-    tell_ready(&handle);
+    tell_ready(&status);
     let signal = select! {
         signal = signals.next() => Some(signal),
         () = handle.stopped() => None,
@@ -340,7 +353,7 @@ fn waiting_line(handle: &Handle) -> String {
     format!("waiting for a leader: a quorum is {} of {voters} members, and this one reaches {reached}", voters / 2 + 1)
 }
 
-fn start_duties(tasks: &mut Tasks, handle: &Handle) {
+fn start_duties(tasks: &mut Tasks, handle: &Handle, status: &Arc<Status>) {
     start_duty(tasks, "lease expiry", server::expire_leases(handle.clone()));
     start_duty(tasks, "auto compaction", server::compact_by_itself(handle.clone()));
     start_duty(tasks, "housekeeping", server::keep_house(handle.clone()));
@@ -352,7 +365,7 @@ fn start_duties(tasks: &mut Tasks, handle: &Handle) {
     start_duty(tasks, "compaction hash check", server::check_compactions(handle.clone()));
     start_duty(tasks, "hash comparison", server::compare_hashes(handle.clone()));
     start_duty(tasks, "removal", server::watch_removal(handle.clone()));
-    tasks.start("status", report_status(handle.clone(), tasks.stop()));
+    tasks.start("status", report_status(Arc::clone(status), tasks.stop()));
     if let Some(period) = systemd::watchdog_period() {
         tasks.start("watchdog", feed_watchdog(handle.clone(), period, tasks.stop()));
     }
@@ -408,9 +421,9 @@ fn serve_socket(tasks: &mut Tasks, api: &Arc<Api>, url: &ListenUrl, socket: Sock
     Ok(())
 }
 
-fn tell_ready(handle: &Handle) {
+fn tell_ready(status: &Status) {
     tracing::info!("notifying init daemon");
-    if systemd::notify(&[State::Ready, State::Status(status_line(handle))]) {
+    if status.become_ready() {
         tracing::info!("successfully notified init daemon");
     }
 }
@@ -426,7 +439,53 @@ fn status_line(handle: &Handle) -> String {
     format!("{role}, term {}, applied {}", status.term, status.applied_index)
 }
 
-async fn report_status(handle: Handle, stop: CancellationToken) -> Result<(), Error> {
+/// What the service manager is told about how the member stands.
+#[derive(Debug)]
+pub(super) struct Status {
+    handle: Handle,
+    is_ready: AtomicBool,
+    /// Why the last reload was refused, until one is not.
+    refusal: Mutex<Option<String>>,
+}
+
+impl Status {
+    fn new(handle: Handle) -> Self {
+        Self { handle, is_ready: AtomicBool::new(false), refusal: Mutex::default() }
+    }
+
+    /// Tells that the start is complete; `true` if a service manager heard it.
+    fn become_ready(&self) -> bool {
+        self.is_ready.store(true, Ordering::SeqCst);
+        systemd::notify(&[State::Ready, State::Status(self.line())])
+    }
+
+    /// A reload begins. Nobody is told before the start is complete, because the end of a reload would read as that.
+    pub(super) fn reload_begins(&self) -> bool {
+        let is_ready = self.is_ready.load(Ordering::SeqCst);
+        if is_ready {
+            let status = State::Status("reading the configuration again".to_owned());
+            systemd::notify(&[State::Reloading, State::Monotonic(clock::since_boot()), status]);
+        }
+        is_ready
+    }
+
+    /// It has ended; `is_told` is what [`Status::reload_begins`] said.
+    pub(super) fn reload_ended(&self, refusal: Option<String>, is_told: bool) {
+        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = refusal;
+        if is_told {
+            systemd::notify(&[State::Ready, State::Status(self.line())]);
+        }
+    }
+
+    fn line(&self) -> String {
+        let refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
+        let refusal = refusal.as_ref().map_or_else(String::new, |why| format!("; reload rejected: {why}"));
+        status_line(&self.handle) + &refusal
+    }
+}
+
+async fn report_status(status: Arc<Status>, stop: CancellationToken) -> Result<(), Error> {
+    let handle = &status.handle;
     let mut last = String::new();
     loop {
         select! {
@@ -434,7 +493,7 @@ async fn report_status(handle: Handle, stop: CancellationToken) -> Result<(), Er
             () = stop.cancelled() => return Ok(()),
             () = handle.stopped() => return Ok(()),
         }
-        let line = status_line(&handle);
+        let line = status.line();
         if line != last && handle.has_leader() {
             systemd::notify(&[State::Status(line.clone())]);
             last = line;
@@ -478,19 +537,16 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     quit: Signal,
-    hangup: Signal,
     handle: Handle,
 }
 
 impl Signals {
-    /// `hangup` has been watched since the start: it must not end a member that is still recovering.
-    fn new(hangup: Signal, handle: Handle) -> Result<Self> {
+    fn new(handle: Handle) -> Result<Self> {
         let open = |kind| signal(kind).context("watching signals");
         Ok(Self {
             terminate: open(SignalKind::terminate())?,
             interrupt: open(SignalKind::interrupt())?,
             quit: open(SignalKind::quit())?,
-            hangup,
             handle,
         })
     }
@@ -502,9 +558,6 @@ impl Signals {
                 _ = self.terminate.recv() => return SignalKind::terminate().as_raw_value(),
                 _ = self.interrupt.recv() => return SignalKind::interrupt().as_raw_value(),
                 _ = self.quit.recv() => quit(&self.handle),
-                _ = self.hangup.recv() => {
-                    tracing::warn!(signal = "hangup", "options take effect at the next start; nothing was read again");
-                }
             }
         }
     }

@@ -14,6 +14,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use arc_swap::ArcSwap;
 use tracing::{
     Event, Level, Metadata, Subscriber,
     field::{Field, Visit},
@@ -64,11 +65,15 @@ pub struct Options {
     pub outputs: Vec<Output>,
 }
 
-/// Changes the level of a running log.
+/// Changes a running log.
 #[derive(Clone)]
 pub struct Control {
     level: reload::Handle<LevelFilter, Registry>,
+    sinks: Arc<ArcSwap<Vec<Sink>>>,
 }
+
+/// Outputs that are open and not written to yet.
+pub struct Outputs(Vec<Sink>);
 
 impl std::fmt::Debug for Control {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -84,6 +89,20 @@ impl Control {
     pub fn set_level(&self, level: Level) -> Result<()> {
         self.level.reload(LevelFilter::from_level(level)).context("changing the log level")
     }
+
+    /// From here on records go to `outputs`. Those that are written at this moment go to the ones before.
+    pub fn set_outputs(&self, outputs: Outputs) {
+        self.sinks.store(Arc::new(outputs.0));
+    }
+}
+
+/// Opens the outputs. A file is opened by its name, also one that is open already: whoever rotates logs has put another
+/// file there.
+///
+/// # Errors
+/// A log file that cannot be opened.
+pub fn open(outputs: &[Output]) -> Result<Outputs> {
+    outputs.iter().map(Sink::open).collect::<Result<_>>().map(Outputs)
 }
 
 /// Opens the outputs and makes them the destination of every record of this process, panics included.
@@ -91,16 +110,16 @@ impl Control {
 /// # Errors
 /// A log file that cannot be opened, or a second call.
 pub fn start(options: &Options) -> Result<Control> {
-    let sinks = options.outputs.iter().map(Sink::open).collect::<Result<Vec<_>>>()?;
+    let sinks = Arc::new(ArcSwap::from_pointee(open(&options.outputs)?.0));
     let (filter, level) = reload::Layer::new(LevelFilter::from_level(options.level));
-    let records = Records { shape: options.shape, sinks: Arc::new(sinks) };
+    let records = Records { shape: options.shape, sinks: Arc::clone(&sinks) };
     let subscriber = tracing_subscriber::registry().with(records.with_filter(filter));
     tracing::subscriber::set_global_default(subscriber).context("logging was started twice")?;
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(target: "panic", at = %place, reason = %panic_text(panic), "panic: a part of the daemon failed");
     }));
-    Ok(Control { level })
+    Ok(Control { level, sinks })
 }
 
 fn panic_text(panic: &std::panic::PanicHookInfo<'_>) -> String {
@@ -150,7 +169,7 @@ fn open_file(path: &Path) -> Result<File> {
 
 struct Records {
     shape: Shape,
-    sinks: Arc<Vec<Sink>>,
+    sinks: Arc<ArcSwap<Vec<Sink>>>,
 }
 
 impl<S: Subscriber> Layer<S> for Records {
@@ -162,7 +181,7 @@ impl<S: Subscriber> Layer<S> for Records {
             Shape::Console => console_line(event.metadata(), &fields),
         };
         line.push('\n');
-        self.sinks.iter().for_each(|sink| sink.write(*event.metadata().level(), &line));
+        self.sinks.load().iter().for_each(|sink| sink.write(*event.metadata().level(), &line));
     }
 }
 

@@ -9,10 +9,12 @@
 
 mod lifecycle;
 pub mod logging;
+mod reload;
 mod settings;
 mod sockets;
 pub mod systemd;
 mod tasks;
+mod watch;
 
 use std::{
     ffi::OsString,
@@ -23,6 +25,7 @@ use std::{
 pub use lifecycle::Ending;
 use lifecycle::Stopped;
 use logging::FATAL;
+use reload::Reloading;
 pub use tasks::{Ended, Tasks};
 
 use crate::config::{self, Command, ConfigErrors, Loaded, Loudness, Notice, Sources};
@@ -46,12 +49,16 @@ fn serve(sources: &Sources) -> ExitCode {
         Ok(loaded) => loaded,
         Err(errors) => return refuse(sources, &errors),
     };
-    if let Err(error) = logging::start(&settings::log_options(&loaded.config)) {
-        report(&format!("{error:#}\n"));
-        return ExitCode::FAILURE;
-    }
+    let log = match logging::start(&settings::log_options(&loaded.config)) {
+        Ok(log) => log,
+        Err(error) => {
+            report(&format!("{error:#}\n"));
+            return ExitCode::FAILURE;
+        }
+    };
     log_start(sources, &loaded);
-    match lifecycle::run(&loaded.config) {
+    let config = loaded.config.clone();
+    match lifecycle::run(&config, Reloading::new(sources.clone(), loaded, log)) {
         Ok(ending) => ending.finish(),
         Err(error) => {
             // etcd's text for every failed start, whatever failed; callers wait for it.

@@ -10,6 +10,10 @@ use std::{io, net::TcpListener, time::Duration};
 pub enum State {
     /// The member has joined, published itself and answered a read index round.
     Ready,
+    /// The configuration is being read again; sent with [`State::Monotonic`], and [`State::Ready`] ends it.
+    Reloading,
+    /// When this was sent, by the system's monotonic clock.
+    Monotonic(Duration),
     /// Shutdown has begun.
     Stopping,
     /// One line for `systemctl status`.
@@ -24,6 +28,8 @@ impl State {
     fn assignment(&self) -> (&'static str, String) {
         match self {
             Self::Ready => ("READY", "1".to_owned()),
+            Self::Reloading => ("RELOADING", "1".to_owned()),
+            Self::Monotonic(time) => ("MONOTONIC_USEC", time.as_micros().to_string()),
             Self::Stopping => ("STOPPING", "1".to_owned()),
             Self::Status(text) => ("STATUS", text.replace('\n', " ")),
             Self::Extend(time) => ("EXTEND_TIMEOUT_USEC", time.as_micros().to_string()),

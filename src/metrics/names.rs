@@ -74,6 +74,8 @@ instruments! {
         "1 for the cluster version in force, 0 for earlier ones.";
     FEATURE_ENABLED: Gauges<2> = gauges(["name", "stage"]), "etcd_server_feature_enabled",
         "1 for each feature gate that is on, 0 for each that is off.";
+    CONFIG_RELOADS: Counters<1> = counters(["result"]), "quorate_config_reloads_total",
+        "Times the configuration was read again while the member ran, by what came of it: applied or rejected.";
     PROPOSALS_COMMITTED: Gauge = Gauge::new(), "etcd_server_proposals_committed_total",
         "Index of the last entry known to be committed.";
     PROPOSALS_APPLIED: Gauge = Gauge::new(), "etcd_server_proposals_applied_total", "Index of the last applied entry.";

@@ -115,6 +115,7 @@ impl KeeperThread {
         let files_kept = self.shared.options.snapshots_max;
         let record = save_snapshot(&self.shared.engine(), &self.snap, mark, files_kept)?;
         let release = self.release(mark.index);
+        tracing::info!(snapshot_index = %mark.index, compact_index = %release, "compacted Raft logs");
         self.shared.order_wal(WalOrder::Snapshot { mark: record, release, segments_kept: 0 });
         self.shared.order_raft(RaftOrder::Input(Box::new(Input::Compact(release))));
         Ok(())
