@@ -42,7 +42,6 @@ pub struct TransportOptions {
     pub election_timeout: Duration,
 }
 
-
 /// Why a snapshot did not reach its receiver.
 #[derive(Debug, Error)]
 pub enum SendError {
