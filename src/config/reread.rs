@@ -102,7 +102,7 @@ impl Rereader {
         for named in &self.named {
             match named.read() {
                 Ok(assigned) => now.extend(assigned),
-                Err(problem) => problems.push(problem),
+                Err(problem) => problems.push(*problem),
             }
         }
         ConfigErrors::check(problems)?;
@@ -162,12 +162,12 @@ impl Rereader {
 }
 
 impl Named {
-    fn read(&self) -> Result<Assigned, Problem> {
+    fn read(&self) -> Result<Assigned, Box<Problem>> {
         if self.may_be_missing && !self.path.exists() {
             return Ok(Assigned::new());
         }
         let at = |line| Origin::File(self.path.clone(), line);
-        let in_file = |line, what: String| Problem::in_file(at(line), "", what);
+        let in_file = |line, what: String| Box::new(Problem::in_file(at(line), "", what));
         let bytes = files::read(&self.path).map_err(|(line, what)| in_file(line, what))?;
         let file = env_file::parse(&bytes).map_err(|error| in_file(error.line(), error.to_string()))?;
         if let Some(line) = file.unclosed {

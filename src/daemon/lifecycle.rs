@@ -553,12 +553,10 @@ impl Signals {
 
     /// The next signal that asks for an orderly end.
     async fn next(&mut self) -> i32 {
-        loop {
-            select! {
-                _ = self.terminate.recv() => return SignalKind::terminate().as_raw_value(),
-                _ = self.interrupt.recv() => return SignalKind::interrupt().as_raw_value(),
-                _ = self.quit.recv() => quit(&self.handle),
-            }
+        select! {
+            _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
+            _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
+            _ = self.quit.recv() => quit(&self.handle),
         }
     }
 }

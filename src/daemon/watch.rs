@@ -15,10 +15,19 @@ use std::{
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What tells one state of a file from another; nothing if there is none.
-type Stamp = Option<[i128; 7]>;
+type Stamp = Option<FileStamp>;
 
-/// Which of them the size is.
-const SIZE: usize = 2;
+/// Whatever its content does, one of these changes with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FileStamp {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    /// Seconds and nanoseconds of the last write.
+    modified: (i64, i64),
+    /// The same of the last change of anything about it: who sets the time of a write back changes this.
+    changed: (i64, i64),
+}
 
 /// What was seen of all files at one time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,17 +48,18 @@ impl Look {
 }
 
 fn has_content(stamp: Stamp) -> bool {
-    stamp.is_some_and(|[_, _, size, ..]| size > 0)
+    stamp.is_some_and(|stamp| stamp.bytes > 0)
 }
 
 fn stamp(path: &Path) -> Stamp {
     let data = fs::metadata(path).ok()?;
-    let times = [data.mtime(), data.mtime_nsec(), data.ctime(), data.ctime_nsec()].map(i128::from);
-    let [modified, modified_nanos, changed, changed_nanos] = times;
-    let place = [data.dev(), data.ino(), data.len()].map(i128::from);
-    let [device, inode, size] = place;
-    debug_assert_eq!(place.get(SIZE), Some(&size), "has_content looks there");
-    Some([device, inode, size, modified, modified_nanos, changed, changed_nanos])
+    Some(FileStamp {
+        device: data.dev(),
+        inode: data.ino(),
+        bytes: data.len(),
+        modified: (data.mtime(), data.mtime_nsec()),
+        changed: (data.ctime(), data.ctime_nsec()),
+    })
 }
 
 /// What was taken over, and what was seen since.

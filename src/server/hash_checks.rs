@@ -179,11 +179,10 @@ pub async fn check_hashes(handle: Handle) -> Result<(), Error> {
         let period = handle.shared.tunables().corrupt_check;
         if check.set(period) {
             let member = handle.member_id();
-            match period {
-                Some(period) => {
-                    tracing::info!(local_member_id = %member, interval = ?period, "enabled corruption checking");
-                }
-                None => tracing::info!(local_member_id = %member, "disabled corruption checking"),
+            if let Some(period) = period {
+                tracing::info!(local_member_id = %member, interval = ?period, "enabled corruption checking");
+            } else {
+                tracing::info!(local_member_id = %member, "disabled corruption checking");
             }
         }
         select! {

@@ -79,6 +79,7 @@ pub(super) fn run(shared: &Shared) {
             pace = newest;
             ticker = Ticker::new(pace.tick, now);
             shared.raft.work(|raft, _| raft.set_election_ticks(pace.election_ticks()));
+            shared.apply.wake();
         }
         if shared.raft.wait(Some(ticker.wait(now))) == Taken::Closed {
             break;

@@ -500,11 +500,13 @@ fn a_member_that_waits_at_the_start_can_be_made_impatient_but_not_a_candidate() 
     assert_eq!(sent(&alone.take(Input::Tick)), [(Kind::MsgPreVote, 2), (Kind::MsgPreVote, 3)]);
 }
 
-/// Ticks before each of several elections that nobody answers.
-fn waits(election_seed: u64) -> Vec<usize> {
+/// Ticks before each of several elections that nobody answers, with an election timeout of ten ticks at the start and
+/// `election_ticks` from then on.
+fn waits(election_seed: u64, election_ticks: u32) -> Vec<usize> {
     let options =
         Options { election_jitter: Some(10..20), election_seed, pre_vote: false, ..Options::new(MemberId(1)) };
     let mut alone = Alone::with(3, &options);
+    alone.take(Input::ElectionTicks(election_ticks));
     let wait = |_| {
         let mut waited = 0;
         loop {
@@ -525,11 +527,44 @@ fn waits(election_seed: u64) -> Vec<usize> {
 /// new term keep those from standing who could win.
 #[test]
 fn patience_is_drawn_anew_for_each_election_from_the_seed() {
-    let drawn = waits(7);
-    assert_eq!(drawn, waits(7));
-    assert_ne!(drawn, waits(8));
+    let drawn = waits(7, 10);
+    assert_eq!(drawn, waits(7, 10));
+    assert_ne!(drawn, waits(8, 10));
     let distinct: BTreeSet<usize> = drawn.into_iter().collect();
     assert_eq!(distinct, (10..20).collect());
+}
+
+/// The raft crate counts to what an election timeout was at the start.
+#[test]
+fn an_election_timeout_that_changes_is_kept_by_whoever_waits_for_a_leader() {
+    let drawn = waits(7, 10);
+    let scaled = |ticks: usize| waits(7, u32::try_from(ticks).unwrap()).into_iter().zip(&drawn);
+    for ticks in [5, 7, 13, 20, 100] {
+        for (waited, drawn) in scaled(ticks) {
+            let due = drawn * ticks / 10;
+            assert!(waited.abs_diff(due) <= 1 + ticks / 10, "{waited} instead of {due} with {ticks}");
+        }
+    }
+}
+
+#[test]
+fn an_election_timeout_that_changes_leaves_heartbeats_alone_and_moves_the_end_of_an_office() {
+    for ticks in [5, 10, 30, 100] {
+        let mut leader = Alone::leader();
+        leader.take(Input::ElectionTicks(u32::try_from(ticks).unwrap()));
+        let mut office = 0;
+        // Nobody answers: it steps down at the second look whether anybody does, or at the first.
+        loop {
+            office += 1;
+            let effects = leader.take(Input::Tick);
+            if effects.iter().any(|effect| matches!(effect, Effect::Standing { .. })) {
+                break;
+            }
+            let heartbeats = sent(&effects).iter().filter(|(kind, _)| *kind == Kind::MsgHeartbeat).count();
+            assert_eq!(heartbeats, 2, "with tick {office} of an election timeout of {ticks}");
+        }
+        assert!((ticks - ticks / 10..=2 * ticks + 1).contains(&office), "{office} ticks with {ticks}");
+    }
 }
 
 #[test]
