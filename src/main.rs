@@ -11,5 +11,6 @@ use quorate::{cli, config::Sources, daemon};
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    daemon::main(&Sources::of_process(), cli::config::run)
+    let sources = Sources::of_process();
+    cli::completion::answer_for_daemon(&sources).unwrap_or_else(|| daemon::main(&sources, cli::config::run))
 }

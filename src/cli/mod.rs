@@ -8,6 +8,7 @@
 //! - Answers go to standard output, everything else to standard error.
 //! - A command fails with exactly one `Error:` line, and its exit code says of what kind the failure was.
 
+pub mod completion;
 pub mod config;
 pub mod ctl;
 mod failure;
@@ -51,6 +52,9 @@ impl Program {
 
 /// Runs the command that `words` name and reports how it ended.
 fn run(program: Program, root: &'static Command, words: Vec<OsString>) -> ExitCode {
+    if completion::is_question(&words) {
+        return completion::answer_for_tool(root, &words);
+    }
     match parse::parse(program, root, words).and_then(dispatch) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => report(&failure),

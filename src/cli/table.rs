@@ -1,7 +1,7 @@
 //! The shape of a command table.
 //!
-//! Everything a user can type is a [`Command`] or a [`Flag`]; the parser, help pages and later completions and man
-//! pages read nothing else. Invariants, checked by tests over each table: names are unique where they can meet, every
+//! Everything a user can type is a [`Command`] or a [`Flag`]; the parser, help pages, completions and
+//! manual pages read nothing else. Invariants, checked by tests over each table: names are unique where they can meet, every
 //! default is readable, every leaf runs.
 
 use std::pin::Pin;
@@ -91,27 +91,29 @@ pub(super) struct Flag {
     pub(super) default: &'static str,
     /// One line on what it does.
     pub(super) help: &'static str,
+    /// What a shell may offer as its value.
+    pub(super) values: Values,
 }
 
 impl Flag {
     /// A flag that is off unless named.
     pub(super) const fn switch(name: &'static str, help: &'static str) -> Self {
-        Self { name, short: None, kind: Kind::Switch, default: "false", help }
+        Self { name, short: None, kind: Kind::Switch, default: "false", help, values: Values::Any }
     }
 
     /// A flag with a free text.
     pub(super) const fn text(name: &'static str, default: &'static str, help: &'static str) -> Self {
-        Self { name, short: None, kind: Kind::Text, default, help }
+        Self { name, short: None, kind: Kind::Text, default, help, values: Values::Any }
     }
 
     /// A flag with a number, 0 unless set.
     pub(super) const fn integer(name: &'static str, help: &'static str) -> Self {
-        Self { name, short: None, kind: Kind::Integer, default: "0", help }
+        Self { name, short: None, kind: Kind::Integer, default: "0", help, values: Values::Any }
     }
 
     /// A flag with a duration.
     pub(super) const fn duration(name: &'static str, default: &'static str, help: &'static str) -> Self {
-        Self { name, short: None, kind: Kind::Duration, default, help }
+        Self { name, short: None, kind: Kind::Duration, default, help, values: Values::Any }
     }
 
     /// The same flag with a short name.
@@ -122,6 +124,11 @@ impl Flag {
     /// The same flag with another default.
     pub(super) const fn default(self, default: &'static str) -> Self {
         Self { default, ..self }
+    }
+
+    /// The same flag with something to offer as its value.
+    pub(super) const fn values(self, values: Values) -> Self {
+        Self { values, ..self }
     }
 }
 
@@ -149,6 +156,30 @@ impl Kind {
             Self::Integer => "int",
             Self::Duration => "duration",
             Self::List => "strings",
+        }
+    }
+}
+
+/// What a shell may offer as the value of a flag. What is allowed is for the command to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Values {
+    /// Nothing: it can be anything.
+    Any,
+    /// Names of files.
+    Files,
+    /// These words.
+    Words(&'static [&'static str]),
+}
+
+impl Values {
+    /// The forms of an answer.
+    pub(super) const FORMS: Self = Self::Words(&["fields", "json", "protobuf", "simple", "table"]);
+
+    /// The words, if there are some.
+    pub(super) fn words(self) -> &'static [&'static str] {
+        match self {
+            Self::Words(words) => words,
+            Self::Any | Self::Files => &[],
         }
     }
 }

@@ -33,6 +33,11 @@ need_test() {
     have python3 && python3 -c 'import ensurepip, venv' 2>/dev/null || want python3 python3-venv
     python3 -c 'import jsonschema' 2>/dev/null || /usr/bin/python3 -c 'import jsonschema' 2>/dev/null || want python3-jsonschema
     have protoc || want protobuf-compiler
+    have man || want man-db
+    have groff || want groff-base
+    have mandoc || want mandoc
+    have zsh || want zsh
+    have fish || want fish
     [ -e /usr/include/google/protobuf/descriptor.proto ] || want libprotobuf-dev
 }
 
@@ -51,6 +56,7 @@ need_systemd() {
 need_package() {
     need_build
     have strip || want binutils
+    have gzip || want gzip
     have dpkg-shlibdeps || want dpkg-dev
     have git || want git
 }

@@ -18,6 +18,7 @@ use std::{
     process::ExitCode,
 };
 
+use super::completion::FORMS;
 use crate::config::{
     self, ExtraFlag, Extras, Form, Own, Sources,
     show::{self, Format, Shown},
@@ -37,6 +38,59 @@ const TO: ExtraFlag = ExtraFlag { name: "to", is_switch: false };
 const DEEP: ExtraFlag = ExtraFlag { name: "deep", is_switch: true };
 const ORIGIN: ExtraFlag = ExtraFlag { name: "origin", is_switch: true };
 const SET: ExtraFlag = ExtraFlag { name: "set", is_switch: true };
+
+/// A command behind `config`.
+pub(super) struct ConfigCommand {
+    /// Its name.
+    pub(super) name: &'static str,
+    /// One line on what it does.
+    pub(super) about: &'static str,
+    /// Flags of its own.
+    pub(super) flags: &'static [ExtraFlag],
+    /// What its `--format` may be.
+    pub(super) formats: &'static [&'static str],
+    /// Whether files and the daemon's options may follow.
+    pub(super) takes_options: bool,
+}
+
+/// Every command, which completions and manual pages read, too.
+pub(super) const COMMANDS: &[ConfigCommand] = &[
+    ConfigCommand {
+        name: "check",
+        about: "Names every mistake of a configuration, or of those of a cluster",
+        flags: &[FORMAT, FROM, DEEP],
+        formats: &["text", "json"],
+        takes_options: true,
+    },
+    ConfigCommand {
+        name: "show",
+        about: "Prints the effective configuration",
+        flags: &[FORMAT, FROM, ORIGIN, SET],
+        formats: FORMS,
+        takes_options: true,
+    },
+    ConfigCommand {
+        name: "convert",
+        about: "Prints what is set in another form",
+        flags: &[FROM, TO, ORIGIN],
+        formats: &[],
+        takes_options: true,
+    },
+    ConfigCommand {
+        name: "sample",
+        about: "Prints a file that names every option with its default, commented out",
+        flags: &[FORMAT],
+        formats: &["toml", "env"],
+        takes_options: false,
+    },
+    ConfigCommand {
+        name: "schema",
+        about: "Prints a JSON Schema of the TOML file",
+        flags: &[],
+        formats: &[],
+        takes_options: false,
+    },
+];
 
 const USAGE_TEXT: &str = "Usage:
 
@@ -109,12 +163,13 @@ fn answer(sources: &Sources, args: &[OsString]) -> Result<Answer, String> {
         None => return Err(USAGE_TEXT.to_owned()),
     };
     let sources = Sources { args: rest.to_vec(), ..sources.clone() };
-    let asked = |flags: &'static [ExtraFlag]| Asked::read(&sources, flags);
+    let row = COMMANDS.iter().find(|row| row.name == command);
+    let asked = || Asked::read(&sources, row.map_or(&[], |row| row.flags));
     match command {
-        "check" => check(&sources, &asked(&[FORMAT, FROM, DEEP])?),
-        "show" => show(&asked(&[FORMAT, FROM, ORIGIN, SET])?.one(&sources)?),
-        "convert" => convert(&asked(&[FROM, TO, ORIGIN])?.one(&sources)?),
-        "sample" => sample(&asked(&[FORMAT])?),
+        "check" => check(&sources, &asked()?),
+        "show" => show(&asked()?.one(&sources)?),
+        "convert" => convert(&asked()?.one(&sources)?),
+        "sample" => sample(&asked()?),
         "schema" if rest.is_empty() => Ok(Answer::new(format!("{:#}\n", config::schema()), VALID)),
         "schema" => Err("config schema takes no arguments\n".to_owned()),
         other => Err(format!("unknown command \"config {other}\"\n{USAGE_TEXT}")),

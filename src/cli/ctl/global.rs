@@ -6,7 +6,7 @@ use super::super::{
     failure::{Exit, Failure},
     output::{Format, Style},
     parse::{Call, Flags},
-    table::{Flag, Kind},
+    table::{Flag, Kind, Values},
 };
 use crate::client::{Credentials, Options, REQUEST_BYTES_MAX_DEFAULT, RESPONSE_BYTES_MAX_DEFAULT};
 
@@ -14,7 +14,9 @@ const ENDPOINTS: Flag =
     Flag { kind: Kind::List, ..Flag::text("endpoints", "127.0.0.1:2379", "where the members listen for clients") };
 const DEBUG: Flag = Flag::switch("debug", "tell on standard error what the client does");
 const WRITE_OUT: Flag =
-    Flag::text("write-out", "simple", "form of the answers: fields, json, protobuf, simple or table").short('w');
+    Flag::text("write-out", "simple", "form of the answers: fields, json, protobuf, simple or table")
+        .short('w')
+        .values(Values::FORMS);
 const HEX: Flag = Flag::switch("hex", "show bytes and identifiers in hexadecimal");
 const DIAL_TIMEOUT: Flag = Flag::duration("dial-timeout", "2s", "time to connect and authenticate");
 const COMMAND_TIMEOUT: Flag =
@@ -28,9 +30,10 @@ const INSECURE_DISCOVERY: Flag =
     Flag::switch("insecure-discovery", "accept endpoints without encryption from DNS").default("true");
 const INSECURE_SKIP_TLS_VERIFY: Flag =
     Flag::switch("insecure-skip-tls-verify", "do not check the certificates of members; for tests only");
-const CERT: Flag = Flag::text("cert", "", "certificate file to identify with");
-const KEY: Flag = Flag::text("key", "", "file with the key of that certificate");
-const CACERT: Flag = Flag::text("cacert", "", "file with the authorities that may sign the certificates of members");
+const CERT: Flag = Flag::text("cert", "", "certificate file to identify with").values(Values::Files);
+const KEY: Flag = Flag::text("key", "", "file with the key of that certificate").values(Values::Files);
+const CACERT: Flag = Flag::text("cacert", "", "file with the authorities that may sign the certificates of members")
+    .values(Values::Files);
 const AUTH_JWT_TOKEN: Flag =
     Flag::text("auth-jwt-token", "", "token to authenticate with, instead of user and password");
 const USER: Flag = Flag::text("user", "", "name[:password] to authenticate with; a missing password is asked for");

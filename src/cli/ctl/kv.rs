@@ -9,7 +9,7 @@ use super::{
         output::{Format, Style},
         parse::Call,
         speak::{complain, say},
-        table::{Command, Flag, Group, Running},
+        table::{Command, Flag, Group, Running, Values},
     },
     keys::Span,
     session::Session,
@@ -23,9 +23,12 @@ use crate::{
     },
 };
 
-const CONSISTENCY: Flag = Flag::text("consistency", "l", "linearizable (l) or serializable (s)");
-const ORDER: Flag = Flag::text("order", "", "order of the answers: ASCEND or DESCEND");
-const SORT_BY: Flag = Flag::text("sort-by", "", "what to order by: CREATE, KEY, MODIFY, VALUE or VERSION");
+const CONSISTENCY: Flag =
+    Flag::text("consistency", "l", "linearizable (l) or serializable (s)").values(Values::Words(&["l", "s"]));
+const ORDER: Flag =
+    Flag::text("order", "", "order of the answers: ASCEND or DESCEND").values(Values::Words(&["ASCEND", "DESCEND"]));
+const SORT_BY: Flag = Flag::text("sort-by", "", "what to order by: CREATE, KEY, MODIFY, VALUE or VERSION")
+    .values(Values::Words(&["CREATE", "KEY", "MODIFY", "VALUE", "VERSION"]));
 const LIMIT: Flag = Flag::integer("limit", "most keys to show, 0 means all");
 const PREFIX: Flag = Flag::switch("prefix", "every key that begins with the given one");
 const FROM_KEY: Flag = Flag::switch("from-key", "the given key and every one behind it in bytewise order");

@@ -6,7 +6,7 @@ use super::{
         go_text,
         output::{Added, MemberChange, Members, Verb},
         parse::Call,
-        table::{Command, Flag, Group, Running},
+        table::{Command, Flag, Group, Running, Values},
     },
     kv::is_serializable,
     session::Session,
@@ -18,7 +18,8 @@ use crate::pb::etcdserverpb::{
 
 const PEER_URLS: Flag = Flag::text("peer-urls", "", "where the member listens for its peers, separated by commas");
 const LEARNER: Flag = Flag::switch("learner", "the member does not vote");
-const CONSISTENCY: Flag = Flag::text("consistency", "l", "linearizable (l) or serializable (s)");
+const CONSISTENCY: Flag =
+    Flag::text("consistency", "l", "linearizable (l) or serializable (s)").values(Values::Words(&["l", "s"]));
 
 pub(super) const MEMBER: Command = Command {
     name: "member",

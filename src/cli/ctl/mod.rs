@@ -19,7 +19,7 @@ mod watch;
 
 use std::{ffi::OsString, process::ExitCode};
 
-use super::{Program, general, run, table::Command};
+use super::{Program, completion, general, run, table::Command};
 
 /// Runs the client with the words it was called with, its own name first.
 pub fn main(mut words: impl Iterator<Item = OsString>) -> ExitCode {
@@ -27,7 +27,7 @@ pub fn main(mut words: impl Iterator<Item = OsString>) -> ExitCode {
     run(program, &ROOT, words.collect())
 }
 
-static ROOT: Command = Command {
+pub(super) static ROOT: Command = Command {
     name: "quoratectl",
     about: "The command-line client of Quorate and etcd clusters.",
     inherited: global::FLAGS,
@@ -43,6 +43,7 @@ static ROOT: Command = Command {
         endpoint::ENDPOINT,
         handing::MOVE_LEADER,
         watch::WATCH,
+        completion::COMPLETION,
         general::VERSION,
         lease::LEASE,
         member::MEMBER,

@@ -1,27 +1,29 @@
 //! The offline tool: `quorateutl`, and `etcdutl` when called by that name.
 //!
-//! So far it tells its version. Commands on snapshots and data directories are refused by name, so that nobody takes
+//! So far it tells its version and completes command lines. Commands on snapshots and data directories are refused by name, so that nobody takes
 //! silence for success.
 
 use std::{ffi::OsString, process::ExitCode};
 
 use super::{
-    Program,
+    Program, completion,
     failure::{Exit, Failure},
     general, report, run,
-    table::{Command, Flag},
+    table::{Command, Flag, Values},
 };
 
 const WRITE_OUT: Flag =
-    Flag::text("write-out", "simple", "form of the answers: fields, json, protobuf, simple or table").short('w');
+    Flag::text("write-out", "simple", "form of the answers: fields, json, protobuf, simple or table")
+        .short('w')
+        .values(Values::FORMS);
 const TIMEOUT: Flag =
     Flag::duration("timeout", "10s", "time to wait for the lock of a data directory, 0 means for ever");
 
-static ROOT: Command = Command {
+pub(super) static ROOT: Command = Command {
     name: "quorateutl",
     about: "The offline tool for data directories and snapshots of Quorate and etcd.",
     inherited: &[WRITE_OUT, TIMEOUT],
-    commands: &[general::VERSION, general::OPTIONS, general::HELP],
+    commands: &[completion::COMPLETION, general::VERSION, general::OPTIONS, general::HELP],
     ..Command::EMPTY
 };
 
@@ -29,6 +31,9 @@ static ROOT: Command = Command {
 pub fn main(mut words: impl Iterator<Item = OsString>) -> ExitCode {
     let program = Program::called(words.next().as_ref(), "quorateutl", "etcdutl");
     let words: Vec<_> = words.collect();
+    if completion::is_question(&words) {
+        return run(program, &ROOT, words);
+    }
     match refuse_missing(&words) {
         Ok(()) => run(program, &ROOT, words),
         Err(failure) => report(&failure),
@@ -44,7 +49,7 @@ fn refuse_missing(words: &[OsString]) -> Result<(), Failure> {
 }
 
 /// Commands of etcd's offline tool that are still to come.
-const MISSING: [&str; 6] = ["snapshot", "defrag", "hashkv", "migrate", "backup", "completion"];
+const MISSING: [&str; 5] = ["snapshot", "defrag", "hashkv", "migrate", "backup"];
 
 #[cfg(test)]
 mod tests {
