@@ -7,7 +7,7 @@ TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 export ORACLE_DIR ?= $(TARGET)/oracle
 CARGO_FLAGS ?= --locked
 .DEFAULT_GOAL := build
-.PHONY: run build test lint doc unit deny advisories oracle clients interop differential crash sim cluster bench fuzz-short \
+.PHONY: run build test lint doc unit man deny advisories oracle clients interop differential crash sim cluster bench fuzz-short \
 	package-programs deb rpm package-test systemd-test fresh-test
 .NOTPARALLEL:
 
@@ -32,6 +32,10 @@ doc: deps-build
 
 unit: deps-test
 	cargo test $(CARGO_FLAGS)
+
+# The manual pages under man/, written anew from the tables.
+man: deps-test
+	WRITE_MANUALS=1 cargo test $(CARGO_FLAGS) --test manuals
 
 # The real etcd, built from its released modules into target/, to compare answers with.
 oracle: deps-test

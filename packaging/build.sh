@@ -26,6 +26,8 @@ stage() {
     for name in quorate quoratectl quorateutl; do
         strip --strip-all --remove-section=.comment -o "$stage/bin/$name" "$programs/$name"
     done
+    mkdir "$stage/man"
+    for name in man/*; do gzip -9n <"$name" >"$stage/$name.gz"; done
     for name in toml env; do
         { cat "packaging/quorate.$name.head" && "$programs/quorate" config sample --format "$name"; } >"$stage/quorate.$name"
     done

@@ -16,6 +16,7 @@ mod general;
 mod go_text;
 mod help;
 mod log;
+pub mod manual;
 mod output;
 mod parse;
 mod speak;

@@ -91,7 +91,7 @@ fn shown_default(spec: &OptionSpec) -> String {
 }
 
 /// The help, its unit, and for gates their names.
-pub(super) fn described(spec: &OptionSpec) -> String {
+pub(crate) fn described(spec: &OptionSpec) -> String {
     let unit = spec.unit.name().map(|unit| format!(" Unit: {unit}."));
     let before = spec.default_before.map(|(compat, default)| format!(" Before {}: '{default}'.", compat.minor()));
     let gates = if spec.name == "feature-gates" { gate_lines() } else { String::new() };

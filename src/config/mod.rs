@@ -43,6 +43,7 @@ use std::{ffi::OsString, net::IpAddr, path::PathBuf};
 pub use document::{FILE_BYTES_MAX, FILE_DEPTH_MAX, FILE_NODES_MAX};
 pub use error::{ConfigErrors, Problem};
 pub use flags::{ExtraFlag, Extras};
+pub(crate) use help::described;
 pub use help::{help_text, usage_text, version_text};
 pub use live::{Change, Changes};
 pub use model::*;

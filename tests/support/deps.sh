@@ -32,6 +32,8 @@ need_test() {
     have systemd-socket-activate || want systemd
     have python3 && python3 -c 'import ensurepip, venv' 2>/dev/null || want python3 python3-venv
     python3 -c 'import jsonschema' 2>/dev/null || /usr/bin/python3 -c 'import jsonschema' 2>/dev/null || want python3-jsonschema
+    have man || want man-db
+    have mandoc || want mandoc
     have protoc || want protobuf-compiler
     have man || want man-db
     have groff || want groff-base

@@ -1,0 +1,34 @@
+//! The manual pages, read from the option table and the command tables; what no table says is prose of ours (`prose`).
+//!
+//! `tests/manuals.rs` compares the committed pages under `man/` with these, and `make man` writes them anew.
+
+mod commands;
+mod options;
+mod prose;
+mod roff;
+
+use roff::Roff;
+
+/// One page.
+#[derive(Clone, Copy, Debug)]
+pub struct Page {
+    /// Its file, `NAME.SECTION`.
+    pub file: &'static str,
+    write: fn() -> Roff,
+}
+
+impl Page {
+    /// The page as roff with the macros of man(7).
+    pub fn text(&self) -> String {
+        (self.write)().into_text()
+    }
+}
+
+/// Every page there is.
+pub const PAGES: [Page; 5] = [
+    Page { file: "quorate.8", write: options::daemon },
+    Page { file: "quorate.toml.5", write: options::toml_file },
+    Page { file: "quorate.env.5", write: options::env_file },
+    Page { file: "quoratectl.1", write: commands::client },
+    Page { file: "quorateutl.1", write: commands::offline_tool },
+];
