@@ -76,9 +76,14 @@ fn first_page() {
 fn every_directory_is_followed_and_tells_its_four_parts() {
     let entries = fs::read_dir(root().join("examples")).expect("examples are there");
     let directories = entries.map(|entry| entry.expect("an entry")).filter(|entry| entry.path().is_dir());
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).expect("the manifest");
     for directory in directories {
         let name = directory.file_name().to_string_lossy().into_owned();
         assert!(DIRECTORIES.iter().any(|(known, _)| *known == name), "no test follows examples/{name}");
+        let packed = format!("[\"examples/{name}/*\", \"usr/share/doc/quorate/examples/{name}/\"");
+        assert!(manifest.contains(&packed), "the deb lacks examples/{name}");
+        let packed = format!("source = \"examples/{name}/*\", dest = \"/usr/share/doc/quorate/examples/{name}/\"");
+        assert!(manifest.contains(&packed), "the rpm lacks examples/{name}");
         assert!(!directory.path().join("main.rs").exists(), "examples/{name}: cargo would build it");
         let readme = fs::read_to_string(directory.path().join("README.md"));
         let readme = readme.unwrap_or_else(|error| panic!("examples/{name}/README.md: {error}"));
@@ -161,11 +166,10 @@ fn converse(file: &str, directory: &str, before: &str, tools: &[(&str, &str)]) -
 
 /// The commands for one shell, with its job control as at a terminal, and at last the processes that are there.
 fn script(before: &str, dialogue: &[(String, Vec<&str>)]) -> String {
-    let mut script = format!("set -m; ip link set lo up; {before}\n");
-    for (command, _) in dialogue {
-        script += &format!("{command}\nstatus=$?; printf '\\n{MARK}%s{MARK}' \"$status\"\n");
-    }
-    script + "echo /proc/[0-9]*\n"
+    let before = format!("set -m; ip link set lo up; {before}\n");
+    let marked =
+        |(command, _): &(String, Vec<&str>)| format!("{command}\nstatus=$?; printf '\\n{MARK}%s{MARK}' \"$status\"\n");
+    before + &dialogue.iter().map(marked).collect::<Vec<_>>().concat() + "echo /proc/[0-9]*\n"
 }
 
 fn shell(script: &str, directory: &Path) -> std::process::Output {
