@@ -57,7 +57,7 @@ fn bash_offers(dir: &Path, line: &str) -> Vec<String> {
         word=${2##*[ =:]}
         "_$3" "$3" "$word" "" && printf '%s\n' ${COMPREPLY[@]+"${COMPREPLY[@]}"}
     "#;
-    let path = format!("{}:{}", dir.display(), std::env::var("PATH").expect("PATH"));
+    let path = format!("{}:{}", dir.display(), support::setting("PATH", String::new()));
     let mut command = Command::new("bash");
     command.args(["--norc", "-c", ask, "bash"]).arg(script).args([line, name]).env("PATH", path);
     output(&mut command).lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
@@ -98,7 +98,7 @@ fn zsh_and_fish_read_their_scripts() {
 fn fish_offers_with_what_each_does() {
     let dir = programs();
     let ask = format!("source {}; complete -C 'quoratectl lea'", script(dir.path(), "quoratectl", "fish").display());
-    let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").expect("PATH"));
+    let path = format!("{}:{}", dir.path().display(), support::setting("PATH", String::new()));
     let mut command = Command::new("fish");
     command.args(["--no-config", "-c", &ask]).env("PATH", path).env("HOME", dir.path());
     let offers = output(&mut command);

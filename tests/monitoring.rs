@@ -17,7 +17,7 @@ const RULES: &str = "packaging/monitoring/quorate.rules.yml";
 const DASHBOARD: &str = "packaging/monitoring/dashboard.json";
 /// Where the packages put both.
 const INSTALLED: &str = "usr/share/doc/quorate/monitoring";
-/// What a name begins with that a member publishes; anything else in an expression is PromQL's own.
+/// What a name begins with that a member publishes; anything else in an expression is `PromQL`'s own.
 const PREFIXES: [&str; 5] = ["etcd_", "grpc_server_", "process_", "quorate_", "os_"];
 /// Families that have no row before something went wrong, and so no scrape of a healthy member shows.
 const ONLY_IN_TROUBLE: [&str; 2] = ["etcd_debugging_server_alarms", "etcd_network_snapshot_send_failures"];

@@ -168,18 +168,19 @@ impl Reloading {
     /// Reads all files; once more if they change meanwhile.
     async fn read(&mut self) -> Result<Reread> {
         let mut before = self.look().await;
-        for attempt in 1.. {
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
             let (reader, running) = (Arc::clone(&self.reader), self.config.clone());
             let reread = spawn_blocking(move || reader.read(&running)).await.context("reading the configuration")?;
             let after = self.look().await;
-            if before == after || attempt >= READ_ATTEMPTS {
+            if before == after || attempts >= READ_ATTEMPTS {
                 // What came while they were read is found by the next look.
                 self.watch = Watch::new(before);
                 return Ok(reread?);
             }
             before = after;
         }
-        unreachable!("the loop ends by returning")
     }
 
     fn is_new(&self, notice: &Notice) -> bool {

@@ -38,16 +38,14 @@ fn print(sources: &Sources, rest: &[OsString]) -> ExitCode {
         [shell, flag] if flag == "--no-descriptions" => script(shell, name, true),
         _ => None,
     };
-    match script {
-        Some(script) => ended(say(format_args!("{script}")).map_err(Into::into)),
-        None => {
-            let shells = SHELLS.map(|(shell, _)| shell).join("|");
-            complain(format_args!(
-                "Usage:\n\n  {name} completion {shells} [--no-descriptions]\n    Print the script that completes command lines in a shell."
-            ));
-            ExitCode::from(USAGE)
-        }
+    if let Some(script) = script {
+        return ended(say(format_args!("{script}")).map_err(Into::into));
     }
+    let shells = SHELLS.map(|(shell, _)| shell).join("|");
+    complain(format_args!(
+        "Usage:\n\n  {name} completion {shells} [--no-descriptions]\n    Print the script that completes command lines in a shell."
+    ));
+    ExitCode::from(USAGE)
 }
 
 fn place(finished: &[String]) -> Place {
