@@ -144,7 +144,8 @@ pub async fn watch_removal(handle: Handle) -> Result<(), Error> {
             }
             () = shared.removal_told.notified() => {
                 let told_by = mem::take(&mut *shared.removal_told_by.lock().unwrap_or_else(PoisonError::into_inner));
-                tracing::warn!(?told_by, "a peer says that this member was removed");
+                let told_by = told_by.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                tracing::warn!(told_by, "a peer says that this member was removed");
                 if handle.is_confirmed().await {
                     handle.leave();
                 }
