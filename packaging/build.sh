@@ -38,7 +38,7 @@ make_deb() {
 }
 
 make_rpm() {
-    cargo generate-rpm --auto-req disabled --payload-compress zstd --output "$out/" ${1:+--variant "$1"} \
+    cargo generate-rpm --auto-req builtin --payload-compress zstd --output "$out/" --variant "${1:-daemon}" \
         --set-metadata "version = \"$version\""
 }
 
