@@ -28,8 +28,20 @@ stage() {
     done
     mkdir "$stage/man"
     for name in man/*; do gzip -9n <"$name" >"$stage/$name.gz"; done
+    mkdir "$stage/completions"
+    for name in quorate:etcd quoratectl:etcdctl quorateutl:etcdutl; do completions "${name%:*}" "${name#*:}"; done
     for name in toml env; do
         { cat "packaging/quorate.$name.head" && "$programs/quorate" config sample --format "$name"; } >"$stage/quorate.$name"
+    done
+}
+
+# The scripts of a program for its own name and for etcd's: it prints them for what it is called.
+completions() { # PROGRAM ALIAS
+    local name shell
+    for name in "$@"; do
+        for shell in bash zsh fish; do
+            (exec -a "$name" "$programs/$1" completion "$shell") >"$stage/completions/$name.$shell"
+        done
     done
 }
 
