@@ -83,6 +83,15 @@ reloads() {
     pid=$(property MainPID)
     inside systemctl reload quorate && is "$pid" property MainPID && is active property ActiveState && puts
 }
+edit() { echo "$1" >>"$(files)/etc/default/quorate" && inside systemctl reload quorate; }
+takes_over_an_edit() { edit ETCD_LOG_LEVEL=debug && within 10 journal_has 'log-level: info → debug (/etc/default/quorate:'; }
+refuses_a_broken_edit() {
+    edit ETCD_MAX_TXN_OPS=many && within 10 journal_has 'the configuration was not reloaded' && state_is active && puts
+}
+takes_the_edits_back() {
+    sed -i '/^ETCD_LOG_LEVEL=\|^ETCD_MAX_TXN_OPS=/d' "$(files)/etc/default/quorate"
+    inside systemctl reload quorate && within 10 journal_has 'log-level: debug → info' && puts
+}
 stop_raft_thread() {
     python3 "$root/tests/support/stop_thread.py" "$(pgrep --ns "${init_of[$machine]}" --nslist pid -x quorate)" raft 9>&- &
 }
@@ -199,6 +208,9 @@ test_debian() {
     check "the unit is active when a write works" serves_once_active
     check "the journal has one JSON record a line" log_is_json
     check "it reloads and goes on" reloads
+    check "an edited file is taken over" takes_over_an_edit
+    check "a broken one is refused, and the member goes on" refuses_a_broken_edit
+    check "what was edited back is taken over" takes_the_edits_back
     check "a killed process is started again" is_restarted_by inside kill -s KILL
     check "with its data" holds
     check "a stopped raft loop is noticed by the watchdog" is_restarted_by stop_raft_thread
