@@ -84,7 +84,7 @@ reloads() {
     inside systemctl reload quorate && is "$pid" property MainPID && is active property ActiveState && puts
 }
 edit() { echo "$1" >>"$(files)/etc/default/quorate" && inside systemctl reload quorate; }
-takes_over_an_edit() { edit ETCD_LOG_LEVEL=debug && within 10 journal_has 'log-level: info → debug (/etc/default/quorate:'; }
+takes_over_an_edit() { edit ETCD_LOG_LEVEL=debug && within 10 journal_has 'log-level: info → debug .*/etc/default/quorate:'; }
 refuses_a_broken_edit() {
     edit ETCD_MAX_TXN_OPS=many && within 10 journal_has 'the configuration was not reloaded' && state_is active && puts
 }
