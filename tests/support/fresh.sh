@@ -34,6 +34,8 @@ make_tree() {
     cp -a /usr/local/share/ca-certificates/. "$tree/usr/local/share/ca-certificates/"
     chroot "$tree" update-ca-certificates >/dev/null 2>&1
     [ ! -e /etc/pip.conf ] || cp /etc/pip.conf "$tree/etc/pip.conf"
+    # Debian's installer writes it; debootstrap does not.
+    printf '127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n' >"$tree/etc/hosts"
     git clone --quiet --no-local "$root" "$tree/root/quorate"
 }
 
