@@ -21,6 +21,8 @@ const INSTALLED: &str = "usr/share/doc/quorate/monitoring";
 const PREFIXES: [&str; 5] = ["etcd_", "grpc_server_", "process_", "quorate_", "os_"];
 /// Families that have no row before something went wrong, and so no scrape of a healthy member shows.
 const ONLY_IN_TROUBLE: [&str; 2] = ["etcd_debugging_server_alarms", "etcd_network_snapshot_send_failures"];
+/// The size at which a member refuses writes.
+const QUOTA: &str = "etcd_server_quota_backend_bytes";
 /// What an alert may be called in earnest.
 const SEVERITIES: [&str; 2] = ["critical", "warning"];
 
@@ -91,6 +93,19 @@ fn each_alert_has_its_labels_and_says_what_to_do() {
             0,
             "{name}: Prometheus refuses other keys"
         );
+    }
+}
+
+/// A member without a quota publishes 0. Comparisons of `PromQL` go from left to right, so only parentheses keep that 0
+/// from being compared with what it is a limit of.
+#[test]
+fn a_missing_quota_is_left_out_before_anything_is_compared_with_it() {
+    let rules = rules();
+    let asking: Vec<_> = expressions(&rules).into_iter().filter(|expression| expression.contains(QUOTA)).collect();
+    assert!(!asking.is_empty(), "no rule asks for {QUOTA}");
+    let guarded = format!("({QUOTA} > 0)");
+    for expression in asking {
+        assert_eq!(expression.matches(QUOTA).count(), expression.matches(&guarded).count(), "{expression}");
     }
 }
 
