@@ -10,6 +10,9 @@ use std::{
 
 use quorate::cli::manual::PAGES;
 
+/// Columns of the terminals that the pages are rendered for; Debian's lintian uses the widest.
+const WIDTHS: [&str; 4] = ["60", "80", "100", "120"];
+
 fn path_of(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("man").join(file)
 }
@@ -35,18 +38,20 @@ fn pages_render_without_warnings() {
         [("man", &["--warnings", "--encoding=UTF-8", "--local-file"]), ("mandoc", &["-T", "lint", "-W", "warning"])];
     for page in PAGES {
         for (program, words) in renderers {
-            let output = Command::new(program).args(words).arg(path_of(page.file)).env("MANWIDTH", "100").output();
-            let output =
-                output.unwrap_or_else(|error| panic!("{program}: {error}; apt-get install man-db mandoc brings it"));
-            let (shown, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-            let complaints = if program == "mandoc" { shown.as_ref() } else { "" };
-            assert!(
-                output.status.success() && said.is_empty() && complaints.is_empty(),
-                "{}: {said}{complaints}",
-                page.file
-            );
-            if program == "man" {
-                assert!(shown.contains("NAME") && shown.contains("SEE ALSO"), "{}: {shown}", page.file);
+            for width in WIDTHS {
+                let output = Command::new(program).args(words).arg(path_of(page.file)).env("MANWIDTH", width).output();
+                let output = output
+                    .unwrap_or_else(|error| panic!("{program}: {error}; apt-get install man-db mandoc brings it"));
+                let (shown, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+                let complaints = if program == "mandoc" { shown.as_ref() } else { "" };
+                assert!(
+                    output.status.success() && said.is_empty() && complaints.is_empty(),
+                    "{} at {width} columns: {said}{complaints}",
+                    page.file
+                );
+                if program == "man" {
+                    assert!(shown.contains("NAME") && shown.contains("SEE ALSO"), "{}: {shown}", page.file);
+                }
             }
         }
     }

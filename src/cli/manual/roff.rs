@@ -13,6 +13,8 @@ impl Roff {
         let mut page = Self(".\\\" Written by make man from the option and command tables: change those.\n".to_owned());
         let (title, version) = (name.to_uppercase(), env!("CARGO_PKG_VERSION"));
         page.line(format_args!(".TH {title} {section} {DAY} \"quorate {version}\" \"Quorate\""));
+        // Names of options and URLs are long and unbreakable: filled to the right edge, narrow terminals would have gaps.
+        page.line(format_args!(".ad l"));
         page.heading("NAME").text(&format!("{name} - {about}"))
     }
 
@@ -45,9 +47,9 @@ impl Roff {
         self.text(text)
     }
 
-    /// Begins an entry of a list, with its first paragraph.
+    /// Begins an entry of a list, with its first paragraph. Its tag may be broken behind each `|`.
     pub(super) fn item(mut self, tag: &str, text: &str) -> Self {
-        self.line(format_args!(".TP\n{}", inline(tag)));
+        self.line(format_args!(".TP\n{}", inline(tag).replace('|', "|\\:")));
         self.text(text)
     }
 
@@ -106,7 +108,8 @@ fn inline(text: &str) -> String {
     out
 }
 
-/// Text without a meaning to roff: what is typed on a keyboard stays what it is, hyphens above all.
+/// Text without a meaning to roff: what is typed on a keyboard stays what it is, hyphens above all. What is not ASCII is
+/// named by its number, because roff itself reads bytes.
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -117,7 +120,8 @@ fn escaped(text: &str) -> String {
             '^' => out.push_str("\\(ha"),
             '\'' => out.push_str("\\(aq"),
             '"' => out.push_str("\\(dq"),
-            other => out.push(other),
+            other if other.is_ascii() => out.push(other),
+            other => out.push_str(&std::fmt::format(format_args!("\\[u{:04X}]", u32::from(other)))),
         }
     }
     out
@@ -133,5 +137,11 @@ mod tests {
         let text = page.into_text();
         let rest = text.split_once("NAME\na \\- b\n").expect("a name").1;
         assert_eq!(rest, "\\&.x \\fB\\-\\-y\\fR \\ez\n\\(aqw\n.RS 4\n.EX\n\\&.q\n  \\-r\n.EE\n.RE\n");
+    }
+
+    #[test]
+    fn long_tags_may_be_broken_and_every_character_is_ascii() {
+        let text = Roff::new("a", 1, "b").item("`--x` on|off", "y,…").into_text();
+        assert!(text.ends_with(".TP\n\\fB\\-\\-x\\fR on|\\:off\ny,\\[u2026]\n"), "{text}");
     }
 }
