@@ -22,6 +22,7 @@ use std::{
 
 use serde_json::{Map, Value as Json, json};
 use support::{
+    corpus::configurations,
     hosts::{Disk, Host, Hosts},
     program::Program,
 };
@@ -696,14 +697,6 @@ fn differences(records: &Records, own: &Own, last: &str) -> Vec<(String, String)
     found
 }
 
-fn field_files() -> Vec<PathBuf> {
-    let entries = fs::read_dir(FIELD).expect("the corpus");
-    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("readable").path()).collect();
-    paths.retain(|path| path.extension().is_some_and(|extension| extension != "expected"));
-    paths.sort();
-    paths
-}
-
 /// What came of all files.
 #[derive(Default)]
 struct Comparison {
@@ -768,7 +761,7 @@ impl Comparison {
 #[test]
 fn files_of_the_field_mean_what_they_mean_to_etcd() {
     let (mut bench, mut comparison) = (Bench::new(), Comparison::default());
-    let paths = field_files();
+    let paths = configurations(FIELD);
     assert!(paths.len() >= 30, "{} files", paths.len());
     for path in &paths {
         comparison.compare(&mut bench, path);

@@ -1,12 +1,12 @@
 //! Every broken configuration of `tests/config/broken` is refused with exit code 1 and one clear line per mistake. What is
 //! said stands beside each file, as `NAME.expected`; `UPDATE_EXPECTED=1` writes it anew.
 
-use std::{
-    ffi::OsString,
-    fs,
-    path::{Path, PathBuf},
-};
+#[path = "support/corpus.rs"]
+mod corpus;
 
+use std::{ffi::OsString, fs, path::Path};
+
+use corpus::configurations;
 use quorate::{
     cli,
     config::{FILE_BYTES_MAX, Sources},
@@ -23,17 +23,9 @@ fn check(path: &Path) -> (u8, String) {
     (code, String::from_utf8(out).expect("text"))
 }
 
-fn broken_files() -> Vec<PathBuf> {
-    let entries = fs::read_dir(BROKEN).expect("the corpus");
-    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("readable").path()).collect();
-    paths.retain(|path| path.extension().is_some_and(|extension| extension != "expected"));
-    paths.sort();
-    paths
-}
-
 #[test]
 fn every_broken_file_gets_one_clear_line_per_mistake() {
-    let paths = broken_files();
+    let paths = configurations(BROKEN);
     assert!(paths.len() >= 40, "{} files", paths.len());
     for path in paths {
         let (code, out) = check(&path);

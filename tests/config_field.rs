@@ -2,6 +2,9 @@
 //! survive the way through every form. What each means and what is to be said of it stands beside it, as `NAME.expected`;
 //! `UPDATE_EXPECTED=1` writes it anew.
 
+#[path = "support/corpus.rs"]
+mod corpus;
+
 use std::{
     collections::BTreeSet,
     ffi::OsString,
@@ -9,6 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use corpus::configurations;
 use quorate::{cli, config::Sources};
 use tempfile::TempDir;
 
@@ -28,14 +32,6 @@ fn config(words: &[&str]) -> Said {
     Said { code, out: String::from_utf8(out).expect("text"), err: String::from_utf8(err).expect("text") }
 }
 
-fn field_files() -> Vec<PathBuf> {
-    let entries = fs::read_dir(FIELD).expect("the corpus");
-    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("readable").path()).collect();
-    paths.retain(|path| path.extension().is_some_and(|extension| extension != "expected"));
-    paths.sort();
-    paths
-}
-
 fn text(path: &Path) -> &str {
     path.to_str().expect("a plain name")
 }
@@ -49,7 +45,7 @@ fn meaning(path: &Path) -> String {
 
 #[test]
 fn every_file_of_the_field_loads_with_its_meaning() {
-    let paths = field_files();
+    let paths = configurations(FIELD);
     assert!(paths.len() >= 30, "{} files", paths.len());
     for path in paths {
         let shown = config(&["show", "--set", "--origin", text(&path)]);
@@ -114,7 +110,7 @@ fn goes_round(path: &Path) -> Vec<String> {
 
 #[test]
 fn every_file_of_the_field_goes_round_through_every_form() {
-    for path in field_files() {
+    for path in configurations(FIELD) {
         let lost = goes_round(&path);
         let holds_empty_values = path.ends_with("quorate_cluster.toml");
         assert_eq!(lost.is_empty(), !holds_empty_values, "{}: {lost:?}", path.display());

@@ -22,7 +22,8 @@ pub struct ApplyOptions {
     pub member: MemberId,
     /// The etcd version this member reports; a higher cluster version stops it.
     pub server_version: Version,
-    /// Shortest time to live of a lease in seconds ([`crate::lease::ttl_min_seconds`]); equal on all members.
+    /// Shortest time to live of a lease in seconds ([`crate::lease::ttl_min_seconds`]). Members may differ in it
+    /// while their election timeouts are changed, so digests leave times to live out.
     pub lease_ttl_min: i64,
     /// Learners the cluster may have; equal on all members.
     pub learners_max: usize,

@@ -142,7 +142,8 @@ impl Reloading {
         let changes = self.settings.changes(&loaded.settings);
         let config = self.config.with_live(&loaded.config);
         let log = settings::log_options(&config);
-        let outputs = logging::open(&log.outputs)?;
+        let outputs =
+            spawn_blocking(move || logging::open(&log.outputs)).await.context("opening the log outputs")??;
         let was = settings::log_options(&self.config).level;
         // 1. More is logged from here on, or less from the end on, so that the record of the reload is in any case.
         if log.level > was {

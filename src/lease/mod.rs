@@ -23,7 +23,7 @@ pub use lessor::{
 pub use rows::{LeaseRow, LeaseRowError};
 
 /// The shortest time to live a lease can get, in whole seconds: one and a half election timeouts, rounded up, so that
-/// a lease survives a change of leader. Must be equal on all members, since it enters the stored row.
+/// a lease survives a change of leader. It enters the stored row: equal election timeouts on all members give equal rows.
 pub fn ttl_min_seconds(election_ms: u64) -> i64 {
     let ms = election_ms.saturating_mul(3) / 2;
     i64::try_from(ms.div_ceil(1000)).unwrap_or(i64::MAX)

@@ -6,6 +6,7 @@
 #![allow(dead_code, unreachable_pub, reason = "every test file includes this module and uses its own part of it")]
 
 pub mod cluster;
+pub mod corpus;
 pub mod daemon;
 pub mod deployment;
 pub mod faults;
