@@ -26,6 +26,8 @@ pub struct Problem {
     pub what: String,
     /// How it would be right, spelled the same way.
     pub example: Option<String>,
+    /// What to do about it, where an example would not tell.
+    pub remedy: Option<String>,
     /// A mistake of the command line's form, which etcd answers with usage and exit code 2.
     pub usage: bool,
     /// No mistake of whoever wrote it: this version lacks what the value rightly asks for.
@@ -44,6 +46,7 @@ impl Problem {
             origin,
             what,
             example,
+            remedy: None,
             usage: false,
             is_lack: false,
         }
@@ -72,7 +75,7 @@ impl Problem {
     pub(super) fn in_file(origin: Origin, written: &str, what: String) -> Self {
         let written = clip(written);
         let option = String::new();
-        Self { option, value: None, origin, written, what, example: None, usage: false, is_lack: false }
+        Self { option, value: None, origin, written, what, example: None, remedy: None, usage: false, is_lack: false }
     }
 
     /// The same, said of something right that this version cannot serve.
@@ -83,6 +86,11 @@ impl Problem {
     /// Adds what would be right.
     pub(super) fn with_example(self, example: Option<String>) -> Self {
         Self { example, ..self }
+    }
+
+    /// Adds what to do, in place of an example.
+    pub(super) fn with_remedy(self, remedy: String) -> Self {
+        Self { example: None, remedy: Some(remedy), ..self }
     }
 }
 
@@ -108,9 +116,10 @@ impl fmt::Display for Problem {
             write!(f, "{}: ", go::escape(&self.written))?;
         }
         f.write_str(&go::escape(&self.what))?;
-        match &self.example {
-            Some(example) => write!(f, "; correct: {example}"),
-            None => Ok(()),
+        match (&self.example, &self.remedy) {
+            (Some(example), _) => write!(f, "; correct: {example}"),
+            (None, Some(remedy)) => write!(f, "; {}", go::escape(remedy)),
+            (None, None) => Ok(()),
         }
     }
 }

@@ -49,7 +49,7 @@ pub use live::{Change, Changes};
 pub use model::*;
 pub use origin::{Form, Origin};
 pub use reread::{Reread, Rereader};
-pub use resolve::{Lookup, check_own_entry, same_hosts};
+pub use resolve::{Lookup, OwnEntryError, check_own_entry, same_hosts};
 pub use schema::schema;
 pub use settings::{Setting, Settings};
 pub use sources::Sources;
@@ -233,7 +233,7 @@ pub fn read(sources: &Sources, extras: Extras<'_>) -> Result<Loaded, ConfigError
     problems.extend(related.into_iter().filter(|problem| is_whole && !unread.contains(&problem.option)));
     if problems.iter().all(|problem| problem.is_lack) && !is_initialized {
         let own = check_own_entry(&config, &localhost_alone);
-        problems.extend(own.err().map(|(option, what)| layers.problem(option, what).with_example(None)));
+        problems.extend(own.err().map(|own| layers.problem(own.option, own.what).with_remedy(own.remedy)));
     }
     let mut notices = gathered.notices;
     notices.extend(remarks);

@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use thiserror::Error;
+
 use super::{
     Compat, Config, Notice, Problem,
     feature::{Absence, Feature},
@@ -961,23 +963,36 @@ impl std::fmt::Display for InitialCluster {
 /// Looks a host name up. `None`: unknown here, take it for right.
 pub type Lookup<'l> = &'l dyn Fn(&str) -> Option<Vec<std::net::IpAddr>>;
 
+/// A founding member's own entry does not fit.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{what} (--{option}); {remedy}")]
+pub struct OwnEntryError {
+    /// The option at fault, without dashes.
+    pub option: &'static str,
+    /// What is wrong, in etcd's words.
+    pub what: String,
+    /// What an operator can do about it.
+    pub remedy: String,
+}
+
 /// The founding member's own entry in `initial-cluster` against its advertised peer URLs, as etcd compares them before
 /// the first start. Hosts are compared as addresses when `lookup` knows them.
 ///
 /// # Errors
-/// The option at fault and etcd's text.
-pub fn check_own_entry(config: &Config, lookup: Lookup<'_>) -> Result<(), (&'static str, String)> {
+/// [`OwnEntryError`].
+pub fn check_own_entry(config: &Config, lookup: Lookup<'_>) -> Result<(), OwnEntryError> {
     let BootstrapMethod::Static(cluster) = &config.bootstrap.method else { return Ok(()) };
     let name = &config.member.name;
     let Some(urls) = cluster.0.get(name) else {
         let quoted = go::quote(name);
-        return Err((
-            "initial-cluster",
-            format!("couldn't find local name {quoted} in the initial cluster configuration"),
-        ));
+        let what = format!("couldn't find local name {quoted} in the initial cluster configuration");
+        let remedy = format!("add {name}=URL to --initial-cluster, or correct --name");
+        return Err(OwnEntryError { option: "initial-cluster", what, remedy });
     };
-    if cluster.repeated().is_some() {
-        return Err(("initial-cluster", format!("initial cluster {cluster} has duplicate url")));
+    if let Some(url) = cluster.repeated() {
+        let what = format!("initial cluster {cluster} has duplicate url");
+        let remedy = format!("list {url} once: every member needs a peer URL of its own");
+        return Err(OwnEntryError { option: "initial-cluster", what, remedy });
     }
     if config.bootstrap.state == ClusterState::Existing || same_hosts(urls, &config.advertise.peer, lookup) {
         return Ok(());
@@ -1006,7 +1021,8 @@ pub fn same_hosts(left: &[Url], right: &[Url], lookup: Lookup<'_>) -> bool {
     }
 }
 
-fn mismatch(name: &str, urls: &[Url], advertised: &[Url]) -> (&'static str, String) {
+fn mismatch(name: &str, urls: &[Url], advertised: &[Url]) -> OwnEntryError {
+    let remedy = format!("list the same URLs for {name} in --initial-cluster as in --initial-advertise-peer-urls");
     let join =
         |urls: &[&Url], prefix: &str| urls.iter().map(|url| format!("{prefix}{url}")).collect::<Vec<_>>().join(",");
     let all = |urls: &[Url]| urls.iter().map(|url| go::quote(url.as_str())).collect::<Vec<_>>().join(" ");
@@ -1018,7 +1034,7 @@ fn mismatch(name: &str, urls: &[Url], advertised: &[Url]) -> (&'static str, Stri
         let has = join(&extra.iter().collect::<Vec<_>>(), "");
         let cluster = join(&advertised.iter().collect::<Vec<_>>(), &format!("{name}="));
         let what = format!("--initial-advertise-peer-urls has {has} but missing from --initial-cluster={cluster}");
-        return ("initial-advertise-peer-urls", what);
+        return OwnEntryError { option: "initial-advertise-peer-urls", what, remedy };
     }
     let differing = advertised.iter().zip(urls).find(|(own, wanted)| own != wanted);
     let why = match differing.filter(|_| advertised.len() == urls.len()) {
@@ -1028,7 +1044,7 @@ fn mismatch(name: &str, urls: &[Url], advertised: &[Url]) -> (&'static str, Stri
     let has = join(&missing.iter().collect::<Vec<_>>(), &format!("{name}="));
     let given = join(&advertised.iter().collect::<Vec<_>>(), "");
     let what = format!("--initial-cluster has {has} but missing from --initial-advertise-peer-urls={given} ({why})");
-    ("initial-cluster", what)
+    OwnEntryError { option: "initial-cluster", what, remedy }
 }
 
 fn server_pair(key: &str, cert: &str) -> String {

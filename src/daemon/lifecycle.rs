@@ -164,7 +164,7 @@ fn check_own_entry(config: &Config) -> Result<()> {
         let addresses = (host, 0).to_socket_addrs().ok()?;
         Some(addresses.map(|address| address.ip()).collect())
     };
-    config::check_own_entry(config, &lookup).map_err(|(option, text)| anyhow!("{text} (--{option})"))
+    Ok(config::check_own_entry(config, &lookup)?)
 }
 
 /// What a member without data begins with, after its peers were asked whether it may. One that has data needs nothing.

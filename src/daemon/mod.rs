@@ -100,10 +100,10 @@ fn log_start(sources: &Sources, loaded: &Loaded) {
 
 fn log_notice(notice: &Notice) {
     let fields: Vec<String> = notice.fields.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    let fields = fields.join(" ");
+    let details = (!fields.is_empty()).then(|| fields.join(" "));
     match notice.level {
-        Loudness::Info => tracing::info!(details = fields, "{}", notice.message),
-        Loudness::Warn => tracing::warn!(details = fields, "{}", notice.message),
+        Loudness::Info => tracing::info!(details, "{}", notice.message),
+        Loudness::Warn => tracing::warn!(details, "{}", notice.message),
     }
 }
 

@@ -51,6 +51,11 @@ impl Finding {
         Self { severity, option: Some(option.to_owned()), origin: None, other: None, message, remedy: None, line }
     }
 
+    /// The same, with what to do about it.
+    pub(super) fn with_remedy(self, remedy: String) -> Self {
+        Self { line: format!("{}; {remedy}", self.line), remedy: Some(remedy), ..self }
+    }
+
     pub(super) fn is_error(&self) -> bool {
         self.severity == Severity::Error
     }
@@ -84,6 +89,7 @@ impl From<&Problem> for Finding {
     fn from(problem: &Problem) -> Self {
         let remedy = match &problem.example {
             Some(example) => Some(format!("write {example}")),
+            None if problem.remedy.is_some() => problem.remedy.clone(),
             None if problem.is_lack => Some("remove it, or wait for a version that has it".to_owned()),
             None => None,
         };

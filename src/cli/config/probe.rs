@@ -106,8 +106,8 @@ fn names(config: &Config, findings: &mut Vec<Finding>) {
     if config.member.is_initialized() {
         return;
     }
-    if let Err((option, what)) = check_own_entry(config, &look_up) {
-        findings.push(Finding::probed(Severity::Error, option, what));
+    if let Err(own) = check_own_entry(config, &look_up) {
+        findings.push(Finding::probed(Severity::Error, own.option, own.what).with_remedy(own.remedy));
     }
 }
 
