@@ -3,10 +3,11 @@
 #[path = "support/mod.rs"]
 mod support;
 
-use std::{fs, os::unix::fs::PermissionsExt as _, process::Command};
+use std::{fs, net::TcpStream, os::unix::fs::PermissionsExt as _, process::Command};
 
 use support::{
     daemon::{Daemon, STOP_LIMIT, ended_by},
+    grpc::{self, Client},
     http,
     program::Program,
     wait_for,
@@ -14,6 +15,8 @@ use support::{
 
 const SIGINT: i32 = 2;
 const SIGTERM: i32 = 15;
+/// More than a process that may open 200 files has room for; as many wait in the queue of a listener.
+const IDLE_CONNECTIONS: usize = 100;
 
 /// The level and the message of the last record.
 fn last_record(log: &str) -> (String, String) {
@@ -83,7 +86,7 @@ fn a_start_that_cannot_listen_founds_nothing() {
 #[test]
 fn a_disk_that_fails_while_it_serves_is_no_failed_start() {
     let place = tempfile::tempdir().expect("a directory");
-    let mut daemon = Daemon::start(&deaf_to_file_limits(place.path()), &[]);
+    let mut daemon = Daemon::start(&after("trap '' XFSZ", place.path()), &[]);
     let pid = daemon.pid().to_string();
     let limited = Command::new("prlimit").args(["--pid", &pid, "--fsize=1048576"]).status();
     assert!(limited.is_ok_and(|status| status.success()), "prlimit");
@@ -99,11 +102,52 @@ fn a_disk_that_fails_while_it_serves_is_no_failed_start() {
     assert_eq!(last_record(&daemon.log()), ("fatal".to_owned(), "the member stopped".to_owned()));
 }
 
-/// The daemon under a shell that ignores SIGXFSZ, so that a write beyond the limit fails as on a broken disk.
-fn deaf_to_file_limits(place: &std::path::Path) -> Program {
+/// Whoever connects and says nothing takes no descriptor that the log and the state need: a member that had none left for
+/// its next file stopped.
+#[test]
+fn idle_connections_leave_descriptors_for_the_state() {
+    let place = tempfile::tempdir().expect("a directory");
+    let mut daemon = Daemon::start(&after("ulimit -n 200", place.path()), &["--snapshot-count=100"]);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let mut client = runtime.block_on(Client::connect(&daemon.endpoint())).expect("it listens");
+    let idle: Vec<TcpStream> = [daemon.peer, daemon.client]
+        .into_iter()
+        .flat_map(|address| {
+            (0..IDLE_CONNECTIONS).map(move |_| TcpStream::connect(address).expect("the system takes it"))
+        })
+        .collect();
+    let descriptors = || fs::read_dir(format!("/proc/{}/fd", daemon.pid())).map_or(0, Iterator::count);
+    let is_full = || (descriptors() > 50).then_some(());
+    wait_for(STOP_LIMIT, is_full).expect("it accepts what it has room for");
+    assert!(descriptors() < 150, "{}", descriptors());
+    for number in 0..300 {
+        let put = grpc::put(format!("a{number}"), vec![b'A'; 400_000]);
+        runtime.block_on(client.kv.put(put)).unwrap_or_else(|status| panic!("{status}\n{}", daemon.log()));
+    }
+    assert_eq!(daemon.exited(), None, "{}", daemon.log());
+    drop(idle);
+    http::get(daemon.client, "/health").expect("those who come now are served");
+    assert!(!daemon.log().contains("cannot accept"), "{}", daemon.log());
+}
+
+/// etcd's text, for those who look for it.
+#[test]
+fn too_few_descriptors_are_refused_at_the_start() {
+    let place = tempfile::tempdir().expect("a directory");
+    let mut daemon = Daemon::prepare(&std::env::temp_dir(), &after("ulimit -n 150", place.path()), &[]);
+    daemon.spawn();
+    let status = wait_for(STOP_LIMIT, || daemon.exited()).expect("it ends");
+    assert_eq!(status.code(), Some(1));
+    let text = "file descriptor limit of etcd process is too low; please set higher";
+    assert!(daemon.log().contains(text), "{}", daemon.log());
+}
+
+/// The daemon as it starts after a command of the shell: `trap '' XFSZ` lets a write beyond the limit fail as on a broken
+/// disk.
+fn after(command: &str, place: &std::path::Path) -> Program {
     let quorate = Program::subject();
     let path = place.join("quorate");
-    fs::write(&path, format!("#!/bin/sh\ntrap '' XFSZ\nexec {} \"$@\"\n", quorate.path.display())).expect("written");
+    fs::write(&path, format!("#!/bin/sh\n{command}\nexec {} \"$@\"\n", quorate.path.display())).expect("written");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("made executable");
     Program { path, ..quorate }
 }

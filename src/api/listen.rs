@@ -9,10 +9,13 @@ use nix::sys::socket::{setsockopt, sockopt};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
+
+use crate::clock::Stopwatch;
 
 use super::{
     Api, Serves, Service,
@@ -28,6 +31,8 @@ const HEADERS_MAX: usize = 500;
 const PEER_PATIENCE: Duration = Duration::from_secs(5);
 /// How long accepting pauses after the system refused it for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// So often at most the log says that connections are refused.
+const REFUSAL_INTERVAL: Duration = Duration::from_secs(30);
 
 /// A connection, ready for its first request.
 #[derive(Debug)]
@@ -77,20 +82,30 @@ impl Accept for UnixListener {
 }
 
 /// Serves one listener until `stop` is cancelled; then waits for running calls as long as a request may take and cuts
-/// off the rest.
+/// off the rest. As long as the member has no place for another connection, none is accepted: it waits in the system's
+/// queue.
 pub async fn serve<L: Accept>(mut listener: L, api: Arc<Api>, serves: Serves, secure: bool, stop: CancellationToken) {
     let service = Service::new(Arc::clone(&api), serves, secure);
+    let places = api.connections.of(serves);
     let mut connections = JoinSet::new();
+    let mut warned: Option<Stopwatch> = None;
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
             ended = connections.join_next(), if !connections.is_empty() => report(ended),
-            accepted = listener.accept() => match accepted {
-                Ok(ready) => {
-                    connections.spawn(connection(ready, Arc::clone(&service), stop.clone()));
+            accepted = next(&mut listener, &places) => match accepted {
+                Ok((place, ready)) => {
+                    let running = connection(ready, Arc::clone(&service), stop.clone());
+                    connections.spawn(async move {
+                        running.await;
+                        drop(place);
+                    });
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept a client connection");
+                    if warned.as_ref().is_none_or(|since| since.elapsed() > REFUSAL_INTERVAL) {
+                        warned = Some(Stopwatch::start());
+                        tracing::warn!(%error, ?serves, "cannot accept connections; they wait");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
@@ -110,6 +125,12 @@ pub async fn serve<L: Accept>(mut listener: L, api: Arc<Api>, serves: Serves, se
     if timeout(patience, drained).await.is_err() {
         connections.shutdown().await;
     }
+}
+
+/// The next connection, once there is a place for it.
+async fn next<L: Accept>(listener: &mut L, places: &Arc<Semaphore>) -> io::Result<(OwnedSemaphorePermit, L::Ready)> {
+    let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
+    Ok((place, listener.accept().await?))
 }
 
 /// A panic in a connection is a defect; it ends that connection alone.

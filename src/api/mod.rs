@@ -24,7 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use listen::{Accept, Accepted, serve};
-pub use options::{AllowList, Keepalive, ServeOptions, Serves};
+pub use options::{AllowList, Keepalive, Places, ServeOptions, Serves};
 
 use crate::{
     server::Handle,
@@ -45,9 +45,33 @@ pub struct Api {
     blocking: Semaphore,
     /// Calls in JSON at a time; another one after a change of `max-concurrent-streams`.
     gateway: ArcSwap<Semaphore>,
+    connections: Connections,
     /// Connections that have become a WebSocket each.
     sockets: TaskTracker,
     stop: CancellationToken,
+}
+
+/// Places for connections.
+#[derive(Debug)]
+struct Connections {
+    clients: Arc<Semaphore>,
+    peers: Arc<Semaphore>,
+    metrics: Arc<Semaphore>,
+}
+
+impl Connections {
+    fn new(places: Places) -> Self {
+        let room = |places: usize| Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS)));
+        Self { clients: room(places.clients), peers: room(places.peers), metrics: room(places.metrics) }
+    }
+
+    fn of(&self, serves: Serves) -> Arc<Semaphore> {
+        Arc::clone(match serves {
+            Serves::Everything | Serves::Grpc | Serves::Http => &self.clients,
+            Serves::Metrics => &self.metrics,
+            Serves::Peers => &self.peers,
+        })
+    }
 }
 
 /// Who answers; it never changes while the member runs.
@@ -59,7 +83,7 @@ struct Identity {
 
 impl Api {
     /// The API in front of `server`; once `stop` is cancelled, streams end and no connection is accepted.
-    pub fn new(server: Handle, options: ServeOptions, stop: CancellationToken) -> Arc<Self> {
+    pub fn new(server: Handle, options: ServeOptions, places: Places, stop: CancellationToken) -> Arc<Self> {
         let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
         Arc::new(Self {
             identity: Identity { cluster: server.cluster_id(), member: server.member_id() },
@@ -67,6 +91,7 @@ impl Api {
             gateway: ArcSwap::from_pointee(json_calls(&options)),
             options: ArcSwap::from_pointee(options),
             blocking: Semaphore::new(BLOCKING_READS_PER_PROCESSOR * processors),
+            connections: Connections::new(places),
             sockets: TaskTracker::new(),
             stop,
         })

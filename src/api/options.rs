@@ -27,6 +27,17 @@ impl Serves {
     }
 }
 
+/// Connections that a member serves at a time, by what they are for; further ones wait until one ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Places {
+    /// Of clients, on all their listeners together.
+    pub clients: usize,
+    /// Of peers.
+    pub peers: usize,
+    /// On listeners of metrics alone.
+    pub metrics: usize,
+}
+
 /// A list of names, or everybody.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum AllowList {

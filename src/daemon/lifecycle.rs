@@ -20,7 +20,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::{self, Api, Serves},
+    api::{self, Api, Places, Serves},
     clock,
     config::{self, ClusterState, Config, ListenUrl, TokenProvider},
     metrics,
@@ -28,6 +28,7 @@ use crate::{
 };
 
 use super::{
+    descriptors::Descriptors,
     logging::FATAL,
     reload::Reloading,
     settings,
@@ -107,12 +108,13 @@ pub(super) fn run(config: &Config, reloading: Reloading) -> Result<Ending> {
     };
     export_settings(config);
     check_own_entry(config)?;
-    let options = settings::server_options(config)?;
+    let descriptors = Descriptors::of_process()?;
+    let options = settings::server_options(config, descriptors)?;
     let dir = DataDir::open(&config.member.data_dir, config.member.wal_dir_dedicated.as_deref())?;
     systemd::notify(&[State::Status("recovering".to_owned()), State::Extend(EXTENSION)]);
     let bootstrap = runtime.block_on(bootstrap(config, &options))?;
     // Bound first: a member founded by a start that then cannot listen would keep the URLs of that start.
-    let listeners = Listeners::bind(config)?;
+    let listeners = Listeners::bind(config, descriptors.places)?;
     let opened = server::open(dir, &options, &bootstrap)?;
     tracing::info!(
         local_member_id = %opened.identity.member,
@@ -212,10 +214,12 @@ struct Listeners {
     client_http: Vec<(ListenUrl, Socket)>,
     metrics: Vec<(ListenUrl, Socket)>,
     peer: Vec<(ListenUrl, Socket)>,
+    /// For the connections of all of them.
+    places: Places,
 }
 
 impl Listeners {
-    fn bind(config: &Config) -> Result<Self> {
+    fn bind(config: &Config, places: Places) -> Result<Self> {
         let mut inherited = Inherited::of_process();
         let mut bind = |urls: &[ListenUrl]| -> Result<Vec<_>> {
             urls.iter().map(|url| Ok((url.clone(), sockets::bind(url, &mut inherited)?))).collect()
@@ -228,6 +232,7 @@ impl Listeners {
             client: bind(&config.listen.client)?,
             client_http: bind(&config.listen.client_http)?,
             metrics: bind(&config.listen.metrics)?,
+            places,
         };
         for address in inherited.unused() {
             tracing::warn!(%address, "systemd passed a socket that no listen option names; it is not served");
@@ -267,7 +272,7 @@ async fn serve_all(
     let handle = server.handle();
     let mut signals = Signals::new(handle.clone())?;
     let mut tasks = Tasks::default();
-    let api = Api::new(handle.clone(), settings::serve_options(config), tasks.stop());
+    let api = Api::new(handle.clone(), settings::serve_options(config), listeners.places, tasks.stop());
     let status = Arc::new(Status::new(handle.clone()));
     tasks.start("reload", reloading.run(Arc::clone(&api), Arc::clone(&status), hangup, tasks.stop()));
     for (url, socket) in listeners.peer {

@@ -7,6 +7,7 @@
 //! linearizable read; nothing is written to the data directory before it is locked; the watchdog is fed only while the
 //! member's threads make progress.
 
+mod descriptors;
 mod lifecycle;
 pub mod logging;
 mod reload;

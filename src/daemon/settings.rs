@@ -10,7 +10,7 @@ use crate::{
     server::{self, Bootstrap, Policy, SNAPSHOT_BYTES_DEFAULT, Tunables},
 };
 
-use super::logging;
+use super::{descriptors::Descriptors, logging};
 
 /// Blocks of the state kept in memory. Small on purpose: the page cache holds the files anyway, and idle memory is what
 /// users look at first.
@@ -20,7 +20,7 @@ const CACHE_BYTES: u64 = 16 << 20;
 ///
 /// # Errors
 /// A reported version that is no version, which only a defect in the table of versions can cause.
-pub(super) fn server_options(config: &Config) -> anyhow::Result<server::Options> {
+pub(super) fn server_options(config: &Config, descriptors: Descriptors) -> anyhow::Result<server::Options> {
     Ok(server::Options {
         name: config.member.name.clone(),
         client_urls: texts(&config.advertise.client),
@@ -37,6 +37,7 @@ pub(super) fn server_options(config: &Config) -> anyhow::Result<server::Options>
         lease_checkpoints: config.gates.lease_checkpoint,
         unsafe_no_fsync: config.storage.unsafe_no_fsync,
         cache_bytes: CACHE_BYTES,
+        files_max: descriptors.state_files,
         tunables: tunables(config),
     })
 }

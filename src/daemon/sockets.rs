@@ -8,8 +8,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use nix::sys::socket::{Backlog, listen};
 
 use crate::config::{Bind, ListenUrl};
+
+/// Connections that wait in the system's queue until there is a place for them, as many as Go programs let wait; `std` asks
+/// for 128.
+const WAITING_MAX: i32 = 4096;
 
 /// One listening socket, not yet served.
 #[derive(Debug)]
@@ -83,6 +88,10 @@ fn bind_tcp(url: &ListenUrl, addresses: &[SocketAddr], inherited: &mut Inherited
             anyhow::anyhow!("listen tcp {address}: bind: {reason} ({}): {remedy}", url.url)
         })?,
     };
+    // The system takes no more than it is configured for; a shorter queue still works.
+    if let Err(error) = Backlog::new(WAITING_MAX).and_then(|waiting| listen(&listener, waiting)) {
+        tracing::debug!(%error, url = %url.url, "cannot lengthen the queue of a listener");
+    }
     listener.set_nonblocking(true).context("setting a listener to non-blocking")?;
     Ok(Socket::Tcp(listener))
 }

@@ -26,7 +26,7 @@ pub(super) fn in_memory() -> Member<MemoryEngine> {
 /// A member on disk, which flushes and merges all the time.
 pub(super) fn on_disk() -> (TempDir, Member<FjallEngine>) {
     let directory = tempfile::tempdir().unwrap();
-    let options = FjallOptions { cache_bytes: 1 << 20, memtable_bytes: 8 << 10 };
+    let options = FjallOptions { cache_bytes: 1 << 20, memtable_bytes: 8 << 10, ..FjallOptions::default() };
     let engine = FjallEngine::open(&directory.path().join("state"), &options).unwrap();
     (directory, Member::open(engine))
 }

@@ -358,6 +358,7 @@ mod tests {
             lease_checkpoints: false,
             unsafe_no_fsync: true,
             cache_bytes: 1 << 20,
+            files_max: 100,
             tunables: Tunables {
                 tick: Duration::from_millis(100),
                 election: Duration::from_secs(1),

@@ -265,7 +265,8 @@ fn live(dir: &DataDir, state: PathBuf, engine: FjallEngine) -> Result<(PathBuf, 
 }
 
 pub(super) fn open_engine(path: &Path, options: &Options) -> Result<FjallEngine, OpenError> {
-    let fjall = FjallOptions { cache_bytes: options.cache_bytes, ..FjallOptions::default() };
+    let fjall =
+        FjallOptions { cache_bytes: options.cache_bytes, files_max: options.files_max, ..FjallOptions::default() };
     let failed = |cause: StorageError| OpenError::State { path: path.to_owned(), cause: cause.into() };
     FjallEngine::open(path, &fjall).map_err(failed)
 }
@@ -321,6 +322,7 @@ mod tests {
             lease_checkpoints: false,
             unsafe_no_fsync: false,
             cache_bytes: 1 << 20,
+            files_max: 100,
             tunables: Tunables {
                 tick: Duration::from_millis(100),
                 election: Duration::from_secs(1),

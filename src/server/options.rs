@@ -43,6 +43,8 @@ pub struct Options {
     pub unsafe_no_fsync: bool,
     /// Bytes of blocks of the state kept in memory.
     pub cache_bytes: u64,
+    /// Files of the state that are kept open.
+    pub files_max: usize,
     /// What may change while it runs, as it is at the start.
     pub tunables: Tunables,
 }

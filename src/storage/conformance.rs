@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use super::{Engine, FjallEngine, FjallOptions, KEY_BYTES_MAX, MemoryEngine, Read, Row, StorageError, Table, Writes};
 
 /// Small enough that a test flushes and merges many times.
-const SMALL: FjallOptions = FjallOptions { cache_bytes: 1 << 20, memtable_bytes: 16 << 10 };
+const SMALL: FjallOptions = FjallOptions { cache_bytes: 1 << 20, memtable_bytes: 16 << 10, files_max: 100 };
 
 fn on_disk() -> (TempDir, FjallEngine) {
     let directory = tempfile::tempdir().unwrap();

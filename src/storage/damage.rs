@@ -19,7 +19,7 @@ const ROUNDS: u64 = 150;
 const COMMITS: u64 = 400;
 /// Keys that are written again and again.
 const KEYS: u64 = 50;
-const SMALL: FjallOptions = FjallOptions { cache_bytes: 1 << 20, memtable_bytes: 16 << 10 };
+const SMALL: FjallOptions = FjallOptions { cache_bytes: 1 << 20, memtable_bytes: 16 << 10, files_max: 100 };
 
 /// What commit `number` changes: its number, and a key or two, one of them removed now and then.
 fn commit(number: u64) -> Writes {

@@ -40,8 +40,8 @@ pub const CACHE_BYTES_DEFAULT: u64 = 32 << 20;
 pub const MEMTABLE_BYTES_DEFAULT: u64 = 16 << 20;
 /// Journals are kept below this: one that is written (fjall begins a new one at 64 MB) and one whose rows are flushed.
 const JOURNAL_BYTES_MAX: u64 = 128 << 20;
-/// Open table files. The usual limit of a process is 1024.
-const FILES_MAX: usize = 400;
+/// Table files that are kept open, unless configured otherwise. The usual limit of a process is 1024.
+pub const FILES_MAX_DEFAULT: usize = 400;
 /// fjall's background threads: they only flush.
 const FLUSHERS: usize = 1;
 /// A memtable so many times its size is replaced by the writer itself, which then waits.
@@ -54,11 +54,13 @@ pub struct FjallOptions {
     pub cache_bytes: u64,
     /// Bytes of writes kept in memory before they are flushed to a table file.
     pub memtable_bytes: u64,
+    /// Table files that are kept open.
+    pub files_max: usize,
 }
 
 impl Default for FjallOptions {
     fn default() -> Self {
-        Self { cache_bytes: CACHE_BYTES_DEFAULT, memtable_bytes: MEMTABLE_BYTES_DEFAULT }
+        Self { cache_bytes: CACHE_BYTES_DEFAULT, memtable_bytes: MEMTABLE_BYTES_DEFAULT, files_max: FILES_MAX_DEFAULT }
     }
 }
 
@@ -187,7 +189,7 @@ fn open_files(path: &Path, options: &FjallOptions) -> Result<Files, StorageError
         .cache_size(options.cache_bytes)
         .journal_compression(CompressionType::None)
         .manual_journal_persist(true)
-        .max_cached_files(Some(FILES_MAX))
+        .max_cached_files(Some(options.files_max))
         .max_journaling_size(JOURNAL_BYTES_MAX)
         .worker_threads(FLUSHERS)
         .open()
