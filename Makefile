@@ -67,7 +67,7 @@ CLUSTER_SIZES ?= 3,5,7
 # Every fault against clusters on hosts of their own, and the same against etcd: when writes go on, side by side.
 cluster: oracle
 	ROUNDS=$(or $(ROUNDS),100) CLUSTER_SIZES=$(CLUSTER_SIZES) CLUSTER_COMPARE=1 CLUSTER_GROW_TO=7 \
-	PAUSE_SECONDS=10 STALL_SECONDS=30 LEARNER_MEGABYTES=$(or $(LEARNER_MEGABYTES),2048) \
+	PAUSE_SECONDS=10 STALL_SECONDS=30 LEARNER_BASELINE_SECONDS=30 LEARNER_MEGABYTES=$(or $(LEARNER_MEGABYTES),2048) \
 	cargo test --release $(CARGO_FLAGS) --no-fail-fast --test 'cluster_*' -- --nocapture --test-threads=1
 
 bench: oracle

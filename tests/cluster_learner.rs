@@ -35,8 +35,8 @@ const VALUE_BYTES: usize = 8 << 10;
 const FILLERS: u64 = 32;
 /// Clients whose waiting is measured.
 const CLIENTS: u64 = 4;
-/// How long the leader is watched before the learner comes.
-const BEFORE: Duration = Duration::from_secs(4);
+/// How long the leader is watched before the learner comes, in seconds, unless `LEARNER_BASELINE_SECONDS` says otherwise.
+const BASELINE_SECONDS: u64 = 4;
 /// Longest wait until the learner has caught up, for each megabyte of state.
 const LIMIT_PER_MEGABYTE: Duration = Duration::from_millis(500);
 /// Room for the largest state.
@@ -65,7 +65,7 @@ fn learn(subject: &Program, megabytes: u64) -> [Figures; 2] {
 
     let pid = cluster.pid(leader);
     let load = Load::start(cluster.endpoint(leader), pid);
-    std::thread::sleep(BEFORE);
+    std::thread::sleep(Duration::from_secs(setting("LEARNER_BASELINE_SECONDS", BASELINE_SECONDS)));
     let before = load.stop();
 
     let load = Load::start(cluster.endpoint(leader), pid);
