@@ -8,7 +8,7 @@ export ORACLE_DIR ?= $(TARGET)/oracle
 CARGO_FLAGS ?= --locked
 .DEFAULT_GOAL := build
 .PHONY: run build test lint doc unit man deny advisories oracle clients interop differential crash sim cluster bench fuzz-short \
-	package-programs deb rpm package-test systemd-test fresh-test
+	package-programs package-tool-deb package-tool-rpm deb rpm package-test systemd-test fresh-test
 .NOTPARALLEL:
 
 deps-%:
@@ -80,14 +80,18 @@ fuzz-short: deps-fuzz
 PACKAGE_BIN ?=
 PACKAGES := $(abspath target/package)
 package-programs: deps-package $(if $(PACKAGE_BIN),,build)
+
+package-tool-deb:
 	@cargo deb --version >/dev/null 2>&1 || cargo install cargo-deb --locked
+
+package-tool-rpm:
 	@cargo generate-rpm --version >/dev/null 2>&1 || cargo install cargo-generate-rpm --locked
 
-deb rpm: package-programs
+deb rpm: %: package-programs package-tool-%
 	packaging/build.sh $@ $(or $(PACKAGE_BIN),$(TARGET)/release) $(PACKAGES)
 
 # The packages under a real systemd and in an rpm root, then the deployment guide's cluster on three machines.
-package-test: deps-package-test package-programs
+package-test: deps-package-test package-programs package-tool-deb package-tool-rpm
 	tests/support/package.sh $(TARGET) $(or $(PACKAGE_BIN),$(TARGET)/release)
 	tests/support/guide.sh $(TARGET) $(or $(PACKAGE_BIN),$(TARGET)/release)
 

@@ -673,7 +673,8 @@ impl Resolver<'_> {
         Limits {
             txn_ops_max: count(raw.max_txn_ops),
             request_bytes_max,
-            concurrent_streams_max: raw.max_concurrent_streams,
+            // gRPC's own reading of zero.
+            concurrent_streams_max: if raw.max_concurrent_streams == 0 { u32::MAX } else { raw.max_concurrent_streams },
         }
     }
 

@@ -544,7 +544,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         .no_effect("every batch of entries is one commit"),
     opt(Group::Member, "max-txn-ops", Kind::Uint, "128", "Operations allowed in a transaction.").live(),
     opt(Group::Member, "max-request-bytes", Kind::Uint, "1572864", "Largest request of a client.").live().unit(Unit::Bytes),
-    opt(Group::Member, "max-concurrent-streams", Kind::Uint32, "4294967295", "Streams of one client connection.").live().since(4),
+    opt(Group::Member, "max-concurrent-streams", Kind::Uint32, "4294967295", "Streams of one client connection, 0 for any number.").live().since(4),
     opt(Group::Member, "grpc-keepalive-min-time", Kind::Duration, "5s", "Shortest time between two pings of a client."),
     opt(Group::Member, "grpc-keepalive-interval", Kind::Duration, "2h0m0s", "Time between two pings to a client, 0 for none."),
     opt(Group::Member, "grpc-keepalive-timeout", Kind::Duration, "20s", "How long a client may take to answer a ping, 0 for no pings."),

@@ -648,3 +648,9 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn no_concurrent_streams_means_any_number_as_in_grpc() {
+    assert_eq!(flags(&["--max-concurrent-streams=0"]).config().limits.concurrent_streams_max, u32::MAX);
+    assert_eq!(flags(&["--max-concurrent-streams=7"]).config().limits.concurrent_streams_max, 7);
+}

@@ -38,7 +38,8 @@ impl Descriptors {
     pub(super) fn of_process() -> Result<Self> {
         let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
         // What cannot be raised is shared out as it is.
-        let limit = setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_or(soft, |()| hard);
+        let raised = soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();
+        let limit = if raised { hard } else { soft };
         Self::share(usize::try_from(limit).unwrap_or(usize::MAX))
     }
 
