@@ -506,8 +506,11 @@ fn log_line(fields: &serde_json::Value) -> String {
     let kept = ["level", "msg", "method", "attempt", "error", "environment-variable"];
     let kept: serde_json::Map<_, _> =
         kept.iter().filter_map(|name| Some((name.to_string(), fields.get(name)?.clone()))).collect();
-    serde_json::Value::Object(kept).to_string()
+    serde_json::Value::Object(kept).to_string().replace(CANCELLED, "context deadline exceeded")
 }
+
+/// At a deadline etcd ends the stream. Its client says so in a log line if it hears of it before its own clock rings.
+const CANCELLED: &str = "stream terminated by RST_STREAM with error code: CANCEL";
 
 /// Splits at blanks; quotes hold together, names in braces are replaced by the text they stand for.
 fn words(line: &str, names: &Names) -> Vec<OsString> {

@@ -177,6 +177,9 @@ impl Client {
             match sent {
                 None => return Err(ClientError::DeadlineExceeded { waiting_for: None }),
                 Some(Ok(response)) => return Ok(response),
+                Some(Err(status)) if is_out_of_time(&status, deadline) => {
+                    return Err(ClientError::DeadlineExceeded { waiting_for: None });
+                }
                 Some(Err(status)) => self.judge(&picked, &status)?,
             }
         }
@@ -254,17 +257,22 @@ fn remaining(deadline: Option<Instant>) -> Option<Duration> {
     deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
 }
 
+/// Whether the status says no more than that the time is over. The gRPC library watches the clock, too, and tells the
+/// member how long it may take: either of them may be the first to notice.
+fn is_out_of_time(status: &Status, deadline: Option<Instant>) -> bool {
+    let is_over = remaining(deadline).is_some_and(|left| left.is_zero());
+    let by_library = causes(status).any(<dyn std::error::Error>::is::<tonic::TimeoutExpired>);
+    by_library || (is_over && matches!(status.code(), tonic::Code::DeadlineExceeded | tonic::Code::Cancelled))
+}
+
 /// Whether the status was made here because there was no connection to send on, or none any more when it was its turn.
 fn never_sent(status: &Status) -> bool {
-    let mut cause = std::error::Error::source(status);
-    while let Some(error) = cause {
-        let is_unsent = error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled);
-        if is_unsent || error.is::<tonic::ConnectError>() {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+    causes(status)
+        .any(|cause| cause.is::<tonic::ConnectError>() || cause.downcast_ref().is_some_and(hyper::Error::is_canceled))
+}
+
+fn causes(status: &Status) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    std::iter::successors(std::error::Error::source(status), |cause| cause.source())
 }
 
 /// From -1 to 1, so that clients that failed together do not come back together.

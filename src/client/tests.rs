@@ -33,6 +33,8 @@ struct Script {
     refusals: VecDeque<(Code, &'static str)>,
     /// One list of responses per stream to come; a stream ends after its list.
     streams: VecDeque<Vec<pb::WatchResponse>>,
+    /// Answers nothing.
+    hangs: bool,
     asked: Vec<String>,
 }
 
@@ -74,6 +76,10 @@ impl Kv for Member {
     }
 
     async fn put(&self, _: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
+        let hangs = self.script.lock().unwrap().hangs;
+        if hangs {
+            std::future::pending::<()>().await;
+        }
         self.answer("put")
     }
 
@@ -248,6 +254,18 @@ async fn a_member_that_was_lost_is_found_again() {
     cluster.serve_at(&address, &member).await;
     client.call(pb::RangeRequest::default(), LIMIT).await.unwrap();
     assert_eq!(member.asked(), ["put", "range 3.7"]);
+}
+
+/// It was told as a connection that broke, where etcdctl says what it is.
+#[tokio::test]
+async fn a_call_without_an_answer_ends_as_out_of_time() {
+    let member = Member::default();
+    member.script.lock().unwrap().hangs = true;
+    let (_cluster, client) = alone(&member).await;
+    for millis in 20..40 {
+        let error = client.call(pb::PutRequest::default(), Some(Duration::from_millis(millis))).await.unwrap_err();
+        assert_eq!(error.to_string(), "context deadline exceeded");
+    }
 }
 
 #[tokio::test]
