@@ -22,9 +22,12 @@ use super::{
     incoming,
     outbox::StreamKind,
     peer::{Peer, Shared, millis},
-    pipeline, probe, serve, snapshot_send,
+    pipeline, probe,
+    processes::Process,
+    serve, snapshot_send,
 };
 use crate::{
+    clock::{self, Chance as _},
     pb::raftpb::{EntryType, Message},
     types::MemberId,
 };
@@ -108,6 +111,7 @@ impl Transport {
         Arc::new(Self {
             shared: Arc::new(Shared {
                 local,
+                process: Process(clock::SystemChance.next_u64()),
                 election_ms: AtomicU64::new(millis(options.election_timeout)),
                 runtime,
                 tasks,

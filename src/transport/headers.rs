@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{Capabilities, Local, capabilities};
+use super::{Capabilities, Local, capabilities, processes::Process};
 use crate::{
     membership::{Version, check_peer_urls},
     types::MemberId,
@@ -15,6 +15,11 @@ pub(super) const CLUSTER: HeaderName = HeaderName::from_static("x-etcd-cluster-i
 const TO: HeaderName = HeaderName::from_static("x-raft-to");
 const PEER_URLS: HeaderName = HeaderName::from_static("x-peerurls");
 const CAPABILITIES: HeaderName = HeaderName::from_static(capabilities::HEADER);
+/// The number of the process that opens a stream.
+pub(super) const PROCESS: HeaderName = HeaderName::from_static("x-quorate-process");
+/// Says that another process opens streams as the same member.
+pub(super) const CONTESTED: HeaderName = HeaderName::from_static("x-quorate-contested");
+pub(super) const YES: HeaderValue = HeaderValue::from_static("yes");
 /// Says that the data of a snapshot is in our own form; etcd's needs no word.
 pub(super) const SNAPSHOT_FORM: HeaderName = HeaderName::from_static("x-quorate-snapshot");
 pub(super) const NATIVE: HeaderValue = HeaderValue::from_static("native");
@@ -50,6 +55,8 @@ pub(super) struct Caller {
     /// Well-formed URLs only.
     pub(super) peer_urls: Vec<String>,
     pub(super) introduction: Introduction,
+    /// What process of ours it is, if it says.
+    pub(super) process: Option<Process>,
     /// Whom the caller believes to talk to, as written.
     pub(super) to: String,
 }
@@ -60,6 +67,7 @@ impl Caller {
             from: member(text(headers, &FROM)),
             peer_urls: peer_urls(text(headers, &PEER_URLS)),
             introduction: Introduction::read(headers),
+            process: u64::from_str_radix(text(headers, &PROCESS), 16).ok().map(Process),
             to: text(headers, &TO).to_owned(),
         }
     }
@@ -140,6 +148,11 @@ pub(super) fn stream_request(local: &dyn Local, peer: MemberId) -> HeaderMap {
     let mut headers = request(local);
     put(&mut headers, TO, &peer.to_string());
     headers
+}
+
+/// Names the process that opens a stream.
+pub(super) fn name_process(headers: &mut HeaderMap, Process(number): Process) {
+    put(headers, PROCESS, &format!("{number:016x}"));
 }
 
 /// The headers of every answer.

@@ -1,11 +1,11 @@
 //! Streams from one peer: dialled by this member, read until they break, dialled again.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{future::pending, io, sync::Arc, time::Duration};
 
 use http::{Method, StatusCode};
 use hyper::body::Incoming;
 use thiserror::Error;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{
     codec::{CodecError, MessageDecoder, MsgAppDecoder},
@@ -16,6 +16,7 @@ use super::{
     pace::asks,
     patience::Patience,
     peer::Peer,
+    reports::{STEADY_AFTER, Topic},
 };
 use crate::pb::raftpb::Message;
 
@@ -33,9 +34,9 @@ pub(super) enum StreamEnd {
     Connection(#[from] io::Error),
     #[error("refused: {status} {text}")]
     Refused { status: StatusCode, text: String },
-    #[error("the peer sends nonsense")]
+    #[error("the peer sends nonsense: check that its URL is that of a member and that no proxy is between")]
     Nonsense(#[from] CodecError),
-    #[error("closed by the peer")]
+    #[error("closed by the peer, whose log may say why")]
     Closed,
 }
 
@@ -44,17 +45,25 @@ impl StreamEnd {
     fn met_nobody(&self) -> bool {
         matches!(self, Self::Connection(cause) if cause.kind() == io::ErrorKind::ConnectionRefused)
     }
+
+    fn topic(&self) -> Topic {
+        match self {
+            Self::Connection(_) => Topic::Broken,
+            Self::Refused { .. } => Topic::Refused,
+            Self::Nonsense(_) => Topic::Nonsense,
+            Self::Closed => Topic::Closed,
+        }
+    }
 }
 
 /// Keeps the stream of `kind` from `peer` up until the peer is gone.
 pub(super) async fn keep(peer: Arc<Peer>, kind: StreamKind) {
-    let mut reported = None;
     loop {
         let next_dial = Instant::now() + DIAL_INTERVAL_MIN;
         let attempt = async {
-            let end = read(&peer, kind, &mut reported).await;
+            let end = read(&peer, kind).await;
             peer.set_link(kind, false);
-            report(&peer, kind, &end, &mut reported);
+            report(&peer, kind, &end);
             sleep_until(next_dial).await;
         };
         tokio::select! {
@@ -64,8 +73,8 @@ pub(super) async fn keep(peer: Arc<Peer>, kind: StreamKind) {
     }
 }
 
-/// One connection, from dialling to its end. `reported` is cleared once it is up.
-async fn read(peer: &Peer, kind: StreamKind, reported: &mut Option<String>) -> StreamEnd {
+/// One connection, from dialling to its end.
+async fn read(peer: &Peer, kind: StreamKind) -> StreamEnd {
     let url = peer.url();
     let opened = open(peer, kind, &url).await;
     peer.note_dial(&url, opened.as_ref().is_err_and(StreamEnd::met_nobody));
@@ -76,11 +85,16 @@ async fn read(peer: &Peer, kind: StreamKind, reported: &mut Option<String>) -> S
             return end;
         }
     };
-    *reported = None;
     peer.set_link(kind, true);
-    match read_all(peer, kind, &mut connection, body).await {
-        Ok(()) => StreamEnd::Closed,
-        Err(end) => end,
+    let settling = async {
+        sleep(STEADY_AFTER).await;
+        peer.settle();
+        pending().await
+    };
+    tokio::select! {
+        biased;
+        read = read_all(peer, kind, &mut connection, body) => read.err().unwrap_or(StreamEnd::Closed),
+        never = settling => never,
     }
 }
 
@@ -88,12 +102,16 @@ async fn open(peer: &Peer, kind: StreamKind, url: &str) -> Result<(Connection, I
     let local = &*peer.shared().local;
     let mut connection = Connection::dial(url, peer.shared().dial_patience()).await?;
     let path = format!("{}{}", kind.path(), local.member());
-    let headers = headers::stream_request(local, peer.id);
+    let mut headers = headers::stream_request(local, peer.id);
+    headers::name_process(&mut headers, peer.shared().process);
     let answer = connection.send(Method::GET, &path, headers, full(""));
     let answer = timeout(READ_PATIENCE, answer).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     let status = answer.status();
     if status == StatusCode::OK {
         peer.heard(Introduction::read(answer.headers()));
+        if answer.headers().contains_key(headers::CONTESTED) {
+            peer.heard_of_rival();
+        }
         return Ok((connection, answer.into_body()));
     }
     if status == StatusCode::GONE {
@@ -161,12 +179,12 @@ async fn read_all(
     Ok(())
 }
 
-/// Logs why a stream ended, once per reason until it is up again.
-fn report(peer: &Peer, kind: StreamKind, end: &StreamEnd, reported: &mut Option<String>) {
+/// Logs why a stream ended, as often as [`Peer::tell`] allows.
+fn report(peer: &Peer, kind: StreamKind, end: &StreamEnd) {
     let cause = std::error::Error::source(end).map(|cause| format!(": {cause}")).unwrap_or_default();
     let text = format!("{end}{cause}");
-    if reported.as_ref() != Some(&text) {
-        tracing::warn!(peer = %peer.id, stream = kind.path(), reason = text, "no stream from a peer");
-        *reported = Some(text);
+    if let Some(suppressed) = peer.tell(end.topic(), Some(&text)) {
+        let suppressed = suppressed.field();
+        tracing::warn!(peer = %peer.id, stream = kind.path(), reason = text, suppressed, "no stream from a peer");
     }
 }

@@ -33,6 +33,8 @@ mod patience;
 mod peer;
 mod pipeline;
 mod probe;
+mod processes;
+mod reports;
 mod response;
 mod serve;
 mod snapshot_body;

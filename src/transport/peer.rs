@@ -16,6 +16,8 @@ use super::{
     Capabilities, Local,
     headers::Introduction,
     outbox::{Outbox, StreamKind},
+    processes::{Process, Processes},
+    reports::{Reports, STEADY_AFTER, Suppressed, Topic},
 };
 use crate::{
     metrics::{self, Counter, Gauge},
@@ -34,6 +36,8 @@ const DIAL_PATIENCE_BASE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) local: Arc<dyn Local>,
+    /// By which peers know this process from another one with the same member's data.
+    pub(super) process: Process,
     /// Milliseconds of one election timeout.
     pub(super) election_ms: AtomicU64,
     pub(super) runtime: tokio::runtime::Handle,
@@ -70,6 +74,8 @@ pub(super) struct Peer {
     pub(super) snapshots: Arc<Semaphore>,
     urls: Mutex<Urls>,
     link: Mutex<Link>,
+    processes: Mutex<Processes>,
+    reports: Mutex<Reports>,
     shared: Arc<Shared>,
 }
 
@@ -134,6 +140,8 @@ impl Peer {
             snapshots: Arc::new(Semaphore::new(SNAPSHOTS_MAX)),
             urls: Mutex::new(Urls { list: urls, at: 0, vacant: BTreeSet::new() }),
             link: Mutex::default(),
+            processes: Mutex::default(),
+            reports: Mutex::default(),
             shared: Arc::clone(shared),
         })
     }
@@ -194,8 +202,16 @@ impl Peer {
         }
     }
 
+    /// Whether the log is to be told of something that happened, as [`Reports::note`].
+    pub(super) fn tell(&self, topic: Topic, condition: Option<&str>) -> Option<Suppressed> {
+        lock(&self.reports).note(topic, condition, Instant::now())
+    }
+
     /// One of the streams dialled by this member is up, or down.
     pub(super) fn set_link(&self, kind: StreamKind, up: bool) {
+        if up {
+            lock(&self.reports).stream_is_up();
+        }
         let mut link = lock(&self.link);
         match kind {
             StreamKind::MsgApp => link.msgapp = up,
@@ -209,10 +225,55 @@ impl Peer {
         drop(link);
         self.counters.active.set(active.into());
         if active {
-            tracing::info!(peer = %self.id, "connected to a peer");
-        } else {
-            self.counters.disconnected.inc();
-            tracing::info!(peer = %self.id, "the connection to a peer is lost");
+            if let Some(suppressed) = self.tell(Topic::Connected, None) {
+                self.report_connected(suppressed);
+            }
+            return;
+        }
+        self.counters.disconnected.inc();
+        if let Some(suppressed) = self.tell(Topic::Lost, None) {
+            tracing::info!(peer = %self.id, suppressed = suppressed.field(), "the connection to a peer is lost");
+        }
+    }
+
+    fn report_connected(&self, suppressed: Suppressed) {
+        tracing::info!(peer = %self.id, suppressed = suppressed.field(), "connected to a peer");
+    }
+
+    /// One of the streams has been up for [`STEADY_AFTER`]. If both have, the peer is well.
+    pub(super) fn settle(&self) {
+        if self.active_since().is_some_and(|since| since >= STEADY_AFTER)
+            && let Some(suppressed) = lock(&self.reports).settle()
+        {
+            self.report_connected(suppressed);
+        }
+    }
+
+    /// A process opens a stream as this peer. Returns whether another one does so by turns, of which the log is told.
+    pub(super) fn is_contested(&self, process: Process) -> bool {
+        let contested = lock(&self.processes).note(process, Instant::now());
+        if contested && let Some(suppressed) = self.tell(Topic::Contested, None) {
+            tracing::error!(
+                peer = %self.id,
+                suppressed = suppressed.field(),
+                "another process answers with this peer's ID: two run with its data and take its streams from each other; stop \
+                 the one whose data directory is the copy, and delete that directory; another member needs an empty one and \
+                 `member add`"
+            );
+        }
+        contested
+    }
+
+    /// The peer says that another process opens streams as this member.
+    pub(super) fn heard_of_rival(&self) {
+        if let Some(suppressed) = self.tell(Topic::Contested, None) {
+            tracing::error!(
+                told_by = %self.id,
+                suppressed = suppressed.field(),
+                "another process answers with this member's ID: it runs with a copy of this data directory, or this one is \
+                 the copy; stop the one that runs with the copy, and delete that directory; another member needs an empty one \
+                 and `member add`"
+            );
         }
     }
 
@@ -226,6 +287,7 @@ impl Peer {
         let before = lock(&self.link).introduction.replace(introduction);
         if before != Some(introduction)
             && let Some((version, to)) = introduction.update_due()
+            && self.tell(Topic::Outdated, Some(&version.to_string())).is_some()
         {
             tracing::warn!(
                 peer = %self.id,

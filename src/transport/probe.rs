@@ -14,6 +14,7 @@ use super::{
     connect::{Connection, full},
     incoming::{READ_PATIENCE, REFUSAL_BYTES_MAX},
     peer::Peer,
+    reports::Topic,
 };
 use crate::{
     clock::{self, Clock as _},
@@ -95,7 +96,7 @@ impl Prober {
         let ours = clock::system().wall().saturating_sub(took / 2);
         let difference = ours.abs_diff(theirs);
         let differs = difference > CLOCK_DIFFERENCE_MAX;
-        if differs && !self.clock_differs {
+        if differs && !self.clock_differs && peer.tell(Topic::Clock, None).is_some() {
             let difference = humantime::format_duration(Duration::from_millis(
                 u64::try_from(difference.as_millis()).unwrap_or(u64::MAX),
             ));

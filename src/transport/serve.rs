@@ -85,7 +85,12 @@ fn stream(transport: &Transport, parts: &Parts) -> Result<Answer, Refusal> {
     if caller.to != local.member().to_string() {
         return Err(refuse(StatusCode::PRECONDITION_FAILED, "to field mismatch"));
     }
-    Ok(Response::new(ResponseBody::endless(Outgoing::attach(peer, kind))))
+    let contested = caller.process.is_some_and(|process| peer.is_contested(process));
+    let mut answer = Response::new(ResponseBody::endless(Outgoing::attach(peer, kind)));
+    if contested {
+        answer.headers_mut().insert(headers::CONTESTED, headers::YES);
+    }
+    Ok(answer)
 }
 
 fn stream_path(path: &str) -> Option<(StreamKind, &str)> {

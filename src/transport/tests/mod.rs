@@ -2,6 +2,7 @@
 
 mod ask;
 mod hostile;
+mod records;
 mod rules;
 mod snapshots;
 mod streams;
