@@ -155,7 +155,11 @@ fn removed_members_learn_it_from_their_peers() {
     cluster.ctl_until(leader, &["member", "remove", &id]);
     cluster.members[one].spawn();
     wait_for(PATIENCE, || cluster.members[one].exited()).expect("a removed member stops");
-    assert!(cluster.members[one].log().contains("has been permanently removed from the cluster"));
+    let log = cluster.members[one].log();
+    let removed: Vec<_> = log.lines().filter(|line| line.contains("has been permanently removed")).collect();
+    assert_eq!(removed.len(), 1, "{log}");
+    assert!(removed[0].contains(r#""level":"warn""#) && removed[0].contains("delete it, run `member add`"), "{log}");
+    assert!(log.matches("no stream from a peer").count() <= 4, "one line for each peer and cause:\n{log}");
 
     cluster.ctl_until(leader, &["member", "remove", &of_leader]);
     wait_for(PATIENCE, || cluster.members[leader].exited()).expect("the removed leader stops");
@@ -222,6 +226,29 @@ fn forced_new_cluster_keeps_the_data_and_one_voter() {
     assert_eq!(cluster.ctl(1, &["get", "a", "--print-value-only"]).unwrap(), "1");
     assert_eq!(cluster.ctl(1, &["member", "list"]).unwrap().lines().count(), 1);
     cluster.ctl(1, &["put", "a", "2"]).unwrap();
+}
+
+/// The members it leaves behind said once a second, for ever, that they were removed.
+#[test]
+fn members_left_behind_by_a_forced_new_cluster_say_so_once_and_what_to_do() {
+    let mut cluster = Cluster::start(3, &[]);
+    cluster.members[0].kill();
+    cluster.members[0].add_argument("--force-new-cluster".to_owned());
+    cluster.members[0].restart();
+    let told = |cluster: &Cluster, number: usize| {
+        cluster.members[number].log().matches("a peer says that this member was removed").count()
+    };
+    for number in [1, 2] {
+        wait_for(PATIENCE, || (told(&cluster, number) > 0).then_some(())).expect("it is told");
+    }
+    std::thread::sleep(Duration::from_secs(5));
+    for number in [1, 2] {
+        let log = cluster.members[number].log();
+        assert_eq!(told(&cluster, number), 1, "{log}");
+        assert!(log.contains("--force-new-cluster or from a backup") && log.contains("run `member add`"), "{log}");
+        assert!(log.matches("no stream from a peer").count() <= 4, "{log}");
+        cluster.ctl_until(number, &["put", "a", "1"]);
+    }
 }
 
 /// The cluster's version can be led down and back.

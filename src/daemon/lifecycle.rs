@@ -24,7 +24,7 @@ use crate::{
     clock,
     config::{self, ClusterState, Config, ListenUrl, TokenProvider},
     metrics,
-    server::{self, Bootstrap, DataDir, Handle, Server, ServerFailure, Trouble},
+    server::{self, Bootstrap, DataDir, Handle, REMOVED_REMEDY, Server, ServerFailure, Trouble},
 };
 
 use super::{
@@ -193,7 +193,7 @@ enum Removal {
 fn describe(failure: &ServerFailure) -> Removal {
     match failure {
         ServerFailure::Removed(member) => {
-            tracing::info!(%member, "the member has been permanently removed from the cluster");
+            tracing::warn!(%member, "the member has been permanently removed from the cluster: {REMOVED_REMEDY}");
             Removal::Removed
         }
         failure => {

@@ -1,11 +1,11 @@
 //! A member that was removed, or that its peers do not know: it must stop and say why, instead of waiting for ever.
 
-use std::{mem, sync::PoisonError, time::Duration};
+use std::{collections::BTreeSet, mem, sync::PoisonError, time::Duration};
 
 use anyhow::Error;
 use futures_util::future::join_all;
 use thiserror::Error;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::{
     transport::ask::{self, Members, Target},
@@ -20,6 +20,15 @@ const FAREWELL: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Pause between two investigations.
 const INVESTIGATE_AGAIN: Duration = Duration::from_secs(1);
+
+/// How often a removal that nobody confirms is told again.
+const TOLD_AGAIN_AFTER: Duration = Duration::from_mins(10);
+/// So often in a row it must stay unconfirmed before it is told: the others may only lag.
+const UNCONFIRMED_MIN: u32 = 2;
+
+/// What to do with a member that was removed.
+pub const REMOVED_REMEDY: &str = "its data directory is of no more use; delete it, run `member add` and start with \
+     --initial-cluster-state=existing to take part again";
 
 /// Why a member finds no place in its cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -38,7 +47,8 @@ pub enum Trouble {
     },
     /// Everybody who answers knows a cluster without this member.
     #[error(
-        "the member {member} has been permanently removed from the cluster: its data directory is of no more use; delete it, run `member add` and start with --initial-cluster-state=existing to take part again"
+        "the member {member} has been permanently removed from the cluster: {remedy}",
+        remedy = REMOVED_REMEDY
     )]
     Removed {
         /// This member.
@@ -129,6 +139,41 @@ impl Handle {
     }
 }
 
+/// When a removal that nobody confirms is worth a line in the log.
+#[derive(Debug, Default)]
+struct Doubt {
+    unconfirmed: u32,
+    told_at: Option<Instant>,
+    /// Who said so when the log was last told.
+    told_by: BTreeSet<MemberId>,
+}
+
+impl Doubt {
+    /// These members say that this one was removed, and the others do not. Returns whether the log is to be told: at once
+    /// if it was not told of all of them, rarely if it was.
+    fn note(&mut self, told_by: &BTreeSet<MemberId>, now: Instant) -> bool {
+        self.unconfirmed = self.unconfirmed.saturating_add(1);
+        let is_due = self.told_at.is_none_or(|at| now.duration_since(at) >= TOLD_AGAIN_AFTER);
+        let tells = self.unconfirmed >= UNCONFIRMED_MIN && (is_due || !told_by.is_subset(&self.told_by));
+        if tells {
+            self.told_at = Some(now);
+            self.told_by.extend(told_by);
+        }
+        tells
+    }
+}
+
+fn report_unconfirmed(told_by: &BTreeSet<MemberId>) {
+    let told_by = told_by.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    tracing::warn!(
+        told_by,
+        "a peer says that this member was removed, and the others do not confirm it: this member goes on. The peer may have \
+         been started with --force-new-cluster or from a backup, and then has a cluster of its own. Keep one of the two: \
+         stop the members of the other one, delete their data directories, run `member add` for each and start it with \
+         --initial-cluster-state=existing"
+    );
+}
+
 /// Stops a member that was removed: a while after its removal is applied here, or when a peer says so and others
 /// confirm it.
 ///
@@ -136,6 +181,7 @@ impl Handle {
 /// Never.
 pub async fn watch_removal(handle: Handle) -> Result<(), Error> {
     let shared = &handle.shared;
+    let mut doubt = Doubt::default();
     loop {
         tokio::select! {
             () = shared.removed.notified() => {
@@ -144,14 +190,40 @@ pub async fn watch_removal(handle: Handle) -> Result<(), Error> {
             }
             () = shared.removal_told.notified() => {
                 let told_by = mem::take(&mut *shared.removal_told_by.lock().unwrap_or_else(PoisonError::into_inner));
-                let told_by = told_by.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-                tracing::warn!(told_by, "a peer says that this member was removed");
                 if handle.is_confirmed().await {
                     handle.leave();
+                } else if doubt.note(&told_by, Instant::now()) {
+                    report_unconfirmed(&told_by);
                 }
                 sleep(INVESTIGATE_AGAIN).await;
             }
             () = handle.stopped() => return Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How often the log is told of what `told_by` says once a second for an hour.
+    fn told_in_an_hour(doubt: &mut Doubt, start: Instant, told_by: &[u64]) -> usize {
+        let told_by = told_by.iter().copied().map(MemberId).collect();
+        (0..3600).filter(|at| doubt.note(&told_by, start + Duration::from_secs(*at))).count()
+    }
+
+    /// After `--force-new-cluster` the old members said so once a second, for ever.
+    #[test]
+    fn a_removal_nobody_confirms_is_told_rarely() {
+        assert_eq!(told_in_an_hour(&mut Doubt::default(), Instant::now(), &[1]), 6);
+    }
+
+    #[test]
+    fn another_witness_is_told_of_at_once_and_a_single_answer_never() {
+        let (mut doubt, start) = (Doubt::default(), Instant::now());
+        assert!(!doubt.note(&[MemberId(1)].into(), start), "the others may lag");
+        assert!(doubt.note(&[MemberId(1)].into(), start));
+        assert!(doubt.note(&[MemberId(1), MemberId(2)].into(), start));
+        assert!(!doubt.note(&[MemberId(2)].into(), start));
     }
 }

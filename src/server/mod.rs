@@ -84,7 +84,7 @@ pub use apply_thread::raft_change;
 pub use auto_compact::Policy;
 pub use comparison::compare_digests;
 pub use datadir::{DataDir, DataDirError};
-pub use departure::{Trouble, watch_removal};
+pub use departure::{REMOVED_REMEDY, Trouble, watch_removal};
 pub use durability::KeeperError;
 pub use duties::{compact_by_itself, expire_leases, join, keep_house};
 pub use handle::{Handle, MemberStatus, ServerError};
@@ -148,7 +148,7 @@ pub enum ServerFailure {
         last: LogIndex,
     },
     /// The cluster removed this member.
-    #[error("the member {0} has been permanently removed from the cluster")]
+    #[error("the member {0} has been permanently removed from the cluster: {remedy}", remedy = REMOVED_REMEDY)]
     Removed(MemberId),
     /// This member's state is not that of the others.
     #[error(

@@ -17,7 +17,7 @@ use crate::{
 };
 
 use super::{
-    DataDir, DataDirError, Identity, Options,
+    DataDir, DataDirError, Identity, Options, REMOVED_REMEDY,
     recovery::{self, Bootstrap, Parts, PartsError, Settings, StateError},
 };
 
@@ -91,7 +91,8 @@ pub enum OpenError {
     },
     /// The cluster removed this member.
     #[error(
-        "the member {0} has been permanently removed from the cluster: its data directory is of no more use; delete it, run `member add` and start with --initial-cluster-state=existing to take part again"
+        "the member {0} has been permanently removed from the cluster: {remedy}",
+        remedy = REMOVED_REMEDY
     )]
     Removed(MemberId),
     /// The state holds nothing, or not the snapshot that the log goes on from.
