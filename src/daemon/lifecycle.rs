@@ -196,15 +196,7 @@ fn describe(failure: &ServerFailure) -> Removal {
             tracing::warn!(%member, "the member has been permanently removed from the cluster: {REMOVED_REMEDY}");
             Removal::Removed
         }
-        failure => {
-            let mut text = failure.to_string();
-            let mut cause = std::error::Error::source(failure);
-            while let Some(next) = cause {
-                text = format!("{text}: {next}");
-                cause = next.source();
-            }
-            Removal::Failed(text)
-        }
+        failure => Removal::Failed(failure.explained()),
     }
 }
 

@@ -24,6 +24,7 @@ mod desk;
 mod digests;
 pub mod durability;
 mod duties;
+mod failure;
 mod generations;
 mod handle;
 mod handover;
@@ -111,16 +112,13 @@ const LEASE_CHECKPOINT_MS: u64 = 300_000;
 #[derive(Debug, Error)]
 pub enum ServerFailure {
     /// The log's disk failed.
-    #[error("the write-ahead log failed: check the disk, then restart the member")]
+    #[error("the write-ahead log failed")]
     Wal(#[source] WalError),
     /// A received snapshot could not become the state.
-    #[error("installing a received snapshot failed: check the disk, then restart the member")]
+    #[error("installing a received snapshot failed")]
     Install(#[source] InstallError),
     /// Applying failed.
-    #[error(
-        "the state machine failed, and the member stops before it can diverge: check the disk of {path}, then restart the \
-         member"
-    )]
+    #[error("the state machine failed, and the member stops before it can diverge")]
     Apply {
         /// The directory of the state.
         path: PathBuf,
@@ -129,7 +127,7 @@ pub enum ServerFailure {
         cause: ApplyError,
     },
     /// The state's disk failed.
-    #[error("the state failed: check the disk of {path}, then restart the member")]
+    #[error("the state failed")]
     Keeper {
         /// The directory of the state.
         path: PathBuf,
