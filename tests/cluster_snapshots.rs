@@ -3,7 +3,18 @@
 
 mod support;
 
-use quorate::pb::etcdserverpb::{self as pb, watch_request::RequestUnion};
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use prost::Message as _;
+use quorate::pb::{
+    etcdserverpb::{self as pb, watch_request::RequestUnion},
+    raftpb::{Message, MessageType, Snapshot, SnapshotMetadata},
+};
 use support::{
     cluster::{Cluster, PATIENCE},
     daemon::Daemon,
@@ -134,7 +145,7 @@ async fn revisions_to(responses: &mut tonic::Streaming<pb::WatchResponse>, last:
 /// A thousand values of this size do not fit into the buffers of a connection, where a sleeper finds what was sent.
 const FILLING_BYTES: usize = 20_000;
 /// Until a leader has given up a stream that takes nothing, and what waited for it.
-const STREAMS_GIVEN_UP: std::time::Duration = std::time::Duration::from_secs(7);
+const STREAMS_GIVEN_UP: Duration = Duration::from_secs(7);
 
 #[test]
 fn follower_that_slept_goes_on_from_a_snapshot() {
@@ -240,7 +251,7 @@ fn broken_transfers_are_begun_anew() {
         let begun =
             wait_for(PATIENCE, || cluster.members[receiver].log().contains("receiving a snapshot").then_some(()));
         assert!(begun.is_some(), "no snapshot comes in round {round}\n{}", logs(&cluster));
-        std::thread::sleep(std::time::Duration::from_millis(random.below(2_500)));
+        std::thread::sleep(Duration::from_millis(random.below(2_500)));
         let victim = if round % 2 == 0 { receiver } else { leader };
         cluster.members[victim].kill();
         cluster.members[victim].restart();
@@ -248,6 +259,73 @@ fn broken_transfers_are_begun_anew() {
         agree(&runtime, &cluster);
         (0..3).for_each(|number| await_tidy(&cluster, number));
     }
+}
+
+/// Begins a snapshot and brings a byte of its body every second, until it is refused. True if it was.
+fn drip(to: SocketAddr, request: &[u8], stop: &AtomicBool) -> std::io::Result<bool> {
+    let mut stream = TcpStream::connect(to)?;
+    stream.write_all(request)?;
+    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+    let mut answer = [0; 1_024];
+    while !stop.load(Ordering::Relaxed) {
+        stream.write_all(b"1\r\nx\r\n")?;
+        match stream.read(&mut answer) {
+            Ok(bytes) => return Ok(bytes > 0),
+            Err(cause) if matches!(cause.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {}
+            Err(cause) => return Err(cause),
+        }
+    }
+    Ok(false)
+}
+
+/// Four senders that speak as the leader bring a byte a second each. The one place for a snapshot was theirs for as long
+/// as they liked, and a member that had been away never came back.
+#[test]
+fn snapshots_that_drip_do_not_keep_a_member_away() {
+    let (runtime, mut cluster) = (runtime(), Cluster::start(3, &FORGETFUL));
+    let leader = cluster.leader();
+    let away = (leader + 1) % 3;
+    let cluster_id = cluster.cluster_id(leader).expect("it runs");
+    let metadata = Some(SnapshotMetadata { conf_state: None, index: 1 << 30, term: 2 });
+    let message = Message {
+        r#type: MessageType::MsgSnap.into(),
+        from: cluster.id(leader).expect("it runs"),
+        to: cluster.id(away).expect("it runs"),
+        term: cluster.term(leader).expect("it runs"),
+        snapshot: Some(Snapshot { data: bytes::Bytes::new(), metadata }),
+        ..Default::default()
+    };
+    let message = message.encode_to_vec();
+    let begin = [&(message.len() as u64).to_be_bytes()[..], &message, &[0xed; 200]].concat();
+    let head = format!(
+        "POST /raft/snapshot HTTP/1.1\r\nHost: x\r\nX-Server-Version: 3.7.1\r\nX-Min-Cluster-Version: 3.0.0\r\n\
+         X-Etcd-Cluster-ID: {cluster_id:x}\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n",
+        begin.len()
+    );
+    let request = [head.as_bytes(), &begin, b"\r\n"].concat();
+    cluster.members[away].kill();
+    load(&runtime, &cluster, leader, 350, 1_000);
+    let (stop, refused, to) = (AtomicBool::new(false), AtomicUsize::new(0), cluster.members[away].peer);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    match drip(to, &request, &stop) {
+                        Ok(true) => drop(refused.fetch_add(1, Ordering::Relaxed)),
+                        _ => std::thread::sleep(Duration::from_millis(1)),
+                    }
+                }
+            });
+        }
+        cluster.members[away].spawn();
+        let back = cluster.members[away].wait_ready(PATIENCE);
+        let installed = cluster.members[away].log().contains("the state is that of a received snapshot");
+        stop.store(true, Ordering::Relaxed);
+        assert!(back && installed, "{}", logs(&cluster));
+    });
+    assert!(refused.load(Ordering::Relaxed) > 0, "nobody dripped");
+    agree(&runtime, &cluster);
+    await_tidy(&cluster, away);
 }
 
 /// As long as the log reaches back, it is read: thousands of entries, more than memory keeps.

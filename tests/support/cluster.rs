@@ -149,6 +149,11 @@ impl Cluster {
         field(&fields, "MemberID")
     }
 
+    /// The cluster member `number` belongs to.
+    pub fn cluster_id(&self, number: usize) -> Option<u64> {
+        field(&self.ctl(number, &["endpoint", "status", "-w", "fields"]).ok()?, "ClusterID")
+    }
+
     /// The term member `number` is in.
     pub fn term(&self, number: usize) -> Option<u64> {
         field(&self.ctl(number, &["endpoint", "status", "-w", "fields"]).ok()?, "RaftTerm")

@@ -5,24 +5,22 @@
 //!
 //! A received snapshot is staged: loaded into a generation of its own, durably, beside the live one. Only then raft hears
 //! of it, and if raft takes it the log's thread installs it ([`super::durability::install`]) and the owner of the state
-//! goes on with it. Invariants: one snapshot at a time is received or installed; nothing of one that is not installed
+//! goes on with it. Invariants: one snapshot at a time is received or installed ([`turns`]); nothing of one that is not installed
 //! stays on the disk; entries that a receiver will need stay in the log, as far as [`holds`] allows.
 
 mod budget;
 mod holds;
 mod receive;
 mod send;
+mod turns;
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
-use tokio::{
-    runtime::Handle,
-    sync::{OwnedSemaphorePermit, Semaphore},
-};
+use tokio::runtime::Handle;
 
 use crate::{
     apply::{Applier, ApplyOptions},
@@ -37,6 +35,7 @@ use budget::Budget;
 use holds::Holds;
 pub(super) use holds::Reach;
 use send::Sources;
+use turns::{Turn, Turns};
 
 /// How often a thread looks whether nobody reads a replaced state any more.
 const RETIRE_POLL: Duration = Duration::from_millis(100);
@@ -50,8 +49,7 @@ pub(super) struct Snapshots {
     holds: Holds,
     budget: Budget,
     sources: Sources,
-    /// Held from the first byte of a snapshot until it is installed.
-    receiving: Arc<Semaphore>,
+    turns: Turns,
     /// What the log's thread is about to install.
     staged: Mutex<Option<Box<Staged>>>,
 }
@@ -76,7 +74,7 @@ pub(super) struct Staged {
     pub(super) leases: Vec<LeaseRow>,
     pub(super) mark: Mark,
     /// No other snapshot is received while there is this one.
-    _receiving: OwnedSemaphorePermit,
+    _turn: Turn,
 }
 
 impl Place {
@@ -108,7 +106,7 @@ impl Snapshots {
             holds: Holds::default(),
             budget: Budget::default(),
             sources: Sources::default(),
-            receiving: Arc::new(Semaphore::new(1)),
+            turns: Turns::new(),
             staged: Mutex::default(),
         }
     }

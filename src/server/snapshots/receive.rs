@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use thiserror::Error;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     apply::{
@@ -32,6 +32,7 @@ use super::{
         raft_thread::RaftOrder, shared::Shared,
     },
     Place, Snapshots, Staged,
+    turns::{self, Claim, NoTurn, Turn},
 };
 
 /// Pieces of a body that wait to be written: each is what the network brought at once, some tens of kilobytes.
@@ -77,6 +78,8 @@ enum Failure {
     OtherPosition { index: LogIndex, term: Term },
     #[error("its data and its message name different members")]
     OtherConfiguration,
+    #[error(transparent)]
+    Turn(#[from] NoTurn),
 }
 
 /// A piece of a body, or its end: a body that just stops has broken off.
@@ -91,7 +94,7 @@ struct Arriving {
     metadata: SnapshotMetadata,
     form: SnapshotForm,
     cluster: ClusterId,
-    receiving: OwnedSemaphorePermit,
+    turn: Turn,
 }
 
 impl Snapshots {
@@ -115,17 +118,25 @@ async fn receive(
     let refused = |text: &str| SnapshotRefusal::Save(text.to_owned());
     let Snapshot { data, metadata } = message.snapshot.take().unwrap_or_default();
     let metadata = metadata.ok_or_else(|| refused("it has no metadata"))?;
-    let receiving = Arc::clone(&shared.snapshots.receiving).try_acquire_owned();
-    let receiving = receiving.map_err(|_| refused("another snapshot is being received or installed"))?;
+    let (from, term) = (MemberId(message.from), Term(message.term));
+    turns::check(from, term, shared.standing()).map_err(|why| refused(&why.to_string()))?;
     exchange::check_tree(&data).map_err(|cause| SnapshotRefusal::Save(cause.to_string()))?;
     // Raft reads the metadata; the members come from the data.
     message.snapshot = Some(Snapshot { data: Bytes::new(), metadata: Some(metadata.clone()) });
-    if LogIndex(metadata.index) <= shared.committed() {
+    let passes_by = || LogIndex(metadata.index) <= shared.committed();
+    if passes_by() {
         return pass_by(&shared, message, form, body).await;
     }
-    let (from, index, begun) = (MemberId(message.from), metadata.index, shared.clock.monotonic());
+    let turn = shared.snapshots.turns.take(from, term, || shared.standing()).await;
+    let turn = turn.map_err(|why| refused(&why.to_string()))?;
+    if passes_by() {
+        // It came another way while this one waited.
+        drop(turn);
+        return pass_by(&shared, message, form, body).await;
+    }
+    let (index, begun) = (metadata.index, shared.clock.monotonic());
     tracing::info!(%from, index, ?form, "receiving a snapshot");
-    let arriving = Arriving { metadata, form, cluster: shared.identity.cluster, receiving };
+    let arriving = Arriving { metadata, form, cluster: shared.identity.cluster, turn };
     let staged = staged(&shared, arriving, body).await.inspect_err(|refusal| {
         tracing::warn!(%from, index, cause = %refusal, "a snapshot was not received");
     })?;
@@ -161,14 +172,20 @@ async fn staged(shared: &Shared, arriving: Arriving, mut body: SnapshotBody) -> 
     let place = shared.snapshots.place.clone();
     let (pieces, to_write) = mpsc::channel(PIECES_AHEAD);
     let (done, staged) = oneshot::channel();
-    // Nobody listens any more if the member stops.
-    let stage = move || drop(done.send(stage(&place, arriving, Pieces { pieces: to_write, ended: false })));
+    let claim = Arc::clone(arriving.turn.claim());
+    let received = Pieces { pieces: to_write, claim: Arc::clone(&claim), ended: false };
+    // Nobody listens any more if the member stops, or if another snapshot has taken the turn.
+    let stage = move || drop(done.send(stage(&place, arriving, received)));
     let save = |cause: &dyn std::error::Error| SnapshotRefusal::Save(with_causes(cause));
     super::super::spawn("snapshot-writer", stage).map_err(|cause| save(&cause))?;
     let feed = async {
         loop {
+            claim.wait();
             let piece = match body.piece().await {
-                Ok(Some(bytes)) => Piece::Bytes(bytes),
+                Ok(Some(bytes)) => {
+                    claim.came(bytes.len());
+                    Piece::Bytes(bytes)
+                }
                 Ok(None) => Piece::End,
                 Err(cause) => Piece::Failed(cause),
             };
@@ -184,6 +201,8 @@ async fn staged(shared: &Shared, arriving: Arriving, mut body: SnapshotBody) -> 
     let staged = tokio::select! {
         staged = feed => staged,
         () = shared.stopping.cancelled() => return Err(SnapshotRefusal::Process("the member is stopping".to_owned())),
+        // The writer sees a body that breaks off, and cleans up.
+        () = claim.displaced() => return Err(save(&NoTurn::Displaced)),
     };
     let staged = staged.map_err(|_| SnapshotRefusal::Save("its thread panicked".to_owned()))?;
     staged.map_err(|cause| {
@@ -227,6 +246,7 @@ fn with_causes(error: &dyn std::error::Error) -> String {
 /// The pieces of a body as a thread reads them.
 struct Pieces {
     pieces: mpsc::Receiver<Piece>,
+    claim: Arc<Claim>,
     ended: bool,
 }
 
@@ -242,7 +262,7 @@ impl Iterator for Pieces {
         match piece {
             Some(Piece::Bytes(bytes)) => Some(Ok(bytes)),
             Some(Piece::Failed(cause)) => Some(Err(cause)),
-            Some(Piece::End) => None,
+            Some(Piece::End) => self.claim.settle().err().map(|why| Err(io::Error::other(why))),
             None => Some(Err(io::ErrorKind::UnexpectedEof.into())),
         }
     }
@@ -266,6 +286,8 @@ fn stage_in(place: &Place, generation: &Path, arriving: Arriving, pieces: Pieces
         SnapshotForm::Native => load_native(place, &engine, &arriving, pieces)?,
         SnapshotForm::Bbolt => load_database(place, &engine, &arriving, pieces)?,
     }
+    // Whatever else comes from now on, this one is handed over.
+    arriving.turn.claim().settle()?;
     // 2. So do their names: from the moment the log has the snapshot, a start looks for them.
     Generations::sync(generation)?;
     // 3. They are a state this member can go on with, and the one that was announced.
@@ -275,7 +297,7 @@ fn stage_in(place: &Place, generation: &Path, arriving: Arriving, pieces: Pieces
     check(&state.cluster, state.applied, state.term, &arriving)?;
     let mark = Mark { index: state.applied, term: state.term, cluster: state.cluster };
     let generation = generation.to_owned();
-    Ok(Box::new(Staged { generation, engine, applier, leases, mark, _receiving: arriving.receiving }))
+    Ok(Box::new(Staged { generation, engine, applier, leases, mark, _turn: arriving.turn }))
 }
 
 fn check(
