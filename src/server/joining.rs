@@ -6,8 +6,9 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::{join_all, select_ok};
+use futures_util::future::{join_all, select_ok, try_join};
 use thiserror::Error;
+use tokio::time::Instant;
 
 use crate::{
     config::feature::Feature,
@@ -134,10 +135,7 @@ pub async fn find_cluster(
     if let Some(member) = members.iter().find(hidden) {
         return Err(JoinError::Tls(member.id));
     }
-    check_versions(&members, member, version).await?;
-    if Feature::Auth.absence().is_some() && have_users(&members).await {
-        return Err(JoinError::Users);
-    }
+    try_join(check_versions(&members, member, version), check_users(&members)).await?;
     Ok(Joining { identity: Identity { member, cluster }, members })
 }
 
@@ -166,15 +164,34 @@ pub(super) fn with_cause(error: &AskError) -> String {
 
 /// Somebody has to know a cluster version, and none may be one that this member does not speak.
 async fn check_versions(members: &[Member], own: MemberId, version: Version) -> Result<(), JoinError> {
+    let urls = members.iter().filter(|member| member.id != own).flat_map(|member| &member.peer_urls);
     let mut known = false;
-    for url in members.iter().filter(|member| member.id != own).flat_map(|member| &member.peer_urls) {
-        let target = Target { url, patience: JOINING_PATIENCE };
-        let Ok(Some(cluster)) = ask::version(target).await.map(|versions| versions.cluster) else { continue };
-        let downgrading = ask::downgrade_enabled(target).await.unwrap_or(false);
+    for answer in join_all(urls.map(|url| cluster_version(url, version))).await.into_iter().flatten() {
+        let (cluster, downgrading) = answer;
         check_version(cluster, version, downgrading).map_err(JoinError::Incompatible)?;
         known = true;
     }
     if known { Ok(()) } else { Err(JoinError::Incompatible("no member of it tells a cluster version".to_owned())) }
+}
+
+/// The version of the cluster and whether it is being downgraded, as the member at `url` has it. Both have to be told in
+/// [`JOINING_PATIENCE`].
+///
+/// The second is asked only where it can make a difference: it takes a quorum to answer, which a cluster of one that adds
+/// its second member has only with that one.
+async fn cluster_version(url: &str, own: Version) -> Option<(Version, bool)> {
+    let begun = Instant::now();
+    let cluster = ask::version(Target { url, patience: JOINING_PATIENCE }).await.ok()?.cluster?;
+    if check_version(cluster, own, false) == check_version(cluster, own, true) {
+        return Some((cluster, false));
+    }
+    let patience = JOINING_PATIENCE.saturating_sub(begun.elapsed());
+    Some((cluster, ask::downgrade_enabled(Target { url, patience }).await.unwrap_or(false)))
+}
+
+/// A cluster with users cannot be joined as long as they cannot be enforced.
+async fn check_users(members: &[Member]) -> Result<(), JoinError> {
+    if Feature::Auth.absence().is_some() && have_users(members).await { Err(JoinError::Users) } else { Ok(()) }
 }
 
 /// Whether the members say that there are users. Nobody may be able to: they want TLS, offer no JSON, or have no quorum.
@@ -217,6 +234,12 @@ fn resolve(url: &str) -> Option<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        io::{self, BufRead as _, Write as _},
+        net::TcpListener,
+        sync::mpsc,
+    };
+
     use super::*;
 
     #[test]
@@ -225,6 +248,55 @@ mod tests {
         assert!(same_places(&urls(&["http://a:1", "http://b:1"]), &urls(&["http://b:1", "http://a:1"])));
         assert!(!same_places(&urls(&["http://127.0.0.1:1"]), &urls(&["http://127.0.0.1:2"])));
         assert!(!same_places(&urls(&["unix://a"]), &urls(&["unix://b"])));
+    }
+
+    /// A cluster of one that has added its second member, as a server that answers what needs no quorum; what it was asked.
+    fn without_quorum() -> (String, mpsc::Receiver<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let member = |id, name, urls: &str| format!(r#"{{"id":{id},"peerURLs":["{urls}"],"name":"{name}"}}"#);
+        let first = member(1, "m1", &url).replace('}', &format!(r#","clientURLs":["{url}"]}}"#));
+        let members = format!("[{first},{}]", member(2, "", "http://127.0.0.1:1"));
+        let (asked, heard) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut held = Vec::new();
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut lines = io::BufReader::new(stream.try_clone().unwrap()).lines();
+                let path = lines.next().unwrap().unwrap().split(' ').nth(1).unwrap().to_owned();
+                let body = match path.as_str() {
+                    "/members" => members.as_str(),
+                    "/version" => r#"{"etcdserver":"3.7.1","etcdcluster":"3.7.0"}"#,
+                    _ => "",
+                };
+                // What needs a quorum is not answered.
+                if !body.is_empty() {
+                    let head = format!("HTTP/1.1 200 OK\r\nX-Etcd-Cluster-ID: c1\r\nContent-Length: {}", body.len());
+                    write!(stream, "{head}\r\n\r\n{body}").unwrap();
+                }
+                held.push(stream);
+                if asked.send(path).is_err() {
+                    break;
+                }
+            }
+        });
+        (url, heard)
+    }
+
+    /// It asked whether there was a downgrade, which made no difference, and then for users, one after the other, and waited
+    /// ten seconds for what only its own start could bring about.
+    #[tokio::test]
+    async fn second_member_does_not_wait_long_for_a_quorum_that_needs_it() {
+        let (url, heard) = without_quorum();
+        let listed = [("m1", url.as_str()), ("m2", "http://127.0.0.1:1")];
+        let listed = listed.map(|(name, url)| (name.to_owned(), vec![url.to_owned()])).into();
+        let begun = Instant::now();
+        let found = find_cluster(&listed, "m2", Version { major: 3, minor: 7, patch: 1 }).await.unwrap();
+        assert_eq!(found.identity, Identity { member: MemberId(2), cluster: ClusterId(0xc1) });
+        assert!(begun.elapsed() < USERS_PATIENCE + Duration::from_secs(2), "{:?}", begun.elapsed());
+        let mut asked: Vec<_> = heard.try_iter().collect();
+        asked.sort();
+        assert_eq!(asked, ["/members", "/v3/auth/status", "/version"]);
     }
 
     #[test]
