@@ -6,6 +6,8 @@ mod support;
 use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
+    path::PathBuf,
+    process::Command,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     time::Duration,
 };
@@ -361,4 +363,63 @@ fn snapshots_cross_between_etcd_and_us() {
         let heard = cluster.members.iter().any(|member| member.log().contains("a snapshot"));
         assert!(heard, "no snapshot was sent\n{}", logs(&cluster));
     }
+}
+
+/// A disk of its own, in memory.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(at: PathBuf, megabytes: u64) -> Self {
+        std::fs::create_dir_all(&at).expect("a directory");
+        let size = format!("size={megabytes}m,mode=700");
+        let status = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&at).status();
+        assert!(status.is_ok_and(|status| status.success()), "cannot mount {}", at.display());
+        Self(at)
+    }
+
+    fn free(&self) -> u64 {
+        let stat = nix::sys::statvfs::statvfs(&self.0).expect("a mounted disk");
+        stat.blocks_available() * stat.fragment_size()
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("--lazy").arg(&self.0).status());
+    }
+}
+
+/// A leader wrote its state as a database for a member of etcd until its own disk was full, again and again, and died of it.
+#[test]
+fn leader_without_room_for_a_database_says_so_and_leaves_room_for_itself() {
+    const LEFT_FREE: u64 = 128 << 20;
+    let (runtime, mut cluster) = (runtime(), Cluster::found(std::iter::empty()));
+    cluster.prepare(&FORGETFUL);
+    let disk = SmallDisk::mount(cluster.members[0].data_dir().to_owned(), 1_500);
+    let list = cluster.initial_cluster();
+    cluster.members[0].add_argument(format!("--initial-cluster={list}"));
+    cluster.members[0].restart();
+    load(&runtime, &cluster, 0, 500, 100_000);
+    let filler = disk.0.join("filler");
+    let file = std::fs::File::create(&filler).expect("room for it");
+    let rest = disk.free() - LEFT_FREE - (30 << 20);
+    nix::fcntl::posix_fallocate(file, 0, rest.try_into().expect("a length")).expect("room for it");
+
+    let newcomer = cluster.prepare_of(&Program::etcd(), &FORGETFUL);
+    let urls = format!("--peer-urls=http://{}", cluster.members[newcomer].peer);
+    cluster.ctl_until(0, &["member", "add", "m2", &urls, "--learner"]);
+    cluster.begin(newcomer, "m2", &cluster.initial_cluster(), "existing");
+    wait_for_log(&cluster, 0, "make room on the disk of");
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < Duration::from_secs(6) {
+        assert!(disk.free() > LEFT_FREE, "{} bytes are free\n{}", disk.free(), logs(&cluster));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let attempts = member(&cluster, 0).log().matches("make room on the disk of").count();
+    assert!(attempts <= 6, "{attempts} attempts");
+    cluster.ctl(0, &["put", "k", "it still leads"]).unwrap();
+
+    std::fs::remove_file(filler).expect("it was there");
+    wait_for_log(&cluster, 0, "sent a snapshot");
+    await_tidy(&cluster, 0);
 }

@@ -12,6 +12,7 @@ mod budget;
 mod holds;
 mod receive;
 mod send;
+mod space;
 mod turns;
 
 use std::{

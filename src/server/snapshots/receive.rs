@@ -32,6 +32,7 @@ use super::{
         raft_thread::RaftOrder, shared::Shared,
     },
     Place, Snapshots, Staged,
+    space::{self, Looks, NoRoom},
     turns::{self, Claim, NoTurn, Turn},
 };
 
@@ -39,18 +40,14 @@ use super::{
 const PIECES_AHEAD: usize = 16;
 /// The received database, for as long as it is loaded.
 const DATABASE: &str = "received.db";
-/// Free space that receiving leaves to the log and everybody else.
-const FREE_BYTES_MIN: u64 = 128 << 20;
-/// So often the free space is looked up.
-const LOOK_BYTES: u64 = 16 << 20;
 /// Space that loading a database takes beside it, as a multiple of its size: the rows to be sorted, and the new state.
 const LOAD_FACTOR: u64 = 2;
 
 /// Why a snapshot was not staged.
 #[derive(Debug, Error)]
 enum Failure {
-    #[error("{needed} bytes are needed and {free} are free: make room on the disk of {}", path.display())]
-    Space { path: PathBuf, needed: u64, free: u64 },
+    #[error(transparent)]
+    Space(#[from] NoRoom),
     #[error("receiving its data")]
     Body(#[source] io::Error),
     #[error("{action} {}", path.display())]
@@ -233,7 +230,7 @@ impl Failure {
     }
 }
 
-fn with_causes(error: &dyn std::error::Error) -> String {
+pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(deeper) = cause {
@@ -335,14 +332,14 @@ fn load_native(place: &Place, engine: &FjallEngine, arriving: &Arriving, pieces:
     if (head.index.0, head.term.0) != (arriving.metadata.index, arriving.metadata.term) {
         return Err(Failure::OtherPosition { index: head.index, term: head.term });
     }
-    check_space(place, head.disk_bytes)?;
+    space::check(place, head.disk_bytes)?;
     Ok(engine.ingest(&mut { rows })?)
 }
 
 fn load_database(place: &Place, engine: &FjallEngine, arriving: &Arriving, pieces: Pieces) -> Result<(), Failure> {
     let scratch = FileDirectory::new(&place.scratch);
     let loaded = save_database(place, &scratch, pieces).and_then(|bytes| {
-        check_space(place, bytes.saturating_mul(LOAD_FACTOR))?;
+        space::check(place, bytes.saturating_mul(LOAD_FACTOR))?;
         let options = ImportOptions {
             cluster: arriving.cluster,
             server_version: place.apply.server_version,
@@ -376,25 +373,16 @@ fn save_database(place: &Place, scratch: &FileDirectory, pieces: Pieces) -> Resu
     Ok(bytes)
 }
 
-fn check_space(place: &Place, bytes: u64) -> Result<(), Failure> {
-    let needed = bytes.saturating_add(FREE_BYTES_MIN);
-    match place.free_bytes() {
-        Some(free) if free < needed => Err(Failure::Space { path: place.generations.path().to_owned(), needed, free }),
-        _ => Ok(()),
-    }
-}
-
 /// Pieces that stop coming when the disk is about to be full.
 struct Watched<'a> {
     place: &'a Place,
     pieces: Pieces,
-    /// Bytes until the next look.
-    unlooked: u64,
+    looks: Looks,
 }
 
 impl<'a> Watched<'a> {
     fn new(place: &'a Place, pieces: Pieces) -> Self {
-        Self { place, pieces, unlooked: 0 }
+        Self { place, pieces, looks: Looks::default() }
     }
 }
 
@@ -404,13 +392,9 @@ impl Iterator for Watched<'_> {
     fn next(&mut self) -> Option<io::Result<Bytes>> {
         let piece = self.pieces.next()?;
         let bytes = piece.as_ref().map_or(0, Bytes::len) as u64;
-        if self.unlooked < bytes {
-            self.unlooked = LOOK_BYTES;
-            if let Err(cause) = check_space(self.place, LOOK_BYTES) {
-                return Some(Err(io::Error::new(io::ErrorKind::StorageFull, cause.to_string())));
-            }
+        if let Err(cause) = self.looks.cover(bytes, |ahead| space::check(self.place, ahead)) {
+            return Some(Err(io::Error::new(io::ErrorKind::StorageFull, cause.to_string())));
         }
-        self.unlooked = self.unlooked.saturating_sub(bytes);
         Some(piece)
     }
 }

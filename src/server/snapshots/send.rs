@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, OnceLock, PoisonError, Weak, atomic::Ordering},
     time::Duration,
 };
 
@@ -27,6 +27,8 @@ use super::{
     super::{State, durability, raft_thread::RaftOrder, shared::Shared},
     Snapshots,
     holds::Reach,
+    receive::with_causes,
+    space::{self, Looks, NoRoom},
 };
 
 /// Blocks that are read ahead of the network, for each receiver.
@@ -45,6 +47,8 @@ enum Failure {
     Behind,
     #[error("writing the state as etcd's database: {0}")]
     Export(String),
+    #[error("no room for the state as etcd's database: {0}")]
+    NoRoom(#[from] NoRoom),
     #[error("starting a thread that reads the state")]
     Thread(#[source] io::Error),
     #[error(transparent)]
@@ -147,7 +151,7 @@ async fn carry(shared: Arc<Shared>, message: Message) {
             tracing::info!(%to, %index, ?took, "sent a snapshot");
         }
         Err(cause) => {
-            tracing::warn!(%to, cause = %with_source(&cause), "could not send a snapshot; raft will ask for another");
+            tracing::warn!(%to, cause = %with_causes(&cause), "could not send a snapshot; raft will ask for another");
             shared.snapshots.holds.end(to);
             tokio::time::sleep(FAILURE_PAUSE).await;
         }
@@ -157,10 +161,6 @@ async fn carry(shared: Arc<Shared>, message: Message) {
 
 fn report(shared: &Shared, to: MemberId, delivered: bool) {
     shared.order_raft(RaftOrder::Input(Box::new(Input::SnapshotSent { to, delivered })));
-}
-
-fn with_source(error: &dyn std::error::Error) -> String {
-    error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
 }
 
 async fn attempt(shared: &Arc<Shared>, message: Message) -> Result<LogIndex, Failure> {
@@ -257,23 +257,43 @@ fn file_blocks(exported: &Exported) -> impl Iterator<Item = io::Result<Bytes>> {
     })
 }
 
-/// Writes `state` as a database, at the pace of the budget.
+/// Writes `state` as a database, at the pace of the budget, if there is room.
 fn export(shared: &Arc<Shared>, state: &State) -> Result<Arc<Exported>, Failure> {
+    // An estimate: nothing is begun that cannot be finished, and what turns out longer is given up on the way.
+    let place = &shared.snapshots.place;
+    space::check(place, shared.in_use_bytes.load(Ordering::Relaxed).min(shared.engine().disk_bytes()))?;
     let begun = shared.clock.monotonic();
-    let directory = FileDirectory::new(&shared.snapshots.place.scratch);
+    let directory = FileDirectory::new(&place.scratch);
     let name = format!("{:016x}-{}.db", state.applied.0, begun.as_nanos());
-    let failed = |cause: &dyn std::error::Error| Failure::Export(with_source(cause));
+    let failed = |cause: &dyn std::error::Error| Failure::Export(with_causes(cause));
     let file = directory.create(&name).map_err(|cause| failed(&cause))?;
     let exported = Exported { directory, name, since: begun, snapshot: head_of(state) };
-    exchange::export(state, Paced { file, shared: Arc::clone(shared) }).map_err(|cause| failed(&cause))?;
+    let no_room = Arc::new(OnceLock::new());
+    let file = Paced { file, shared: Arc::clone(shared), looks: Mutex::default(), no_room: Arc::clone(&no_room) };
+    exchange::export(state, file).map_err(|cause| no_room.get().cloned().map_or_else(|| failed(&cause), Into::into))?;
     metrics::BACKEND_SNAPSHOT.observe(shared.clock.monotonic().saturating_sub(begun));
     Ok(Arc::new(exported))
 }
 
-/// A file that is written at the pace of the budget.
+/// A file that is written at the pace of the budget, as long as there is room.
 struct Paced {
     file: <FileDirectory as crate::disk::Directory>::File,
     shared: Arc<Shared>,
+    looks: Mutex<Looks>,
+    /// Why it was given up.
+    no_room: Arc<OnceLock<NoRoom>>,
+}
+
+impl Paced {
+    fn check_room(&self, bytes: u64) -> io::Result<()> {
+        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        let covered = looks.cover(bytes, |ahead| space::check(&self.shared.snapshots.place, ahead));
+        covered.map_err(|cause| {
+            let text = cause.to_string();
+            self.no_room.get_or_init(|| cause);
+            io::Error::new(io::ErrorKind::StorageFull, text)
+        })
+    }
 }
 
 impl DiskFile for Paced {
@@ -286,6 +306,7 @@ impl DiskFile for Paced {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.check_room(bytes.len() as u64)?;
         self.file.write_at(bytes, offset)?;
         let now = self.shared.clock.monotonic();
         std::thread::sleep(self.shared.snapshots.budget.rest(now, bytes.len(), Duration::ZERO));

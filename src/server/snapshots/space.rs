@@ -1,0 +1,73 @@
+//! Room on the disk: what snapshots are written to leaves some to the log and everybody else.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use super::Place;
+
+/// Free space that snapshots leave to the log and everybody else.
+const FREE_BYTES_MIN: u64 = 128 << 20;
+/// So often the free space is looked up.
+const LOOK_BYTES: u64 = 16 << 20;
+
+/// There is no room for a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{needed} bytes are needed and {free} are free: make room on the disk of {}", path.display())]
+pub(super) struct NoRoom {
+    path: PathBuf,
+    needed: u64,
+    free: u64,
+}
+
+/// Whether `bytes` more can be written.
+///
+/// # Errors
+/// [`NoRoom`]. A system that does not tell its free space has room.
+pub(super) fn check(place: &Place, bytes: u64) -> Result<(), NoRoom> {
+    let needed = bytes.saturating_add(FREE_BYTES_MIN);
+    match place.free_bytes() {
+        Some(free) if free < needed => Err(NoRoom { path: place.generations.path().to_owned(), needed, free }),
+        _ => Ok(()),
+    }
+}
+
+/// When to look again while a file grows.
+#[derive(Debug, Default)]
+pub(super) struct Looks {
+    /// Bytes that may be written before.
+    left: u64,
+}
+
+impl Looks {
+    /// Calls `look` for the next [`LOOK_BYTES`] if `bytes` more are not covered by the last look.
+    ///
+    /// # Errors
+    /// Those of `look`.
+    pub(super) fn cover<E>(&mut self, bytes: u64, look: impl FnOnce(u64) -> Result<(), E>) -> Result<(), E> {
+        if self.left < bytes {
+            let ahead = LOOK_BYTES.max(bytes);
+            look(ahead)?;
+            self.left = ahead;
+        }
+        self.left -= bytes;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_byte_is_covered_by_a_look() {
+        let (mut looks, mut covered, mut written) = (Looks::default(), 0, 0);
+        for bytes in [1, LOOK_BYTES - 1, 1, LOOK_BYTES, 3 * LOOK_BYTES, 7] {
+            looks.cover(bytes, |ahead| -> Result<(), ()> { Ok(covered = written + ahead) }).unwrap();
+            written += bytes;
+            assert!(written <= covered && covered <= written + LOOK_BYTES, "{written} of {covered}");
+        }
+        assert_eq!(looks.cover(LOOK_BYTES, |_| Err("full")), Err("full"));
+        assert_eq!(looks.cover(LOOK_BYTES, |_| Err("still full")), Err("still full"), "it is looked again");
+    }
+}
