@@ -257,7 +257,7 @@ mod tests {
         let member = |id, name, urls: &str| format!(r#"{{"id":{id},"peerURLs":["{urls}"],"name":"{name}"}}"#);
         let first = member(1, "m1", &url).replace('}', &format!(r#","clientURLs":["{url}"]}}"#));
         let members = format!("[{first},{}]", member(2, "", "http://127.0.0.1:1"));
-        let (asked, heard) = mpsc::channel();
+        let (asked, heard) = mpsc::sync_channel(16);
         std::thread::spawn(move || {
             let mut held = Vec::new();
             for stream in listener.incoming() {
@@ -271,8 +271,8 @@ mod tests {
                 };
                 // What needs a quorum is not answered.
                 if !body.is_empty() {
-                    let head = format!("HTTP/1.1 200 OK\r\nX-Etcd-Cluster-ID: c1\r\nContent-Length: {}", body.len());
-                    write!(stream, "{head}\r\n\r\n{body}").unwrap();
+                    let preface = format!("HTTP/1.1 200 OK\r\nX-Etcd-Cluster-ID: c1\r\nContent-Length: {}", body.len());
+                    write!(stream, "{preface}\r\n\r\n{body}").unwrap();
                 }
                 held.push(stream);
                 if asked.send(path).is_err() {

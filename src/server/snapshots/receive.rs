@@ -170,7 +170,7 @@ async fn staged(shared: &Shared, arriving: Arriving, mut body: SnapshotBody) -> 
     let (pieces, to_write) = mpsc::channel(PIECES_AHEAD);
     let (done, staged) = oneshot::channel();
     let claim = Arc::clone(arriving.turn.claim());
-    let received = Pieces { pieces: to_write, claim: Arc::clone(&claim), ended: false };
+    let received = Pieces { arrived: to_write, claim: Arc::clone(&claim), ended: false };
     // Nobody listens any more if the member stops, or if another snapshot has taken the turn.
     let stage = move || drop(done.send(stage(&place, arriving, received)));
     let save = |cause: &dyn std::error::Error| SnapshotRefusal::Save(with_causes(cause));
@@ -242,7 +242,7 @@ pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
 
 /// The pieces of a body as a thread reads them.
 struct Pieces {
-    pieces: mpsc::Receiver<Piece>,
+    arrived: mpsc::Receiver<Piece>,
     claim: Arc<Claim>,
     ended: bool,
 }
@@ -254,7 +254,7 @@ impl Iterator for Pieces {
         if self.ended {
             return None;
         }
-        let piece = self.pieces.blocking_recv();
+        let piece = self.arrived.blocking_recv();
         self.ended = !matches!(piece, Some(Piece::Bytes(_)));
         match piece {
             Some(Piece::Bytes(bytes)) => Some(Ok(bytes)),

@@ -63,7 +63,11 @@ mod tests {
     fn every_byte_is_covered_by_a_look() {
         let (mut looks, mut covered, mut written) = (Looks::default(), 0, 0);
         for bytes in [1, LOOK_BYTES - 1, 1, LOOK_BYTES, 3 * LOOK_BYTES, 7] {
-            looks.cover(bytes, |ahead| -> Result<(), ()> { Ok(covered = written + ahead) }).unwrap();
+            let look = |ahead| {
+                covered = written + ahead;
+                Ok::<(), ()>(())
+            };
+            looks.cover(bytes, look).unwrap();
             written += bytes;
             assert!(written <= covered && covered <= written + LOOK_BYTES, "{written} of {covered}");
         }

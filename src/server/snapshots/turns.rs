@@ -277,7 +277,7 @@ mod tests {
     async fn a_new_leader_does_not_wait_for_what_raft_would_pass_over() {
         let turns = Turns::new();
         let first = turns.take(ONE, Term(2), || following(Some(ONE), 2)).await.unwrap();
-        let begun = std::time::Instant::now();
+        let begun = tokio::time::Instant::now();
         let second = turns.take(TWO, Term(3), || following(Some(TWO), 3));
         let (second, ()) = tokio::join!(second, drip(first));
         assert!(begun.elapsed() < LOOK_EVERY);
