@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs as _},
+    net::{SocketAddr, TcpListener},
     os::unix::{fs::FileTypeExt as _, net::UnixListener},
     path::Path,
 };
@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use nix::sys::socket::{Backlog, listen};
 
-use crate::config::{Bind, ListenUrl};
+use crate::config::{Bind, ListenUrl, first_bound};
 
 /// Connections that wait in the system's queue until there is a place for them, as many as Go programs let wait; `std` asks
 /// for 128.
@@ -61,23 +61,8 @@ impl Inherited {
 pub(super) fn bind(url: &ListenUrl, inherited: &mut Inherited) -> Result<Socket> {
     match &url.bind {
         Bind::Unix(path) => Ok(Socket::Unix(bind_file(path)?)),
-        Bind::Any(port) => bind_tcp(url, &any(*port), inherited),
-        Bind::Address(ip, port) => bind_tcp(url, &[SocketAddr::new(*ip, *port)], inherited),
-        Bind::Localhost(port) => bind_tcp(url, &[localhost(*port)], inherited),
+        bind => bind_tcp(url, &bind.addresses(), inherited),
     }
-}
-
-/// What the system says `localhost` is, IPv4 before IPv6; 127.0.0.1 where it does not know, as in a container without
-/// `/etc/hosts` (RFC 6761 reserves the name for loopback).
-fn localhost(port: u16) -> SocketAddr {
-    let addresses = ("localhost", port).to_socket_addrs().into_iter().flatten();
-    let known = addresses.filter(|address| address.ip().is_loopback()).min_by_key(SocketAddr::is_ipv6);
-    known.unwrap_or_else(|| SocketAddr::new(IpAddr::from([127, 0, 0, 1]), port))
-}
-
-/// Both families where the system has IPv6, else IPv4 alone.
-fn any(port: u16) -> [SocketAddr; 2] {
-    [SocketAddr::new(IpAddr::from([0_u16; 8]), port), SocketAddr::new(IpAddr::from([0_u8; 4]), port)]
 }
 
 fn bind_tcp(url: &ListenUrl, addresses: &[SocketAddr], inherited: &mut Inherited) -> Result<Socket> {
@@ -107,20 +92,6 @@ fn unbound(cause: &io::Error) -> (String, &'static str) {
         _ => return (cause.to_string(), "choose another address"),
     };
     (reason.to_owned(), remedy)
-}
-
-/// `std` sets `SO_REUSEADDR`, so that a killed daemon's port can be bound again at once.
-fn first_bound(addresses: &[SocketAddr]) -> Result<TcpListener, (SocketAddr, io::Error)> {
-    let mut failure = None;
-    for address in addresses {
-        match TcpListener::bind(address) {
-            Ok(listener) => return Ok(listener),
-            Err(cause) if cause.kind() == io::ErrorKind::AddrInUse => return Err((*address, cause)),
-            Err(cause) => failure = failure.or(Some((*address, cause))),
-        }
-    }
-    let nowhere = || (SocketAddr::from(([0, 0, 0, 0], 0)), io::Error::from(io::ErrorKind::AddrNotAvailable));
-    Err(failure.unwrap_or_else(nowhere))
 }
 
 /// A socket file left by a killed daemon must not prevent the start; any other file is not ours to remove.

@@ -28,6 +28,8 @@ use super::generations::Generations;
 const FORMAT_VERSION: u32 = 1;
 /// Names the log's directory once the log exists.
 const FOUNDED: &str = "member/FOUNDED";
+/// Exclusively locked while a process uses the directory.
+const LOCK: &str = "LOCK";
 const FORMAT_MAGIC: &str = "quorate";
 const STATE: &str = "member/state";
 const SCRATCH: &str = "member/scratch";
@@ -146,6 +148,19 @@ impl DataDir {
         Ok(dir)
     }
 
+    /// Whether a process uses `root` now, without changing anything there. A directory that cannot be looked at counts as
+    /// unused.
+    pub fn is_in_use(root: &Path) -> bool {
+        let lock = File::open(Self::lock_path(root));
+        // Shared: two who ask at a time do not see each other.
+        lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(fs::TryLockError::WouldBlock)))
+    }
+
+    /// The file that is locked by who uses `root`.
+    pub fn lock_path(root: &Path) -> PathBuf {
+        root.join(LOCK)
+    }
+
     /// Where the log's segments are.
     pub fn wal(&self) -> &Path {
         &self.wal
@@ -217,7 +232,7 @@ impl DataDir {
         let ends =
             |endings: &'static [&'static str]| move |name: &str| endings.iter().any(|ending| name.ends_with(ending));
         let member = self.root.join("member");
-        warn_others(&self.root, plain(&["LOCK", "FORMAT", "FORMAT.tmp", "member", "fixtures", "proxy"]));
+        warn_others(&self.root, plain(&[LOCK, "FORMAT", "FORMAT.tmp", "member", "fixtures", "proxy"]));
         warn_others(&member, plain(&["wal", "snap", "state", "scratch", "FOUNDED", "FOUNDED.tmp"]));
         warn_others(&member.join("snap"), ends(&[".snap", ".broken", ".tmp"]));
         warn_others(&self.wal, ends(&[".wal", ".broken", ".tmp"]));
@@ -289,7 +304,7 @@ pub(super) fn sync_tree(path: &Path) -> io::Result<()> {
 }
 
 fn lock(root: &Path) -> Result<File, DataDirError> {
-    let path = root.join("LOCK");
+    let path = DataDir::lock_path(root);
     let file = File::options()
         .create(true)
         .truncate(false)
@@ -352,7 +367,9 @@ mod tests {
         let first = DataDir::open(root.path(), None).unwrap();
         let second = DataDir::open(root.path(), None).unwrap_err();
         assert!(matches!(second, DataDirError::InUse { .. }), "{second}");
+        assert!(DataDir::is_in_use(root.path()));
         drop(first);
+        assert!(!DataDir::is_in_use(root.path()) && !DataDir::is_in_use(&root.path().join("none")));
         DataDir::open(root.path(), None).unwrap();
     }
 

@@ -9,6 +9,7 @@ mod check;
 mod cluster;
 mod convert;
 mod finding;
+mod holder;
 mod probe;
 
 use std::{

@@ -6,7 +6,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
-    net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs as _},
+    net::{IpAddr, SocketAddr, ToSocketAddrs as _},
     os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     time::Duration,
@@ -14,10 +14,14 @@ use std::{
 
 use nix::unistd::{AccessFlags, access, geteuid};
 
-use super::finding::{Finding, Severity};
+use super::{
+    finding::{Finding, Severity},
+    holder,
+};
 use crate::{
     clock::Stopwatch,
-    config::{Bind, BootstrapMethod, Config, ListenUrl, TlsSide, Url, check_own_entry},
+    config::{Bind, BootstrapMethod, Config, ListenUrl, TlsSide, Url, check_own_entry, first_bound},
+    server::DataDir,
 };
 
 /// Less free space than this refuses: not even the first log segment (64 MB) and a snapshot would fit.
@@ -48,28 +52,38 @@ fn listeners(config: &Config, findings: &mut Vec<Finding>) {
         ("listen-metrics-urls", &listen.metrics),
     ];
     for (option, urls) in all {
-        findings.extend(urls.iter().map(|url| match bind(url) {
-            Ok(()) => Finding::probed(Severity::Fine, option, format!("{url} can be bound")),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                let hint = "address already in use, by this member if it is running";
-                Finding::probed(Severity::Error, option, format!("{url}: {hint}"))
-            }
-            Err(error) => Finding::probed(Severity::Error, option, format!("{url} cannot be bound: {error}")),
-        }));
+        findings.extend(urls.iter().map(|url| listener(config, option, url)));
     }
 }
 
-fn bind(url: &ListenUrl) -> io::Result<()> {
-    match &url.bind {
-        Bind::Any(port) => bind_tcp(SocketAddr::from(([0, 0, 0, 0], *port))),
-        Bind::Address(ip, port) => bind_tcp(SocketAddr::new(*ip, *port)),
-        Bind::Localhost(port) => ("localhost", *port).to_socket_addrs()?.take(1).try_for_each(bind_tcp),
-        Bind::Unix(path) => bindable_file(path),
+/// Whether the daemon could listen there, by the daemon's own rule.
+fn listener(config: &Config, option: &'static str, url: &ListenUrl) -> Finding {
+    let bound = match &url.bind {
+        Bind::Unix(path) => bindable_file(path).map_err(|error| (None, error)),
+        bind => first_bound(&bind.addresses()).map(drop).map_err(|(address, error)| (Some(address), error)),
+    };
+    match bound {
+        Ok(()) => Finding::probed(Severity::Fine, option, format!("{url} can be bound")),
+        Err((Some(address), error)) if error.kind() == io::ErrorKind::AddrInUse => in_use(config, option, url, address),
+        Err((_, error)) => Finding::probed(Severity::Error, option, format!("{url} cannot be bound: {error}")),
     }
 }
 
-fn bind_tcp(address: SocketAddr) -> io::Result<()> {
-    TcpListener::bind(address).map(drop)
+/// A running member has its addresses; a stopped one has none, and others may have those of both.
+fn in_use(config: &Config, option: &'static str, url: &ListenUrl, address: SocketAddr) -> Finding {
+    let dir = &config.member.data_dir;
+    let is_running = DataDir::is_in_use(dir);
+    // Where the system does not tell, the member is believed to have what it asked for.
+    if is_running && holder::has_address(&DataDir::lock_path(dir), address).unwrap_or(true) {
+        let text = format!("{url} is in use by the running member of this data directory");
+        return Finding::probed(Severity::Fine, option, text);
+    }
+    let by_whom = if is_running {
+        "not by the member that runs in this data directory"
+    } else {
+        "and no member runs in this data directory"
+    };
+    Finding::probed(Severity::Error, option, format!("{url}: address already in use, {by_whom}"))
 }
 
 /// A socket file can be made where there is none, or only an old socket, in a directory that can be written.
@@ -277,18 +291,6 @@ fn nameless_file(place: &Path) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_taken_port_is_an_error_and_a_free_one_is_fine() {
-        let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let url = |port: u16| {
-            let url = Url::parse(&format!("http://127.0.0.1:{port}")).expect("valid");
-            ListenUrl::new(url).expect("bindable")
-        };
-        let port = taken.local_addr().expect("bound").port();
-        assert_eq!(bind(&url(port)).expect_err("taken").kind(), io::ErrorKind::AddrInUse);
-        assert!(bind(&url(0)).is_ok());
-    }
 
     #[test]
     fn probing_a_directory_leaves_nothing_in_it() {

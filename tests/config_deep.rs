@@ -1,0 +1,87 @@
+//! What `config check --deep` says of addresses that are taken: by somebody else, or by the very member that is looked at.
+
+use std::{
+    ffi::OsString,
+    net::TcpListener,
+    path::Path,
+    process::{Command, Stdio},
+    thread::sleep,
+    time::Duration,
+};
+
+use quorate::{cli, config::Sources, server::DataDir};
+
+/// Exit code and output for a member that serves clients at `url`, with its data in `dir`.
+fn check(dir: &Path, url: &str) -> (u8, String) {
+    let flags = [
+        "--name=a",
+        "--listen-peer-urls=http://127.0.0.1:0",
+        "--initial-advertise-peer-urls=http://127.0.0.1:2380",
+        "--initial-cluster=a=http://127.0.0.1:2380",
+        &format!("--listen-client-urls={url}"),
+        &format!("--advertise-client-urls={url}"),
+        &format!("--data-dir={}", dir.display()),
+    ];
+    let args: Vec<OsString> = ["check", "--deep"].iter().chain(&flags).map(OsString::from).collect();
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let code = cli::config::run_on(&Sources::default(), &args, &mut out, &mut err);
+    assert!(err.is_empty(), "{}", String::from_utf8_lossy(&err));
+    (code, String::from_utf8(out).expect("text"))
+}
+
+fn line(out: &str) -> &str {
+    out.lines().find(|line| line.contains("listen-client-urls: ")).unwrap_or_else(|| panic!("no line in\n{out}"))
+}
+
+/// A system that knows `localhost` as `::1`, too, names that first: the daemon binds 127.0.0.1 all the same.
+#[test]
+fn localhost_is_tried_where_the_daemon_listens() {
+    let place = tempfile::tempdir().expect("a directory");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("http://localhost:{}", taken.local_addr().expect("bound").port());
+    let (code, out) = check(place.path(), &url);
+    assert_eq!(code, 1, "{out}");
+    assert!(line(&out).starts_with(&format!("error: listen-client-urls: {url}: address already in use")), "{out}");
+}
+
+/// After an edit: the member runs, and somebody else has the address that it is to get.
+#[test]
+fn the_address_of_another_process_is_not_the_running_members() {
+    let place = tempfile::tempdir().expect("a directory");
+    drop(DataDir::open(place.path(), None).expect("a new directory"));
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("http://{}", taken.local_addr().expect("bound"));
+    // The other side of the pipe ends it with this test.
+    let mut member = Command::new("flock");
+    member.arg(DataDir::lock_path(place.path())).arg("cat").stdin(Stdio::piped());
+    let mut member = member.spawn().expect("util-linux is there");
+    while !DataDir::is_in_use(place.path()) {
+        assert_eq!(member.try_wait().expect("our child"), None);
+        sleep(Duration::from_millis(10));
+    }
+    let (code, out) = check(place.path(), &url);
+    drop(member.stdin.take());
+    member.wait().expect("our child");
+    let expected = format!(
+        "error: listen-client-urls: {url}: address already in use, not by the member that runs in this data directory"
+    );
+    assert_eq!((code, line(&out)), (1, expected.as_str()), "{out}");
+}
+
+/// "Check, then reload" is how a running member is changed.
+#[test]
+fn the_addresses_of_the_running_member_are_its_own() {
+    let place = tempfile::tempdir().expect("a directory");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("http://{}", taken.local_addr().expect("bound"));
+    let member = DataDir::open(place.path(), None).expect("a new directory");
+    let (code, out) = check(place.path(), &url);
+    assert_eq!(code, 0, "{out}");
+    let expected = format!("ok: listen-client-urls: {url} is in use by the running member of this data directory");
+    assert_eq!(line(&out), expected, "{out}");
+    drop(member);
+    let (code, out) = check(place.path(), &url);
+    let expected =
+        format!("error: listen-client-urls: {url}: address already in use, and no member runs in this data directory");
+    assert_eq!((code, line(&out)), (1, expected.as_str()), "{out}");
+}
