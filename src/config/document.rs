@@ -108,6 +108,12 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, Flaw> {
     Ok(bytes)
 }
 
+/// Whether there is no such file. Where that cannot be seen, as in a directory that others closed, it is not so: what may
+/// be missing then counts as unreadable.
+pub(super) fn is_missing(path: &Path) -> bool {
+    matches!(path.try_exists(), Ok(false))
+}
+
 /// The system's words without Rust's `(os error 2)`, in lower case as Go prints them.
 pub(super) fn reason(error: &std::io::Error) -> String {
     let text = error.to_string();

@@ -15,7 +15,7 @@ use super::{
     table::{self, Kind, OPTIONS, OptionSpec, YamlKey},
 };
 
-pub(super) use document::read;
+pub(super) use document::{is_missing, read};
 
 /// Keys of etcd's file that no flag sets and that mean nothing here.
 const YAML_WITHOUT_EFFECT: [&str; 3] = [

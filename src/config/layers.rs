@@ -170,7 +170,7 @@ impl Gathered {
         let path = Path::new(path);
         // One that may be missing is watched, too: it may come.
         self.files.push(path.to_owned());
-        if may_be_missing && !path.exists() {
+        if may_be_missing && files::is_missing(path) {
             return Vec::new();
         }
         let at = |line| Origin::File(path.to_owned(), line);

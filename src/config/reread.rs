@@ -163,7 +163,7 @@ impl Rereader {
 
 impl Named {
     fn read(&self) -> Result<Assigned, Box<Problem>> {
-        if self.may_be_missing && !self.path.exists() {
+        if self.may_be_missing && files::is_missing(&self.path) {
             return Ok(Assigned::new());
         }
         let at = |line| Origin::File(self.path.clone(), line);
@@ -341,6 +341,27 @@ mod tests {
         fs::remove_file(start.path()).expect("removed");
         assert_eq!(shown(&read(&reader, &loaded), "log-level"), ("info".to_owned(), Origin::Default));
         assert!(reader.files().contains(&start.path()), "it is watched all the same");
+    }
+
+    /// A closed directory looked like a missing file, and every option of the file fell back to its default. Root may
+    /// look into any directory, so here one cannot be reached that leads to itself.
+    #[test]
+    fn a_file_that_cannot_be_looked_for_is_not_missing() {
+        let closed = tempfile::tempdir().expect("a directory");
+        let (open, path) = (closed.path().join("open"), closed.path().join("open/env"));
+        fs::create_dir(&open).expect("made");
+        fs::write(&path, "ETCD_LOG_LEVEL=warn\n").expect("written");
+        let mut start = Started::new("ETCD_LOG_LEVEL=warn\n");
+        start = start.variable(ENV_FILES, &format!("-{}", path.display()));
+        let (reader, loaded) = start.reader();
+        fs::rename(&open, closed.path().join("away")).expect("moved");
+        std::os::unix::fs::symlink(&open, &open).expect("linked");
+        let refused = reader.read(&loaded.config).expect_err("not missing").to_string();
+        assert!(refused.contains(&format!("open {}", path.display())), "{refused}");
+        // At a start it warns, as a file does that cannot be read.
+        assert_eq!(Rereader::new(start.sources.clone(), &loaded).1.len(), 1);
+        let flag = format!("--env-file=-{}", path.display());
+        assert!(super::super::load(&start.flag(flag).sources).is_err());
     }
 
     #[test]
