@@ -54,6 +54,8 @@ pub struct Rereader {
     compat: Compat,
     /// The unit's environment files that could be read at the start.
     named: Vec<Named>,
+    /// Those that could not.
+    unread: Vec<PathBuf>,
     /// What they said then; of two that assign one variable the later counts, as for systemd.
     at_start: Assigned,
     /// The files that the options name.
@@ -65,7 +67,8 @@ impl Rereader {
     /// that cannot be read.
     pub fn new(sources: Sources, loaded: &Loaded) -> (Self, Vec<Notice>) {
         let (compat, files) = (loaded.settings.compat, loaded.files.clone());
-        let mut reader = Self { sources, compat, named: Vec::new(), at_start: Assigned::new(), files };
+        let mut reader =
+            Self { sources, compat, named: Vec::new(), unread: Vec::new(), at_start: Assigned::new(), files };
         let mut notices = Vec::new();
         for named in named_files(&reader.sources) {
             match named.read() {
@@ -77,6 +80,7 @@ impl Rereader {
                     let fields = vec![("error", problem.to_string())];
                     let notice = Notice::warn("a file in QUORATE_ENV_FILES cannot be read: it stays unread", fields);
                     notices.push(notice.with_remedy("let the daemon's user read it, then restart the daemon"));
+                    reader.unread.push(named.path);
                 }
             }
         }
@@ -146,13 +150,26 @@ impl Rereader {
         own.map(|(_, value)| value.to_string_lossy().into_owned())
     }
 
-    /// Variables without a file: whoever edits an `EnvironmentFile=` would wait in vain.
-    fn unfollowed(&self) -> Option<String> {
+    /// What nobody reads again: whoever edits an `EnvironmentFile=` that is not named, or that could not be read at the
+    /// start, would wait in vain.
+    fn unfollowed(&self) -> Vec<String> {
+        let unread = |path: &PathBuf| {
+            format!(
+                "{} could not be read at the start, so what was edited there is not seen: let the daemon's user read it, \
+                 then restart the daemon",
+                path.display()
+            )
+        };
+        self.unread.iter().map(unread).chain(self.unnamed()).collect()
+    }
+
+    /// Variables without a file.
+    fn unnamed(&self) -> Option<String> {
         let is_ours = |(name, value): &&(std::ffi::OsString, std::ffi::OsString)| {
             name.to_str().is_some_and(|name| name.starts_with("ETCD_")) && !value.is_empty()
         };
         let has_variables = self.sources.env.iter().any(|variable| is_ours(&variable));
-        (self.named.is_empty() && has_variables).then(|| {
+        (self.named.is_empty() && self.unread.is_empty() && has_variables).then(|| {
             format!(
                 "ETCD_* variables stay as they were at the start: an edited EnvironmentFile= takes a restart, or \
                  Environment={ENV_FILES}= in the unit that names it, too"
@@ -384,13 +401,15 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_read_at_the_start_is_told_of_and_left_alone() {
+    fn a_file_that_cannot_be_read_at_the_start_is_told_of_then_and_at_every_reload() {
         let sources =
             Sources { env: vec![(ENV_FILES.into(), "/nonexistent/quorate.env".into())], ..Sources::default() };
         let loaded = super::super::load(&sources).expect("valid");
         let (reader, notices) = Rereader::new(sources, &loaded);
         assert_eq!(notices.len(), 1);
-        assert!(reader.read(&loaded.config).is_ok());
+        let remarks = read(&reader, &loaded).remarks;
+        let [remark] = remarks.as_slice() else { panic!("{remarks:?}") };
+        assert!(remark.starts_with("/nonexistent/quorate.env could not be read at the start"), "{remark}");
     }
 
     #[test]
