@@ -19,7 +19,7 @@ use std::{
     process::ExitCode,
 };
 
-use super::completion::FORMS;
+use super::{completion::FORMS, failure::Failure};
 use crate::config::{
     self, ExtraFlag, Extras, Form, Own, Sources,
     show::{self, Format, Shown},
@@ -98,7 +98,7 @@ const USAGE_TEXT: &str = "Usage:
   quorate config check [--deep] [--format text|json] [flags of the daemon]
     Reads the configuration as the daemon would and names every mistake.
     --deep also tries addresses, names, files, free space and the disk; nothing stays behind.
-    Exit code 0: valid, 1: invalid, 2: the command line is wrong.
+    Exit code 0: valid, 1: invalid, 2: the command line is wrong, 6: the answer could not be written.
 
   quorate config check [--from FORM] [--format text|json] FILE...
     The same for files of several members, and whether these members form one cluster. Every finding names both places.
@@ -127,12 +127,24 @@ pub fn run(sources: &Sources, args: &[OsString]) -> ExitCode {
     ExitCode::from(run_on(sources, args, &mut io::stdout(), &mut io::stderr()))
 }
 
-/// As [`run`], with its output where the caller wants it. An output that is closed changes nothing about the answer.
+/// As [`run`], with its output where the caller wants it. A good answer that could not be written is a failure, told as
+/// `quoratectl` tells it: silently where the reader went away. A standard error that is closed changes nothing.
 pub fn run_on(sources: &Sources, args: &[OsString], out: &mut dyn Write, err: &mut dyn Write) -> u8 {
     let Answer { text, remarks, code } = answer(sources, args).unwrap_or_else(|misuse| Answer::refusal(misuse, USAGE));
     drop(err.write_all(remarks.as_bytes()));
-    drop(out.write_all(text.as_bytes()));
-    code
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if code == VALID => unwritten(error, err),
+        _ => code,
+    }
+}
+
+/// The exit code where there is nowhere to write to.
+fn unwritten(error: io::Error, err: &mut dyn Write) -> u8 {
+    let Failure { exit, message, .. } = Failure::from(error);
+    if let Some(message) = message {
+        drop(writeln!(err, "error: writing the answer: {message}"));
+    }
+    exit as u8
 }
 
 /// What a command has to say.
@@ -312,6 +324,41 @@ mod tests {
         let warned =
             report["findings"].as_array().expect("a list").iter().filter(|finding| finding["severity"] == "warning");
         assert!(warned.clone().all(|finding| finding["remedy"].is_string()), "{out}");
+    }
+
+    /// A full disk left half a file behind, and scripts took it for the whole.
+    #[test]
+    fn an_answer_that_cannot_be_written_is_no_success() {
+        for words in [
+            ["check", "--name=a"].as_slice(),
+            &["show"],
+            &["convert", "--to=toml", "--name=a"],
+            &["sample"],
+            &["schema"],
+        ] {
+            let args: Vec<OsString> = words.iter().map(OsString::from).collect();
+            let mut full = std::fs::File::options().write(true).open("/dev/full").expect("a device of Linux");
+            let mut err = Vec::new();
+            assert_eq!(
+                run_on(&Sources::default(), &args, &mut io::BufWriter::new(&mut full), &mut err),
+                6,
+                "{words:?}"
+            );
+            let said = String::from_utf8(err).expect("text");
+            assert!(said.ends_with("error: writing the answer: No space left on device (os error 28)\n"), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_reader_that_goes_away_is_no_news_and_a_mistake_stays_one() {
+        let (reader, mut writer) = io::pipe().expect("a pipe");
+        drop(reader);
+        let args = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
+        let mut err = Vec::new();
+        assert_eq!(run_on(&Sources::default(), &args(&["sample"]), &mut writer, &mut err), 141);
+        let wrong = args(&["check", "--name=a", "--heartbeat-interval=0"]);
+        assert_eq!(run_on(&Sources::default(), &wrong, &mut writer, &mut err), INVALID);
+        assert_eq!(String::from_utf8(err).expect("text"), "");
     }
 
     #[test]

@@ -70,10 +70,12 @@ second time in `QUORATE_ENV_FILES`: a variable whose value was that of the file 
     "Flags stay as they were typed.",
 ];
 
-pub(super) const DAEMON_EXIT: [Item; 3] = [
+pub(super) const DAEMON_EXIT: [Item; 5] = [
     ("0", "Stopped by a signal, or did what a command was asked for."),
     ("1", "The configuration is wrong, or the member could not start or go on; the last line says why and what to do."),
     ("2", "The command line is wrong."),
+    ("6", "The answer of a `config` command could not be written."),
+    ("141", "Whoever read that answer went away."),
 ];
 
 pub(super) const DAEMON_ENVIRONMENT: [Item; 5] = [
