@@ -209,6 +209,46 @@ fn members_of_one_host_share_neither_directory_nor_port() {
     }
 }
 
+/// One of the two would start, and the other would find its port taken.
+#[test]
+fn one_host_has_every_port_once_whatever_it_is_called() {
+    let member = |name: &str, host: &str, peer: u16, client: &str, more: &str| {
+        format!(
+            "name = \"{name}\"\ndata-dir = \"/var/lib/{name}\"\nlisten-peer-urls = \"http://{host}:{peer}\"\n\
+             initial-advertise-peer-urls = \"http://{host}:{peer}\"\nlisten-client-urls = \"{client}\"\n\
+             advertise-client-urls = \"http://{host}:{peer}\"\n\
+             initial-cluster = {{ a = \"http://localhost:2380\", b = \"http://127.0.0.1:2480\" }}\n{more}"
+        )
+    };
+    for (first, second, more, is_taken) in [
+        ("http://localhost:2379", "http://127.0.0.1:2379", "", true),
+        ("http://localhost:2379", "http://[::1]:2379", "", false),
+        ("http://localhost:2379", "http://127.0.0.1:2479", "", false),
+        ("http://127.0.0.1:2379", "http://0.0.0.0:2379", "", true),
+        ("http://[::]:2379", "http://127.0.0.1:2379", "", true),
+        ("http://localhost:2379", "http://127.0.0.1:2380", "", true),
+        ("http://localhost:2379", "http://127.0.0.1:2479", "listen-metrics-urls = \"http://127.0.0.1:2379\"\n", true),
+    ] {
+        let mut files = Files { place: tempfile::tempdir().expect("a directory"), names: Vec::new() };
+        files.write("a.toml", &member("a", "localhost", 2380, first, ""));
+        files.write("b.toml", &member("b", "127.0.0.1", 2480, second, more));
+        let (code, out) = files.check(&[]);
+        assert_eq!(code == 1, is_taken, "{first} {second} {more}\n{out}");
+        assert_eq!(out.contains(" is taken by another member of this host (a.toml:"), is_taken, "{out}");
+    }
+}
+
+/// Copied from the neighbour and forgotten: its host has no such address, and the member would not start.
+#[test]
+fn a_member_that_listens_at_another_ones_address_is_told() {
+    let mut files = Files::of_the_guide();
+    files.edit("2.conf", "LISTEN_PEER_URLS=\"http://10.5.12.17:2380\"", "LISTEN_PEER_URLS=\"http://10.5.12.16:2380\"");
+    let line = "error: 2.conf:4: ETCD_LISTEN_PEER_URLS=http://10.5.12.16:2380: http://10.5.12.16:2380 is the address of \
+                another member (1.conf:5: ETCD_INITIAL_ADVERTISE_PEER_URLS=http://10.5.12.16:2380)";
+    assert!(files.findings().contains(&line.to_owned()), "{:#?}", files.findings());
+    assert_eq!(files.check(&[]).0, 1);
+}
+
 #[test]
 fn files_of_any_form_are_held_against_each_other() {
     let mut files = Files::of_the_guide();

@@ -2,9 +2,15 @@
 //!
 //! Every finding names a place in two files. What most files say counts as meant, of equally many the first.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+};
 
-use super::finding::{Finding, Severity};
+use super::{
+    finding::{Finding, Severity},
+    holder,
+};
 use crate::config::{
     Bind, BootstrapMethod, ClusterState, Form, InitialCluster, ListenUrl, Loaded, Origin, Setting, Url,
     localhost_alone, same_hosts, show::Format,
@@ -34,6 +40,14 @@ const SHARED: [(&str, Severity); 21] = [
     ("auto-compaction-retention", Severity::Warning),
     ("feature-gates", Severity::Warning),
 ];
+
+/// Where members say they are reached.
+const ADVERTISED: [&str; 2] = ["initial-advertise-peer-urls", "advertise-client-urls"];
+/// Where members listen.
+const LISTENERS: [&str; 4] =
+    ["listen-peer-urls", "listen-client-urls", "listen-client-http-urls", "listen-metrics-urls"];
+/// Every name of a host for itself.
+const LOOPBACK: &str = "localhost";
 
 /// The configuration of one member.
 pub(super) struct Member {
@@ -243,9 +257,10 @@ fn states(members: &[Member], findings: &mut Vec<Finding>) {
 /// No two members have one address; on one host they share nothing at all.
 fn addresses(members: &[Member], findings: &mut Vec<Finding>) {
     for (first, second) in pairs(members) {
-        for option in ["initial-advertise-peer-urls", "advertise-client-urls"] {
+        for option in ADVERTISED {
             let theirs = advertised(first, option);
-            let mut both = advertised(second, option).iter().filter(|url| theirs.contains(url));
+            let mut both =
+                advertised(second, option).iter().filter(|url| theirs.iter().any(|other| is_one(url, other)));
             if let Some(url) = both.next() {
                 let message = format!("{url} is the address of two members");
                 findings.push(second.against(option, (first, option), Severity::Error, message));
@@ -253,6 +268,9 @@ fn addresses(members: &[Member], findings: &mut Vec<Finding>) {
         }
         if on_one_host(first, second) {
             one_host(first, second, findings);
+        } else {
+            intrudes(second, first, findings);
+            intrudes(first, second, findings);
         }
     }
 }
@@ -262,11 +280,41 @@ fn advertised<'m>(member: &'m Member, option: &str) -> &'m [Url] {
     if option == "advertise-client-urls" { &advertise.client } else { &advertise.peer }
 }
 
+/// Whether both lead to one place.
+fn is_one(one: &Url, other: &Url) -> bool {
+    (one.scheme(), host(one), one.port()) == (other.scheme(), host(other), other.port())
+}
+
+/// The host, under one name whatever it is called by itself.
+fn host(url: &Url) -> &str {
+    if is_loopback(url) { LOOPBACK } else { url.host() }
+}
+
 fn on_one_host(first: &Member, second: &Member) -> bool {
     let hosts = |member: &Member| -> Vec<String> {
-        member.loaded.config.advertise.peer.iter().map(|url| url.host().to_owned()).collect()
+        member.loaded.config.advertise.peer.iter().map(|url| host(url).to_owned()).collect()
     };
     hosts(first) == hosts(second)
+}
+
+/// A member of another host cannot listen where this one is to be reached. That both advertise the address is told already.
+fn intrudes(member: &Member, owner: &Member, findings: &mut Vec<Finding>) {
+    for listen in LISTENERS {
+        for url in listened(member, listen) {
+            let Bind::Address(ip, port) = url.bind else { continue };
+            let is_told = |member, option| {
+                advertised(member, option).iter().any(|url| url.ip() == Some(ip) && url.port() == port)
+            };
+            let is_own = ADVERTISED.into_iter().any(|option| is_told(member, option));
+            if ip.is_loopback() || ip.is_unspecified() || is_own {
+                continue;
+            }
+            if let Some(option) = ADVERTISED.into_iter().find(|option| is_told(owner, option)) {
+                let message = format!("{url} is the address of another member");
+                findings.push(member.against(listen, (owner, option), Severity::Error, message));
+            }
+        }
+    }
 }
 
 fn one_host(first: &Member, second: &Member, findings: &mut Vec<Finding>) {
@@ -275,26 +323,40 @@ fn one_host(first: &Member, second: &Member, findings: &mut Vec<Finding>) {
         let message = "two members of one host have one data directory".to_owned();
         findings.push(second.against("data-dir", (first, "data-dir"), Severity::Error, message));
     }
-    for option in ["listen-peer-urls", "listen-client-urls"] {
-        let theirs = listened(first, option);
+    for (option, other) in LISTENERS.iter().flat_map(|option| LISTENERS.map(|other| (*option, other))) {
+        let theirs = listened(first, other);
         if let Some(url) = listened(second, option).iter().find(|url| theirs.iter().any(|other| clash(url, other))) {
             let message = format!("{url} is taken by another member of this host");
-            findings.push(second.against(option, (first, option), Severity::Error, message));
+            findings.push(second.against(option, (first, other), Severity::Error, message));
         }
     }
 }
 
 fn listened<'m>(member: &'m Member, option: &str) -> &'m [ListenUrl] {
     let listen = &member.loaded.config.listen;
-    if option == "listen-client-urls" { &listen.client } else { &listen.peer }
+    match option {
+        "listen-client-urls" => &listen.client,
+        "listen-client-http-urls" => &listen.client_http,
+        "listen-metrics-urls" => &listen.metrics,
+        _ => &listen.peer,
+    }
 }
 
 /// Whether one host cannot have both listeners.
 fn clash(one: &ListenUrl, other: &ListenUrl) -> bool {
-    match (&one.bind, &other.bind) {
-        (Bind::Any(one), Bind::Any(other) | Bind::Address(_, other) | Bind::Localhost(other))
-        | (Bind::Address(_, one) | Bind::Localhost(one), Bind::Any(other)) => one == other,
-        (one, other) => one == other,
+    match (place(&one.bind), place(&other.bind)) {
+        (Some(one), Some(other)) => one.port() != 0 && holder::clash(one, other),
+        _ => one.bind == other.bind,
+    }
+}
+
+/// Where it binds on every usual host, which need not be this one; none for a socket file.
+fn place(bind: &Bind) -> Option<SocketAddr> {
+    match bind {
+        Bind::Any(port) => Some((Ipv6Addr::UNSPECIFIED, *port).into()),
+        Bind::Address(ip, port) => Some((*ip, *port).into()),
+        Bind::Localhost(port) => Some((Ipv4Addr::LOCALHOST, *port).into()),
+        Bind::Unix(_) => None,
     }
 }
 
@@ -342,7 +404,7 @@ fn is_loopback(url: &Url) -> bool {
 /// An address that means every host's own, among members of several hosts, reaches the wrong one.
 fn loopback(member: &Member, members: &[Member], findings: &mut Vec<Finding>) {
     let elsewhere = |url: &Url| !is_loopback(url) && !url.scheme().is_unix();
-    for option in ["initial-advertise-peer-urls", "advertise-client-urls"] {
+    for option in ADVERTISED {
         let far = members.iter().find(|other| advertised(other, option).iter().any(elsewhere));
         let near = advertised(member, option).iter().find(|url| is_loopback(url) || is_any(url));
         let (Some(far), Some(url)) = (far, near) else { continue };
