@@ -7,6 +7,8 @@
 //! - Nothing is expanded. Neither `export` nor `%` specifiers exist.
 //! - A NUL byte or invalid UTF-8 refuses the whole file. Any other bytes parse; nothing panics.
 
+use std::collections::BTreeMap;
+
 use thiserror::Error;
 
 /// One `KEY=value`, with the line its key stands on, from 1.
@@ -22,6 +24,16 @@ pub struct EnvFile {
     pub dropped: Vec<(usize, String)>,
     /// The line of a key whose quoted value never ends: systemd takes all that follows for the value.
     pub unclosed: Option<usize>,
+}
+
+impl EnvFile {
+    /// Assignments of etcd's variables that a later one of the same file replaces, each with the line of the last one.
+    pub fn replaced(&self) -> Vec<(&Assignment, usize)> {
+        let last: BTreeMap<&str, usize> = self.assignments.iter().map(|(line, key, _)| (key.as_str(), *line)).collect();
+        let of_etcd = self.assignments.iter().filter(|(_, key, _)| key.starts_with("ETCD_"));
+        let pairs = of_etcd.filter_map(|assignment| Some((assignment, *last.get(assignment.1.as_str())?)));
+        pairs.filter(|((line, ..), last)| line != last).collect()
+    }
 }
 
 /// Why a whole file is refused.
@@ -355,6 +367,14 @@ mod tests {
         let file = parse(b"\nA=\"1\n2\"\n  B=3\\\n4\n#c\nC=\r\nD=5").expect("text");
         let lines: Vec<_> = file.assignments.iter().map(|(line, key, _)| (*line, key.as_str())).collect();
         assert_eq!(lines, [(2, "A"), (4, "B"), (7, "C"), (8, "D")]);
+    }
+
+    #[test]
+    fn of_two_assignments_of_one_variable_the_first_is_replaced() {
+        let file = parse(b"ETCD_A=1\nETCD_B=2\nC=1\nETCD_A=3\nC=2\nETCD_A=1\n").expect("text");
+        let replaced: Vec<_> =
+            file.replaced().into_iter().map(|((line, key, _), last)| (*line, key.as_str(), last)).collect();
+        assert_eq!(replaced, [(1, "ETCD_A", 6), (4, "ETCD_A", 6)]);
     }
 
     #[test]

@@ -15,7 +15,9 @@ use figment::{
 };
 
 use super::{
-    Compat, FILE_NODES_MAX, Loudness, Notice, Problem, Sources, Value, env_file, files,
+    Compat, FILE_NODES_MAX, Loudness, Notice, Problem, Sources, Value,
+    env_file::{self, EnvFile},
+    files,
     flags::{CommandLine, GivenFlag},
     origin::{Form, Origin},
     suggest::closest,
@@ -197,9 +199,15 @@ impl Gathered {
             let what = "the quote that opens here is never closed: the rest of the file became part of the value";
             self.problems.push(Problem::in_file(at(line), "", what.to_owned()));
         }
+        self.notices.extend(replaced(path, &file));
         self.warn_of_missing_prefixes(path, &file.assignments);
-        let etcd =
-            file.assignments.into_iter().filter(|(_, name, value)| name.starts_with("ETCD_") && !value.is_empty());
+        // An empty value at last takes those before it back.
+        let last: BTreeMap<String, bool> =
+            file.assignments.iter().map(|(_, name, value)| (name.clone(), value.is_empty())).collect();
+        let etcd = file
+            .assignments
+            .into_iter()
+            .filter(|(_, name, value)| name.starts_with("ETCD_") && !value.is_empty() && last.get(name) != Some(&true));
         etcd.map(|(line, name, value)| Variable::new(&name, value, at(line))).collect()
     }
 
@@ -249,6 +257,20 @@ impl Gathered {
             Err(why) => self.problems.push(Problem::refused(spec, text, origin, form, &why)),
         }
     }
+}
+
+/// For systemd the last of several assignments counts, and the others look as if they did.
+pub(super) fn replaced(path: &Path, file: &EnvFile) -> Vec<Notice> {
+    let at = |line| Origin::File(path.to_owned(), line);
+    let notice = |((line, name, _), last): (&env_file::Assignment, usize)| {
+        let fields =
+            vec![("origin", at(*line).to_string()), ("variable", name.clone()), ("counts", at(last).to_string())];
+        let notice =
+            Notice::warn("set again further down, where the last value counts: this one has no effect", fields);
+        let option = table::find_variable(name).map(|spec| spec.name);
+        notice.about(option, at(*line)).with_remedy("remove one of the two")
+    };
+    file.replaced().into_iter().map(notice).collect()
 }
 
 /// A variable of the environment or of an environment file.

@@ -16,7 +16,9 @@ use std::{
 };
 
 use super::{
-    Compat, Config, ConfigErrors, Loaded, Notice, Origin, Problem, Raft, Settings, Sources, env_file, files,
+    Compat, Config, ConfigErrors, Loaded, Notice, Origin, Problem, Raft, Settings, Sources,
+    env_file::{self, EnvFile},
+    files, layers,
     origin::Form,
     table::{self, OptionSpec},
 };
@@ -71,9 +73,10 @@ impl Rereader {
             Self { sources, compat, named: Vec::new(), unread: Vec::new(), at_start: Assigned::new(), files };
         let mut notices = Vec::new();
         for named in named_files(&reader.sources) {
-            match named.read() {
-                Ok(assigned) => {
-                    reader.at_start.extend(assigned);
+            match named.file() {
+                Ok(file) => {
+                    notices.extend(layers::replaced(&named.path, &file));
+                    reader.at_start.extend(named.assigned(file));
                     reader.named.push(named);
                 }
                 Err(problem) => {
@@ -104,8 +107,8 @@ impl Rereader {
         let mut now = Assigned::new();
         let mut problems = Vec::new();
         for named in &self.named {
-            match named.read() {
-                Ok(assigned) => now.extend(assigned),
+            match named.file() {
+                Ok(file) => now.extend(named.assigned(file)),
                 Err(problem) => problems.push(*problem),
             }
         }
@@ -179,19 +182,26 @@ impl Rereader {
 }
 
 impl Named {
-    fn read(&self) -> Result<Assigned, Box<Problem>> {
+    fn file(&self) -> Result<EnvFile, Box<Problem>> {
         if self.may_be_missing && files::is_missing(&self.path) {
-            return Ok(Assigned::new());
+            return Ok(EnvFile::default());
         }
-        let at = |line| Origin::File(self.path.clone(), line);
-        let in_file = |line, what: String| Box::new(Problem::in_file(at(line), "", what));
+        let in_file = |line, what: String| Box::new(Problem::in_file(self.at(line), "", what));
         let bytes = files::read(&self.path).map_err(|(line, what)| in_file(line, what))?;
         let file = env_file::parse(&bytes).map_err(|error| in_file(error.line(), error.to_string()))?;
         if let Some(line) = file.unclosed {
             let what = "the quote that opens here is never closed: the rest of the file became part of the value";
             return Err(in_file(line, what.to_owned()));
         }
-        Ok(file.assignments.into_iter().map(|(line, name, value)| (name, (value, at(line)))).collect())
+        Ok(file)
+    }
+
+    fn assigned(&self, file: EnvFile) -> Assigned {
+        file.assignments.into_iter().map(|(line, name, value)| (name, (value, self.at(line)))).collect()
+    }
+
+    fn at(&self, line: usize) -> Origin {
+        Origin::File(self.path.clone(), line)
     }
 }
 
@@ -410,6 +420,17 @@ mod tests {
         let remarks = read(&reader, &loaded).remarks;
         let [remark] = remarks.as_slice() else { panic!("{remarks:?}") };
         assert!(remark.starts_with("/nonexistent/quorate.env could not be read at the start"), "{remark}");
+    }
+
+    #[test]
+    fn a_variable_that_a_file_sets_twice_is_told_of_at_the_start() {
+        let start = Started::new("ETCD_LOG_LEVEL=info\nETCD_LOG_LEVEL=warn\n").variable("ETCD_LOG_LEVEL", "warn");
+        let loaded = super::super::load(&start.sources).expect("valid");
+        let (_, notices) = Rereader::new(start.sources.clone(), &loaded);
+        let path = start.path();
+        let [notice] = notices.as_slice() else { panic!("{notices:?}") };
+        assert_eq!(notice.origin, Some(Origin::File(path.clone(), 1)));
+        assert!(notice.to_string().contains(&format!("counts={}:2", path.display())), "{notice}");
     }
 
     #[test]

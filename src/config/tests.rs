@@ -70,6 +70,25 @@ fn flags(words: &[&str]) -> Start {
 }
 
 #[test]
+fn of_two_assignments_in_one_environment_file_the_last_counts_and_the_first_is_told() {
+    let start =
+        Start::default().file("env-file", "e", "ETCD_NAME=a\nETCD_MAX_TXN_OPS=9\nETCD_NAME=b\nETCD_MAX_TXN_OPS=\n");
+    let loaded = start.load().unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(loaded.config.member.name, "b");
+    assert_eq!(loaded.settings.get("max-txn-ops").expect("an option").value.to_text(), "128", "taken back");
+    let path = start.path("e").display().to_string();
+    let said: Vec<String> =
+        loaded.notices.iter().filter(|notice| notice.message.contains("set again")).map(Notice::to_string).collect();
+    let line = |variable: &str, first: usize, last: usize| {
+        format!(
+            "set again further down, where the last value counts: this one has no effect (origin={path}:{first}, \
+             variable={variable}, counts={path}:{last})"
+        )
+    };
+    assert_eq!(said, [line("ETCD_NAME", 1, 3), line("ETCD_MAX_TXN_OPS", 2, 4)]);
+}
+
+#[test]
 fn raw_configuration_and_table_have_the_same_keys() {
     let layers = Layers::merge(&Gathered::default());
     let raw: Result<RawConfig, _> = layers.figment.extract();
