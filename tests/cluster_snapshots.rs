@@ -395,7 +395,7 @@ fn leader_without_room_for_a_database_says_so_and_leaves_room_for_itself() {
     const LEFT_FREE: u64 = 128 << 20;
     let (runtime, mut cluster) = (runtime(), Cluster::found(std::iter::empty()));
     cluster.prepare(&FORGETFUL);
-    let disk = SmallDisk::mount(cluster.members[0].data_dir().to_owned(), 1_500);
+    let disk = SmallDisk::mount(cluster.members[0].data_dir().clone(), 1_500);
     let list = cluster.initial_cluster();
     cluster.members[0].add_argument(format!("--initial-cluster={list}"));
     cluster.members[0].restart();
@@ -410,7 +410,7 @@ fn leader_without_room_for_a_database_says_so_and_leaves_room_for_itself() {
     cluster.ctl_until(0, &["member", "add", "m2", &urls, "--learner"]);
     cluster.begin(newcomer, "m2", &cluster.initial_cluster(), "existing");
     wait_for_log(&cluster, 0, "make room on the disk of");
-    let begun = std::time::Instant::now();
+    let begun = support::now();
     while begun.elapsed() < Duration::from_secs(6) {
         assert!(disk.free() > LEFT_FREE, "{} bytes are free\n{}", disk.free(), logs(&cluster));
         std::thread::sleep(Duration::from_millis(20));
