@@ -153,7 +153,8 @@ fn every_mistake_between_two_files_names_both_places() {
             &[
                 "error: 2.conf:6: ETCD_INITIAL_CLUSTER={LIST}: --initial-cluster has etcd1=http://10.5.12.16:2380 but missing \
                  from --initial-advertise-peer-urls=http://10.5.12.17:2380 (resolved urls: \"http://10.5.12.17:2380\" != \
-                 \"http://10.5.12.16:2380\")",
+                 \"http://10.5.12.16:2380\"); list the same URLs for etcd1 in --initial-cluster as in \
+                 --initial-advertise-peer-urls",
                 "warning: 1.conf:6: initial-cluster: no file for the member etcd2=http://10.5.12.17:2380 was given",
             ],
         ),
@@ -223,6 +224,7 @@ fn one_host_has_every_port_once_whatever_it_is_called() {
     for (first, second, more, is_taken) in [
         ("http://localhost:2379", "http://127.0.0.1:2379", "", true),
         ("http://localhost:2379", "http://[::1]:2379", "", false),
+        ("http://127.0.0.1:2379", "http://127.0.0.2:2379", "", false),
         ("http://localhost:2379", "http://127.0.0.1:2479", "", false),
         ("http://127.0.0.1:2379", "http://0.0.0.0:2379", "", true),
         ("http://[::]:2379", "http://127.0.0.1:2379", "", true),

@@ -282,7 +282,12 @@ fn advertised<'m>(member: &'m Member, option: &str) -> &'m [Url] {
 
 /// Whether both lead to one place.
 fn is_one(one: &Url, other: &Url) -> bool {
-    (one.scheme(), host(one), one.port()) == (other.scheme(), host(other), other.port())
+    (one.scheme(), address(one), one.port()) == (other.scheme(), address(other), other.port())
+}
+
+/// The host as it is dialled: of the many loopback addresses `localhost` is one.
+fn address(url: &Url) -> &str {
+    if url.host() == "localhost" { "127.0.0.1" } else { url.host() }
 }
 
 /// The host, under one name whatever it is called by itself.
