@@ -103,7 +103,9 @@ impl StorageError {
                 format!("{action}, a file ends too early or does not parse")
             }
             fjall::Error::Poisoned => {
-                return Self::engine(path, action, io::Error::other("an earlier write or sync failed"));
+                let first = super::reports::last().map(|report| format!(": {report}")).unwrap_or_default();
+                let text = format!("an earlier write or sync failed{first}");
+                return Self::engine(path, action, io::Error::other(text));
             }
             fjall::Error::Locked => return Self::engine(path, action, io::Error::other("another process uses it")),
             fjall::Error::Storage(fjall::LsmError::ChecksumMismatch { .. }) => {

@@ -29,7 +29,7 @@ use super::{
     background::{self, Files, Worker},
     bounds, format, inventory,
     journal::{Journals, NUMBER_KEY},
-    manifest, writes,
+    manifest, reports, writes,
 };
 
 /// The one keyspace.
@@ -120,6 +120,7 @@ impl FjallEngine {
 
     /// Starts the background threads.
     fn start(files: Arc<Files>, newest: u64) -> Result<Self, StorageError> {
+        reports::listen();
         let poison = Poison::default();
         let failed = || {
             let (poison, files) = (Arc::clone(&poison), Arc::clone(&files));
@@ -160,8 +161,13 @@ impl FjallEngine {
         rows.map(|row| row.map(|_| 1)).sum()
     }
 
-    /// Remembers the first failure, and reports this one.
+    /// Remembers the first failure, and reports this one, unless it only says that there was one.
     fn poisoned(&self, action: &'static str, cause: fjall::Error) -> StorageError {
+        if matches!(cause, fjall::Error::Poisoned)
+            && let Err(first) = self.check_poison()
+        {
+            return first;
+        }
         let error = self.0.files.error(action, cause);
         remember(&self.0.poison, &error);
         error

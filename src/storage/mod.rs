@@ -25,6 +25,7 @@ mod inventory;
 mod journal;
 mod manifest;
 pub mod memory;
+mod reports;
 pub mod sorter;
 mod tables;
 mod writes;
