@@ -150,8 +150,9 @@ install_distributions() { # NAME FILE...
 }
 main_program() { inside ps -o args= -p "$(unit=etcd property MainPID)"; }
 names_are_etcds() {
-    inside etcd --version | grep -q '^etcd Version: 3' && inside etcdctl version | grep -q '^etcdctl version: 3' &&
-        inside etcdutl version | grep -q '^etcdutl version: 3'
+    # Not `grep -q`: who is not heard to the end has failed.
+    inside etcd --version | grep '^etcd Version: 3' >/dev/null && inside etcdctl version | grep '^etcdctl version: 3' >/dev/null &&
+        inside etcdutl version | grep '^etcdutl version: 3' >/dev/null
 }
 enables_etcd() { inside systemctl disable quorate 2>/dev/null && inside systemctl enable etcd 2>/dev/null && is enabled inside systemctl is-enabled quorate; }
 begins_nothing_beside_etcds_data() {
