@@ -2,11 +2,13 @@
 
 use std::{
     net::ToSocketAddrs as _,
+    num::NonZero,
     process::ExitCode,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    thread::available_parallelism,
     time::Duration,
 };
 
@@ -143,11 +145,16 @@ pub(super) fn run(config: &Config, reloading: Reloading) -> Result<Ending> {
 }
 
 fn start_runtime(config: &Config) -> Result<Runtime> {
-    let mut builder = Builder::new_multi_thread();
-    if let Some(threads) = config.threads {
-        builder.worker_threads(threads.get());
-    }
-    builder.enable_all().thread_name("worker").build().context("starting tokio")
+    let threads = config.threads.or_else(|| available_parallelism().ok()).map_or(1, NonZero::get);
+    let started = AtomicUsize::new(0);
+    // Workers are started first, and for good. Whoever counts threads by their names is to find as many as he asked for.
+    let name = move || if started.fetch_add(1, Ordering::Relaxed) < threads { "worker" } else { "blocking" }.to_owned();
+    Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name_fn(name)
+        .enable_all()
+        .build()
+        .context("starting tokio")
 }
 
 fn export_settings(config: &Config) {
