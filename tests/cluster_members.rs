@@ -110,7 +110,7 @@ fn members_are_added_as_learners_promoted_and_removed() {
     );
     let added = cluster.ctl_until(follower, &["member", "add", "m4", &urls, "--learner"]);
     let id = added.split_whitespace().nth(1).unwrap().to_owned();
-    assert!(added.contains(&format!("Member {id} added as learner to cluster")), "{added}");
+    assert!(added.contains(&format!("Member {id:>16} added as learner to cluster")), "{added}");
     // Asked of the same member: another one may not have been connected for long enough.
     let second = cluster.ctl(follower, &["member", "add", "m5", "--peer-urls=http://127.0.0.1:1", "--learner"]);
     assert_eq!(second.unwrap_err(), "Error: etcdserver: too many learner members in cluster");
@@ -124,14 +124,14 @@ fn members_are_added_as_learners_promoted_and_removed() {
     assert_eq!(learner(&["get", "a"]).unwrap_err(), "Error: etcdserver: rpc not supported for learner");
 
     let promoted = cluster.ctl_until(follower, &["member", "promote", &id]);
-    assert!(promoted.starts_with(&format!("Member {id} promoted in cluster")), "{promoted}");
+    assert!(promoted.starts_with(&format!("Member {id:>16} promoted in cluster")), "{promoted}");
     let again = cluster.ctl(follower, &["member", "promote", &id]).unwrap_err();
     assert_eq!(again, "Error: etcdserver: can only promote a learner member");
     cluster.ctl_until(new, &["put", "a", "2"]);
     assert_eq!(cluster.ctl(new, &["member", "list"]).unwrap().lines().count(), 4);
 
     let removed = cluster.ctl_until(follower, &["member", "remove", &id]);
-    assert!(removed.starts_with(&format!("Member {id} removed from cluster")), "{removed}");
+    assert!(removed.starts_with(&format!("Member {id:>16} removed from cluster")), "{removed}");
     assert_eq!(cluster.ctl(follower, &["member", "remove", &id]).unwrap_err(), "Error: etcdserver: member not found");
     let ended = wait_for(PATIENCE, || cluster.members[new].exited()).expect("a removed member stops");
     assert!(ended.success(), "{ended}");
