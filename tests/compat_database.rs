@@ -9,7 +9,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use quorate::apply::{Applier, ApplyOptions, exchange};
 use quorate::disk::{Directory as _, FileDirectory, OpenFile};
-use quorate::etcdfile::{bbolt, database};
+use quorate::etcdfile::{bbolt, database, summary};
 use quorate::membership::{Founding, Version};
 use quorate::pb::etcdserverpb::{self as pb, InternalRaftRequest, request_op::Request as Op};
 use quorate::pb::membershippb::ClusterVersionSetRequest;
@@ -33,6 +33,8 @@ const KEYS: u8 = 60;
 const LEASES: std::ops::RangeInclusive<i64> = 1..=5;
 /// Seconds a lease lives: none ends during a test.
 const TTL: i64 = 9_000;
+/// So many revisions lie between two that are hashed from the file alone.
+const HASHES_STEP: usize = 17;
 /// A value that takes hundreds of pages.
 const LARGE_BYTES: usize = 1_500_000;
 /// Longest wait until etcd has written the version of its database, which it looks at every few seconds.
@@ -369,6 +371,10 @@ fn our_snapshot_is_accepted_and_restored_by_etcdutl() {
     let ours = own.story();
     println!("{} revisions compared", ours.hashes.len());
     assert_eq!(restored.0, ours, "{}", restored.1);
+    for (revision, hash) in ours.hashes.iter().step_by(HASHES_STEP) {
+        let expected = summary::FileHash { hash: *hash, revision: *revision, compact_revision: ours.compact_revision };
+        assert_eq!(summary::hash_kv(&reader, *revision).expect("a hash"), expected, "read from the file");
+    }
 }
 
 /// `snapshot restore --bump-revision` leaves a row without a value behind.

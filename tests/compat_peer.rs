@@ -20,6 +20,7 @@ use hyper_util::rt::TokioIo;
 use quorate::{
     membership::{Version, cluster_id, founding_member_id},
     pb::raftpb::{Entry, Message, MessageType},
+    tls::Dialler,
     transport::{
         Busy, Capabilities, Local, SnapshotBody, SnapshotForm, SnapshotRefusal, Transport, TransportOptions, ask,
     },
@@ -161,7 +162,7 @@ fn start(
         acknowledged: AtomicU64::new(FOUNDING_ENTRIES),
         received: Mutex::default(),
     });
-    let options = TransportOptions { election_timeout: Duration::from_secs(1) };
+    let options = TransportOptions { election_timeout: Duration::from_secs(1), dialler: Dialler::default() };
     let transport = Transport::new(Arc::<Voter>::clone(&voter), options, runtime.handle().clone());
     voter.transport.set(Arc::downgrade(&transport)).expect("set once");
     runtime.spawn(serve(listener, Arc::clone(&transport), runtime.handle().clone()));
@@ -237,7 +238,8 @@ fn understands_our_appends(transport: &Transport, voter: &Voter, them: MemberId)
 }
 
 fn questions_are_answered(runtime: &tokio::runtime::Runtime, url: &str, them: MemberId) {
-    let target = ask::Target { url, patience: LIMIT };
+    let dialler = Dialler::default();
+    let target = ask::Target { url, dialler: &dialler, patience: LIMIT };
     runtime.block_on(async {
         let found = ask::members(target).await.expect("etcd answers");
         assert!(found.members.iter().any(|member| member.id == them));

@@ -503,8 +503,11 @@ fn is_loadable(line: &str) -> bool {
     let place = tempfile::tempdir().expect("a directory");
     let file = place.path().join("quorate.toml");
     fs::write(&file, format!("{line}\n")).expect("written");
-    let args = [format!("--config={}", file.display()), "--advertise-client-urls=http://localhost:1".to_owned()];
-    config::load(&Sources { args: args.map(OsString::from).into(), ..Sources::default() }).is_ok()
+    let file = format!("--config={}", file.display());
+    let cluster =
+        ["--name=m1", "--initial-cluster=m1=http://localhost:2380", "--advertise-client-urls=http://localhost:1"];
+    let args = [&file].into_iter().map(OsString::from).chain(cluster.map(OsString::from)).collect();
+    config::load(&Sources { args, ..Sources::default() }).is_ok()
 }
 
 #[test]

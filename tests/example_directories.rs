@@ -16,13 +16,16 @@ use std::process::{Command, Stdio};
 use support::program::Program;
 
 /// Directories, and the tools besides our own that their commands call, with the Debian packages that have them.
-const DIRECTORIES: [(&str, &[(&str, &str)]); 6] = [
+const DIRECTORIES: [(&str, &[(&str, &str)]); 9] = [
     ("single-member", &[]),
     ("three-members", &[]),
     ("several-on-one-host", &[]),
     ("socket-activation", &[("systemd-socket-activate", "systemd")]),
     ("haproxy", &[("haproxy", "haproxy")]),
+    ("nginx", &[("nginx", "nginx-light libnginx-mod-stream")]),
     ("monitoring", &[]),
+    ("tls", &[("openssl", "openssl")]),
+    ("discovery", &[]),
 ];
 /// What every dialogue needs.
 const TOOLS: [(&str, &str); 4] =
@@ -60,15 +63,30 @@ fn haproxy() {
 }
 
 #[test]
+fn nginx() {
+    follow("nginx");
+}
+
+#[test]
+fn discovery() {
+    follow("discovery");
+}
+
+#[test]
 fn monitoring() {
     follow("monitoring");
+}
+
+#[test]
+fn tls() {
+    follow("tls");
 }
 
 #[test]
 fn first_page() {
     // What installing the package does, or `make run` in another terminal.
     let member = "quorate --data-dir member >member.log 2>&1 & disown; \
-        curl --silent --retry 30 --retry-connrefused --retry-delay 1 http://127.0.0.1:2379/health >health";
+        curl --silent --fail --retry 30 --retry-connrefused --retry-delay 1 http://127.0.0.1:2379/health >health";
     converse("README.md", "", member, &[("etcdctl", "etcd-client")]);
 }
 

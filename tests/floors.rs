@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: [&[&str]; 7] = [
     &["types", "pb", "codec", "clock", "metrics", "disk"],
     &["storage", "wal", "etcdfile", "config", "tls"],
-    &["raft", "mvcc", "lease", "auth", "membership", "watch", "v2store"],
+    &["raft", "mvcc", "lease", "auth", "membership", "watch", "v2store", "concurrency"],
     &["apply"],
     &["server", "transport", "client"],
     &["api", "discovery", "proxy"],
@@ -21,12 +21,18 @@ const FLOORS: [&[&str]; 7] = [
 ];
 
 /// The only edges allowed within one floor. `clock` speaks in the units of `types`; the daemon's executable carries the
-/// sub-commands of `cli`.
-const SAME_FLOOR: [(&str, &str); 4] =
-    [("watch", "mvcc"), ("server", "transport"), ("clock", "types"), ("daemon", "cli")];
+/// sub-commands of `cli`; the gRPC proxy speaks with its clients through the wire of `api`.
+const SAME_FLOOR: [(&str, &str); 6] = [
+    ("watch", "mvcc"),
+    ("server", "transport"),
+    ("clock", "types"),
+    ("daemon", "cli"),
+    ("proxy", "api"),
+    ("discovery", "api"),
+];
 
 /// Outside crates and the only modules that may name them.
-const HOMES: [(&str, &[&str]); 7] = [
+const HOMES: [(&str, &[&str]); 15] = [
     ("fjall", &["storage"]),
     ("raft", &["raft"]),
     ("tonic", &["pb", "api", "transport", "client", "proxy"]),
@@ -34,6 +40,14 @@ const HOMES: [(&str, &[&str]); 7] = [
     ("figment", &["config"]),
     ("systemd", &["daemon"]),
     ("clap", &["config", "cli"]),
+    ("rustls", &["tls"]),
+    ("tokio_rustls", &["tls"]),
+    ("rustls_native_certs", &["tls"]),
+    ("x509_parser", &["tls"]),
+    ("rcgen", &["tls"]),
+    ("ratatui", &["cli"]),
+    ("ring", &["tls"]),
+    ("p521", &["tls"]),
 ];
 
 /// Floors whose modules are plain synchronous values.
@@ -53,15 +67,24 @@ const FORBIDDEN: [&str; 8] = [
 ];
 
 /// The only files that read the wall clock, and what for. It may jump by hours at any time.
-const WALL_CLOCK: [(&str, &str); 6] = [
+const WALL_CLOCK: [(&str, &str); 15] = [
+    ("cli/config/certificates.rs", "whether a certificate has ended"),
+    ("cli/ctl/doctor/look.rs", "how far the clocks of members are from this machine's"),
     ("cli/log.rs", "log lines"),
     ("clock/mod.rs", "the clock itself"),
     ("daemon/logging.rs", "log lines"),
+    ("discovery/service/mod.rs", "the page: how long ago a member registered"),
+    ("discovery/service/v3.rs", "what the page shows: when a member registered"),
     ("server/apply_thread.rs", "a metric: when history was last compacted"),
+    ("server/login.rs", "the end of a JSON web token, a time of day that all who read it compare"),
     (
         "server/reconfigure.rs",
         "the identifier of a new member; one that was there before is refused by all members alike",
     ),
+    ("server/v2/mod.rs", "when nodes of the v2 tree expire: clients are told a time of day"),
+    ("tls/expiry.rs", "whether a certificate ends soon"),
+    ("tls/kept.rs", "whether a file was changed just now"),
+    ("tls/selfsigned.rs", "the dates in a certificate"),
     ("transport/probe.rs", "the answer to a probe, and the warning that clocks differ"),
 ];
 

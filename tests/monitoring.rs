@@ -19,8 +19,13 @@ const DASHBOARD: &str = "packaging/monitoring/dashboard.json";
 const INSTALLED: &str = "usr/share/doc/quorate/monitoring";
 /// What a name begins with that a member publishes; anything else in an expression is `PromQL`'s own.
 const PREFIXES: [&str; 5] = ["etcd_", "grpc_server_", "process_", "quorate_", "os_"];
-/// Families that have no row before something went wrong, and so no scrape of a healthy member shows.
-const ONLY_IN_TROUBLE: [&str; 2] = ["etcd_debugging_server_alarms", "etcd_network_snapshot_send_failures"];
+/// Families that have no row before something went wrong, or without TLS, and so no scrape of a healthy member shows.
+const ONLY_IN_TROUBLE: [&str; 4] = [
+    "etcd_debugging_server_alarms",
+    "etcd_network_snapshot_send_failures",
+    "quorate_tls_certificate_end_timestamp_seconds",
+    "quorate_tls_handshakes_failed_total",
+];
 /// The size at which a member refuses writes.
 const QUOTA: &str = "etcd_server_quota_backend_bytes";
 /// What an alert may be called in earnest.

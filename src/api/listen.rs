@@ -1,6 +1,11 @@
 //! Listeners and their connections.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::body::Body;
 use hyper::{body::Incoming, service::service_fn};
@@ -19,7 +24,7 @@ use crate::clock::Stopwatch;
 
 use super::{
     Api, Serves, Service,
-    wire::{Impatient, Prefixed, Protocol, serve_http2, sniff},
+    wire::{Impatient, Prefixed, Protocol, serve_http2, sniff_within, watched},
 };
 
 /// Time a client has to send the head of a request, the first one included.
@@ -41,13 +46,20 @@ pub struct Accepted<I> {
     pub io: I,
     /// Whether both sides have agreed on HTTP/2 or HTTP/1 (by ALPN); unknown on plain-text connections.
     pub http2: Option<bool>,
+    /// Whether it is encrypted.
+    pub secure: bool,
+    /// The other end; nothing on a socket file.
+    pub from: Option<IpAddr>,
+    /// The common name of the certificate that the other end has shown and that was verified; empty if it has none.
+    pub common_name: Option<Arc<str>>,
 }
 
 /// Where connections come from.
 pub trait Accept: Send {
     /// What is read and written.
     type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
-    /// Makes a connection ready (a TLS handshake, for one). Runs beside other connections.
+    /// Makes a connection ready (a TLS handshake, for one) and takes no longer than it should. Runs beside other
+    /// connections.
     type Ready: Future<Output = io::Result<Accepted<Self::Io>>> + Send + 'static;
 
     /// Waits for the next connection.
@@ -62,12 +74,43 @@ impl Accept for TcpListener {
     type Ready = std::future::Ready<io::Result<Accepted<TcpStream>>>;
 
     async fn accept(&mut self) -> io::Result<Self::Ready> {
-        let (io, _) = TcpListener::accept(self).await?;
+        let (io, remote) = self.next().await?;
+        let from = remote.map(|remote| remote.ip());
+        Ok(std::future::ready(Ok(Accepted { io, http2: None, secure: false, from, common_name: None })))
+    }
+}
+
+/// Where connections come from before anything is said on them.
+pub trait Source: Send {
+    /// What is read and written.
+    type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// The next connection, and the address at its other end; `None` on a socket file.
+    ///
+    /// # Errors
+    /// What accepting failed with.
+    fn next(&mut self) -> impl Future<Output = io::Result<(Self::Io, Option<SocketAddr>)>> + Send;
+}
+
+impl Source for TcpListener {
+    type Io = TcpStream;
+
+    async fn next(&mut self) -> io::Result<(TcpStream, Option<SocketAddr>)> {
+        let (io, remote) = TcpListener::accept(self).await?;
         // Both settings are improvements; a socket that refuses them still works.
         if let Err(error) = io.set_nodelay(true).and(setsockopt(&io, sockopt::KeepAlive, &true).map_err(Into::into)) {
             tracing::debug!(%error, "cannot tune a client connection");
         }
-        Ok(std::future::ready(Ok(Accepted { io, http2: None })))
+        Ok((io, Some(remote)))
+    }
+}
+
+impl Source for UnixListener {
+    type Io = UnixStream;
+
+    async fn next(&mut self) -> io::Result<(UnixStream, Option<SocketAddr>)> {
+        let (io, _) = UnixListener::accept(self).await?;
+        Ok((io, None))
     }
 }
 
@@ -76,16 +119,16 @@ impl Accept for UnixListener {
     type Ready = std::future::Ready<io::Result<Accepted<UnixStream>>>;
 
     async fn accept(&mut self) -> io::Result<Self::Ready> {
-        let (io, _) = UnixListener::accept(self).await?;
-        Ok(std::future::ready(Ok(Accepted { io, http2: None })))
+        let (io, _) = self.next().await?;
+        Ok(std::future::ready(Ok(Accepted { io, http2: None, secure: false, from: None, common_name: None })))
     }
 }
 
 /// Serves one listener until `stop` is cancelled; then waits for running calls as long as a request may take and cuts
 /// off the rest. As long as the member has no place for another connection, none is accepted: it waits in the system's
 /// queue.
-pub async fn serve<L: Accept>(mut listener: L, api: Arc<Api>, serves: Serves, secure: bool, stop: CancellationToken) {
-    let service = Service::new(Arc::clone(&api), serves, secure);
+pub async fn serve<L: Accept>(mut listener: L, api: Arc<Api>, serves: Serves, stop: CancellationToken) {
+    let services = Arc::new(Services::new(&api, serves));
     let places = api.connections.of(serves);
     let mut connections = JoinSet::new();
     let mut warned: Option<Stopwatch> = None;
@@ -95,7 +138,7 @@ pub async fn serve<L: Accept>(mut listener: L, api: Arc<Api>, serves: Serves, se
             ended = connections.join_next(), if !connections.is_empty() => report(ended),
             accepted = next(&mut listener, &places) => match accepted {
                 Ok((place, ready)) => {
-                    let running = connection(ready, Arc::clone(&service), stop.clone());
+                    let running = connection(ready, Arc::clone(&services), stop.clone());
                     connections.spawn(async move {
                         running.await;
                         drop(place);
@@ -140,31 +183,48 @@ fn report(ended: Option<Result<(), tokio::task::JoinError>>) {
     }
 }
 
-async fn connection<I, R>(ready: R, service: Arc<Service>, stop: CancellationToken)
+/// What a listener serves on plain and on encrypted connections.
+struct Services {
+    plain: Arc<Service>,
+    encrypted: Arc<Service>,
+}
+
+impl Services {
+    fn new(api: &Arc<Api>, serves: Serves) -> Self {
+        let of = |secure| Service::new(Arc::clone(api), serves, secure);
+        Self { plain: of(false), encrypted: of(true) }
+    }
+
+    fn of(&self, secure: bool) -> Arc<Service> {
+        Arc::clone(if secure { &self.encrypted } else { &self.plain })
+    }
+}
+
+async fn connection<I, R>(ready: R, services: Arc<Services>, stop: CancellationToken)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     R: Future<Output = io::Result<Accepted<I>>>,
 {
-    let patience = service.patience();
-    let started = timeout(patience, async {
-        let Accepted { io, http2 } = ready.await?;
+    let started = async {
+        let Accepted { io, http2, secure, from, common_name } = ready.await?;
+        let service = services.of(secure).of_client(from, common_name);
         let io = Impatient::new(io, service.is_for_peers().then_some(PEER_PATIENCE));
-        match http2 {
-            Some(true) => Ok((Protocol::Http2, Prefixed::untouched(io))),
-            Some(false) => Ok((Protocol::Http1, Prefixed::untouched(io))),
-            None => sniff(io).await,
-        }
-    });
+        let (protocol, io) = match http2 {
+            Some(true) => (Protocol::Http2, Prefixed::untouched(io)),
+            Some(false) => (Protocol::Http1, Prefixed::untouched(io)),
+            None => sniff_within(service.patience(), io).await?,
+        };
+        Ok::<_, io::Error>((protocol, io, service))
+    };
     let started = tokio::select! {
         started = started => started,
         () = stop.cancelled() => return,
     };
     // A client that says nothing, breaks off or speaks nonsense harms nobody but itself.
     let ended = match started {
-        Ok(Ok((Protocol::Http2, io))) => serve_http2(io, service, stop).await.map_err(|error| error.to_string()),
-        Ok(Ok((Protocol::Http1, io))) => serve_http1(io, service, stop).await.map_err(|error| error.to_string()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(elapsed) => Err(elapsed.to_string()),
+        Ok((Protocol::Http2, io, service)) => serve_http2(io, service, stop).await.map_err(|error| error.to_string()),
+        Ok((Protocol::Http1, io, service)) => serve_http1(io, service, stop).await.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
     };
     if let Err(error) = ended {
         tracing::debug!(error, "a client connection broke");
@@ -193,16 +253,20 @@ where
         let service = Arc::clone(&service);
         async move { Ok::<_, std::convert::Infallible>(service.http(request.map(Body::new)).await) }
     });
+    let (io, lookout) = watched(io);
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(service.patience())
         .max_headers(HEADERS_MAX)
         .serve_connection(TokioIo::new(io), answer)
         .with_upgrades();
-    let mut connection = std::pin::pin!(connection);
-    tokio::select! {
-        ended = connection.as_mut() => return ended,
-        () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
-    }
-    connection.await
+    let serving = async {
+        let mut connection = std::pin::pin!(connection);
+        tokio::select! {
+            ended = connection.as_mut() => return ended,
+            () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
+        }
+        connection.await
+    };
+    lookout.unless_gone(serving).await.unwrap_or(Ok(()))
 }

@@ -9,28 +9,41 @@
 //! a disk run on blocking threads, except those of a few single keys.
 
 pub mod gateway;
+mod guest;
 mod http;
 mod listen;
 mod options;
+mod passwords;
+mod secure;
 pub mod status;
+mod turns;
+mod v2;
 mod v3;
-mod wire;
+pub(crate) mod wire;
 
-use std::{num::NonZero, sync::Arc};
+use std::{
+    net::IpAddr,
+    num::NonZero,
+    sync::{Arc, OnceLock},
+};
 
 use arc_swap::{ArcSwap, Guard};
 use axum::{Router, body::Body};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use listen::{Accept, Accepted, serve};
-pub use options::{AllowList, Keepalive, Places, ServeOptions, Serves};
+pub use guest::{Guest, GuestBody, Visit};
+pub use listen::{Accept, Accepted, Source, serve};
+pub use options::{AllowList, BCRYPT_COST_DEFAULT, Keepalive, Places, ServeOptions, Serves};
+pub use secure::{Beside, Secure};
 
 use crate::{
     server::Handle,
     types::{ClusterId, MemberId},
 };
+use passwords::Passwords;
 use status::Status;
+pub(crate) use v3::{Call, decode};
 
 /// Reads that may block at a time for each processor; further ones wait their turn without holding anything. More than one,
 /// because some wait for a disk; few, because the others only take the processors from one another.
@@ -45,9 +58,19 @@ pub struct Api {
     blocking: Semaphore,
     /// Calls in JSON at a time; another one after a change of `max-concurrent-streams`.
     gateway: ArcSwap<Semaphore>,
+    /// Room for long forms of the v2 API.
+    forms: v2::Room,
+    /// Who writes long answers of the v2 API.
+    scribes: v2::Scribes,
     connections: Connections,
+    /// Passwords of users of either API.
+    passwords: Passwords,
+    /// Users of the v2 API.
+    auth: v2::auth::Auth,
     /// Connections that have become a WebSocket each.
     sockets: TaskTracker,
+    /// Who else answers on the listeners of clients.
+    guest: OnceLock<Box<dyn Guest>>,
     stop: CancellationToken,
 }
 
@@ -89,12 +112,23 @@ impl Api {
             identity: Identity { cluster: server.cluster_id(), member: server.member_id() },
             server,
             gateway: ArcSwap::from_pointee(json_calls(&options)),
-            options: ArcSwap::from_pointee(options),
+            forms: v2::Room::default(),
+            scribes: v2::Scribes::default(),
             blocking: Semaphore::new(BLOCKING_READS_PER_PROCESSOR * processors),
             connections: Connections::new(places),
+            passwords: Passwords::new(options.bcrypt_cost),
+            auth: v2::auth::Auth::default(),
             sockets: TaskTracker::new(),
+            guest: OnceLock::new(),
+            options: ArcSwap::from_pointee(options),
             stop,
         })
+    }
+
+    /// Lets `guest` answer what this API has no answer to, on listeners that begin from now on. There is one at most: a
+    /// second one is not let in.
+    pub fn set_guest(&self, guest: Box<dyn Guest>) {
+        drop(self.guest.set(guest));
     }
 
     /// The member behind it.
@@ -152,21 +186,45 @@ fn json_calls(options: &ServeOptions) -> Semaphore {
     Semaphore::new(calls.min(Semaphore::MAX_PERMITS))
 }
 
+/// The common name of the certificate that the client of a request has shown.
+#[derive(Clone, Debug)]
+struct CommonName(Arc<str>);
+
 /// What one listener serves, and with what.
 struct Service {
     api: Arc<Api>,
     serves: Serves,
     router: Router,
+    /// The other end of the connection, where anybody wants to know.
+    from: Option<IpAddr>,
+    /// The common name of the certificate that the client has shown.
+    common_name: Option<Arc<str>>,
 }
 
 impl Service {
     fn new(api: Arc<Api>, serves: Serves, secure: bool) -> Arc<Self> {
         let router = http::router(&api, serves, secure);
-        Arc::new(Self { api, serves, router })
+        Arc::new(Self { api, serves, router, from: None, common_name: None })
+    }
+
+    /// The service as one connection has it: guests want to know whom they answer, and a certificate may name a user.
+    fn of_client(self: Arc<Self>, from: Option<IpAddr>, common_name: Option<Arc<str>>) -> Arc<Self> {
+        let from = from.filter(|_| self.api.guest.get().is_some());
+        if from.is_none() && common_name.is_none() {
+            return self;
+        }
+        let (api, router) = (Arc::clone(&self.api), self.router.clone());
+        Arc::new(Self { api, serves: self.serves, router, from, common_name })
     }
 
     /// Answers a request that is not gRPC.
-    async fn http(&self, request: ::http::Request<Body>) -> axum::response::Response {
+    async fn http(&self, mut request: ::http::Request<Body>) -> axum::response::Response {
+        if let Some(from) = self.from {
+            request.extensions_mut().insert(guest::From(from));
+        }
+        if let Some(name) = &self.common_name {
+            request.extensions_mut().insert(CommonName(Arc::clone(name)));
+        }
         match tower::ServiceExt::oneshot(self.router.clone(), request).await {
             Ok(response) => response,
             Err(never) => match never {},

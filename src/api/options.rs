@@ -92,6 +92,12 @@ pub struct ServeOptions {
     pub keepalive: Keepalive,
     /// Whether JSON is served under `/v3/` (`enable-grpc-gateway`).
     pub gateway: bool,
+    /// Whether the common name of a client's certificate names a user (`client-cert-auth`).
+    pub client_cert_auth: bool,
+    /// Cost of hashes of passwords, a power of two (`bcrypt-cost`).
+    pub bcrypt_cost: u32,
+    /// Whether the v2 API is served under `/v2/` (`enable-v2`).
+    pub v2: bool,
     /// Origins browsers may call from (`cors`).
     pub cors: AllowList,
     /// Values of `Host` accepted on plain-text listeners (`host-whitelist`).
@@ -109,6 +115,9 @@ impl ServeOptions {
     }
 }
 
+/// The cost of hashes, unless configured (etcd's).
+pub const BCRYPT_COST_DEFAULT: u32 = 10;
+
 impl Default for ServeOptions {
     fn default() -> Self {
         Self {
@@ -117,6 +126,9 @@ impl Default for ServeOptions {
             concurrent_streams_max: u32::MAX,
             keepalive: Keepalive::default(),
             gateway: true,
+            client_cert_auth: false,
+            bcrypt_cost: BCRYPT_COST_DEFAULT,
+            v2: true,
             cors: AllowList::Any,
             host_whitelist: AllowList::Any,
             election_timeout: Duration::from_secs(1),

@@ -9,7 +9,7 @@ use http::{HeaderValue, StatusCode};
 
 use crate::{
     mvcc::ReadError,
-    server::ServerError,
+    server::{ServerError, SnapshotError},
     storage::StorageError,
     types::{Code, Rejection},
 };
@@ -107,6 +107,18 @@ impl From<ServerError> for Status {
             ServerError::Rejected(rejection) => rejection.into(),
             ServerError::Storage(storage) => storage.into(),
         }
+    }
+}
+
+impl From<SnapshotError> for Status {
+    fn from(error: SnapshotError) -> Self {
+        let code = match error {
+            SnapshotError::Storage(storage) => return storage.into(),
+            SnapshotError::V2Keys => Code::FailedPrecondition,
+            SnapshotError::Busy | SnapshotError::NoRoom(_) => Code::ResourceExhausted,
+            SnapshotError::Failed(_) => Code::Unknown,
+        };
+        Self::new(code, error.to_string())
     }
 }
 

@@ -7,6 +7,7 @@ use super::{
     state::{Proof, State, lease_rows, write_cluster_id, write_rows},
 };
 use crate::{
+    auth::Auth,
     lease::{LeaseRow, TTL_MIN_SECONDS_DEFAULT},
     membership::{Cluster, LEARNERS_MAX_DEFAULT, Version},
     mvcc::{CompactionStep, Compactor, ReadError, View},
@@ -57,6 +58,8 @@ pub struct Published<S> {
     pub cluster: Arc<Cluster>,
     /// Raised alarms.
     pub alarms: Arc<Alarms>,
+    /// Users and roles.
+    pub auth: Arc<Auth>,
     /// What entries have changed up to here.
     pub digest: Digest,
 }
@@ -244,6 +247,7 @@ impl State {
             term: self.term,
             cluster: self.cluster.clone(),
             alarms: self.alarms.clone(),
+            auth: self.auth.clone(),
             digest: self.digest,
         }
     }

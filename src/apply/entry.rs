@@ -9,14 +9,16 @@ use prost::Message;
 use thiserror::Error;
 
 use crate::{
+    auth::{self, Identity},
     membership::{Attributes, ChangeError, MemberChange, VersionError},
     pb::{
-        etcdserverpb::{self as pb, InternalRaftRequest},
+        etcdserverpb::{self as pb, InternalRaftRequest, RequestHeader},
         membershippb::{ClusterMemberAttrSetRequest, ClusterVersionSetRequest, DowngradeInfoSetRequest},
         nested::{decode_entry, next_field},
         raftpb::{Entry, EntryType},
     },
     types::{KEY_BYTES_MAX, RequestId},
+    v2store,
 };
 
 /// The fields of `InternalRaftRequest` that this version knows. The v2 request, field 2, is told apart before.
@@ -30,8 +32,8 @@ const FIELDS: [u32; 32] = [
 pub(super) enum Content {
     /// Nothing: a new leader's first entry, or a configuration change that came while another was pending.
     Empty,
-    /// A request.
-    Request(Option<RequestId>, Box<Request>),
+    /// A request, and who asks.
+    Request(Option<RequestId>, Identity, Box<Request>),
     /// A configuration change.
     Change(Option<RequestId>, MemberChange),
 }
@@ -52,13 +54,14 @@ pub(super) enum Request {
     LeaseRevoke(pb::LeaseRevokeRequest),
     LeaseCheckpoint(pb::LeaseCheckpointRequest),
     Alarm(pb::AlarmRequest),
-    Authenticate,
-    AuthDisable,
+    Authenticate(pb::InternalAuthenticateRequest),
+    AuthChange(auth::Change),
     AuthStatus,
-    AuthUserGet,
+    AuthUserGet(pb::AuthUserGetRequest),
     AuthUserList,
-    AuthRoleGet,
+    AuthRoleGet(pb::AuthRoleGetRequest),
     AuthRoleList,
+    V2(v2store::Request),
 }
 
 /// An entry that cannot be executed exactly as every other member executes it.
@@ -79,8 +82,11 @@ pub enum EntryError {
     /// A configuration change that cannot be executed.
     #[error("the configuration change cannot be executed")]
     Change(#[from] ChangeError),
-    /// A request of the v2 API.
-    #[error("the entry holds the v2 request {method} {path}, which this version does not execute")]
+    /// A request of a member of etcd that serves the v2 API: its tree, and its count of changes, are not ours.
+    #[error(
+        "the entry holds the v2 request {method} {path} of a member of etcd, whose keys of the v2 API this member does not \
+         have; start that member without --enable-v2"
+    )]
     V2 {
         /// Its method.
         method: String,
@@ -93,11 +99,11 @@ pub enum EntryError {
         /// Its path.
         path: String,
     },
-    /// A change of users, roles or permissions.
+    /// A password that every member would hash differently.
     #[error(
-        "the entry changes authentication ({0}), which this version cannot enforce: it serves only in clusters without users"
+        "the entry holds a password in plain text, as members of etcd before 3.5 write it: start the member with an empty data directory"
     )]
-    Auth(&'static str),
+    PlainPassword,
     /// A version that does not parse.
     #[error("the entry sets a version")]
     Version(#[from] VersionError),
@@ -106,17 +112,19 @@ pub enum EntryError {
     KeyTooLong(usize),
 }
 
-/// A request of the v2 API, as far as needed to tell the two that etcd 3.5 still writes from all others.
-#[derive(Clone, PartialEq, Message)]
-struct V2Request {
-    #[prost(uint64, tag = "1")]
-    id: u64,
-    #[prost(bytes = "bytes", tag = "2")]
-    method: Bytes,
-    #[prost(bytes = "bytes", tag = "3")]
-    path: Bytes,
-    #[prost(bytes = "bytes", tag = "4")]
-    value: Bytes,
+/// A request of the v2 API in an entry. Members of etcd put it there as it is, members of ours inside their own entry, as
+/// etcd understands it, too.
+enum V2Part {
+    Bare(Bytes),
+    Wrapped(Bytes),
+}
+
+/// Whether this version understands an entry, whatever becomes of it.
+///
+/// # Errors
+/// [`EntryError`].
+pub fn check_entry(entry: &Entry) -> Result<(), EntryError> {
+    read(entry).map(drop)
 }
 
 /// Reads one committed entry.
@@ -133,16 +141,25 @@ pub(super) fn read(entry: &Entry) -> Result<Content, EntryError> {
 }
 
 fn read_request(data: &Bytes) -> Result<Content, EntryError> {
-    if let Some(v2) = v2_part(data) {
-        let v2 = V2Request::decode(v2)?;
-        return Ok(Content::Request(some(v2.id), Box::new(of_v2(&v2)?)));
+    if let Some(part) = v2_part(data) {
+        let (V2Part::Bare(v2) | V2Part::Wrapped(v2)) = &part;
+        let v2 = v2store::Request::decode(v2.clone())?;
+        let (id, ours) = (some(v2.id), matches!(part, V2Part::Wrapped(_)));
+        return Ok(Content::Request(id, Identity::default(), Box::new(of_v2(v2, ours)?)));
     }
     let request = decode_entry(data)?;
     if let Some(field) = unknown_field(data) {
         return Err(EntryError::UnknownField(field));
     }
     let id = request.header.as_ref().map_or(request.id, |header| header.id);
-    Ok(Content::Request(some(id), Box::new(first_of(request)?)))
+    let who = request.header.as_ref().map(identity).unwrap_or_default();
+    Ok(Content::Request(some(id), who, Box::new(first_of(request)?)))
+}
+
+fn identity(header: &RequestHeader) -> Identity {
+    // A name that is no text is that of nobody.
+    let user = String::from_utf8_lossy(&header.username).into_owned();
+    Identity { user, revision: header.auth_revision }
 }
 
 /// The first field of an entry that this version does not know.
@@ -155,14 +172,18 @@ fn some(id: u64) -> Option<RequestId> {
 }
 
 /// The v2 request an entry is or wraps: field 2 is an upper-case word, or a message that begins like one.
-fn v2_part(data: &Bytes) -> Option<Bytes> {
+fn v2_part(data: &Bytes) -> Option<V2Part> {
     let mut rest = data.as_ref();
     while let Some(found) = next_field(&mut rest) {
         if found.number == 2 {
             let body = found.body?;
             let is_word = !body.is_empty() && body.iter().all(u8::is_ascii_uppercase);
             let wraps = body.first() == Some(&0x08);
-            return if is_word { Some(data.clone()) } else { wraps.then(|| data.slice_ref(body)) };
+            return if is_word {
+                Some(V2Part::Bare(data.clone()))
+            } else {
+                wraps.then(|| V2Part::Wrapped(data.slice_ref(body)))
+            };
         }
         // A v2 request puts its method behind nothing but its id.
         if found.number > 2 {
@@ -172,13 +193,13 @@ fn v2_part(data: &Bytes) -> Option<Bytes> {
     None
 }
 
-/// The two v2 requests that etcd 3.5 still writes, as the requests that took their place.
-fn of_v2(v2: &V2Request) -> Result<Request, EntryError> {
+/// The two v2 requests that etcd 3.5 still writes, as the requests that took their place; and those of our own clients.
+fn of_v2(v2: v2store::Request, ours: bool) -> Result<Request, EntryError> {
     let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
     let (method, path) = (text(&v2.method), text(&v2.path));
     let member = path.strip_prefix("/0/members/").and_then(|rest| rest.strip_suffix("/attributes"));
     if method != "PUT" || (member.is_none() && path != "/0/version") {
-        return Err(EntryError::V2 { method, path });
+        return if ours { Ok(Request::V2(v2)) } else { Err(EntryError::V2 { method, path }) };
     }
     let Some(member) = member else {
         return Ok(Request::ClusterVersion(ClusterVersionSetRequest { ver: text(&v2.value) }));
@@ -198,6 +219,7 @@ fn first_of(request: InternalRaftRequest) -> Result<Request, EntryError> {
             })*
         };
     }
+    let change = |change| Ok(Request::AuthChange(change));
     first! {
         cluster_version_set => |inner| Ok(Request::ClusterVersion(inner));
         cluster_member_attr_set => |inner| Ok(Request::Attributes(inner));
@@ -212,21 +234,21 @@ fn first_of(request: InternalRaftRequest) -> Result<Request, EntryError> {
         lease_revoke => |inner| Ok(Request::LeaseRevoke(inner));
         lease_checkpoint => |inner| Ok(Request::LeaseCheckpoint(inner));
         alarm => |inner| Ok(Request::Alarm(inner));
-        authenticate => |_| Ok(Request::Authenticate);
-        auth_enable => |_| Err(EntryError::Auth("enable"));
-        auth_disable => |_| Ok(Request::AuthDisable);
+        authenticate => |inner| Ok(Request::Authenticate(inner));
+        auth_enable => |_| Ok(Request::AuthChange(auth::Change::Enable));
+        auth_disable => |_| Ok(Request::AuthChange(auth::Change::Disable));
         auth_status => |_| Ok(Request::AuthStatus);
-        auth_user_add => |_| Err(EntryError::Auth("add a user"));
-        auth_user_delete => |_| Err(EntryError::Auth("delete a user"));
-        auth_user_change_password => |_| Err(EntryError::Auth("change a password"));
-        auth_user_grant_role => |_| Err(EntryError::Auth("grant a role"));
-        auth_user_get => |_| Ok(Request::AuthUserGet);
-        auth_user_revoke_role => |_| Err(EntryError::Auth("revoke a role"));
-        auth_role_add => |_| Err(EntryError::Auth("add a role"));
-        auth_role_grant_permission => |_| Err(EntryError::Auth("grant a permission"));
-        auth_role_get => |_| Ok(Request::AuthRoleGet);
-        auth_role_revoke_permission => |_| Err(EntryError::Auth("revoke a permission"));
-        auth_role_delete => |_| Err(EntryError::Auth("delete a role"));
+        auth_user_add => |inner| change(auth::Change::UserAdd(inner));
+        auth_user_delete => |inner| change(auth::Change::UserDelete(inner));
+        auth_user_change_password => |inner| change(auth::Change::UserChangePassword(inner));
+        auth_user_grant_role => |inner| change(auth::Change::UserGrantRole(inner));
+        auth_user_get => |inner| Ok(Request::AuthUserGet(inner));
+        auth_user_revoke_role => |inner| change(auth::Change::UserRevokeRole(inner));
+        auth_role_add => |inner| change(auth::Change::RoleAdd(inner));
+        auth_role_grant_permission => |inner| change(auth::Change::RoleGrantPermission(inner));
+        auth_role_get => |inner| Ok(Request::AuthRoleGet(inner));
+        auth_role_revoke_permission => |inner| change(auth::Change::RoleRevokePermission(inner));
+        auth_role_delete => |inner| change(auth::Change::RoleDelete(inner));
         auth_user_list => |_| Ok(Request::AuthUserList);
         auth_role_list => |_| Ok(Request::AuthRoleList);
     }
@@ -244,11 +266,12 @@ mod tests {
 
     fn v2(method: &str, path: &str, value: &str) -> Vec<u8> {
         let text = |text: &str| Bytes::copy_from_slice(text.as_bytes());
-        V2Request { id: 77, method: text(method), path: text(path), value: text(value) }.encode_to_vec()
+        let (method, path, value) = (text(method), text(path), text(value));
+        v2store::Request { id: 77, method, path, value, ..v2store::Request::default() }.encode_to_vec()
     }
 
     fn request(content: Result<Content, EntryError>) -> (Option<RequestId>, Request) {
-        let Content::Request(id, request) = content.unwrap() else { panic!("a request expected") };
+        let Content::Request(id, _, request) = content.unwrap() else { panic!("a request expected") };
         (id, *request)
     }
 
@@ -274,6 +297,18 @@ mod tests {
     }
 
     #[test]
+    fn the_header_names_who_asks() {
+        let header = RequestHeader { id: 4, username: "u".into(), auth_revision: 7 };
+        let entry = InternalRaftRequest {
+            header: Some(header),
+            range: Some(pb::RangeRequest::default()),
+            ..Default::default()
+        };
+        let Content::Request(id, who, _) = normal(entry.encode_to_vec()).unwrap() else { panic!("a request expected") };
+        assert_eq!((id, who), (Some(RequestId(4)), Identity { user: "u".to_owned(), revision: 7 }));
+    }
+
+    #[test]
     fn v2_attributes_and_version_are_taken_bare_and_wrapped() {
         let attributes = v2("PUT", "/0/members/8e9e05c52164694d/attributes", r#"{"name":"n","clientURLs":["u"]}"#);
         let wrapped = InternalRaftRequest { id: 1, v2: attributes.clone().into(), ..Default::default() };
@@ -288,7 +323,20 @@ mod tests {
     }
 
     #[test]
-    fn other_v2_requests_stop_the_member() {
+    fn wrapped_v2_requests_are_our_own_clients() {
+        for (method, path) in [("PUT", "/1/a"), ("SYNC", "/"), ("DELETE", "/1/a"), ("PATCH", "/1/a")] {
+            let wrapped = InternalRaftRequest { v2: v2(method, path, "x").into(), ..Default::default() };
+            let (id, taken) = request(normal(wrapped.encode_to_vec()));
+            let Request::V2(taken) = taken else { panic!("a v2 request expected") };
+            assert_eq!(
+                (id, taken.path.as_ref(), taken.value.as_ref()),
+                (Some(RequestId(77)), path.as_bytes(), &b"x"[..])
+            );
+        }
+    }
+
+    #[test]
+    fn other_v2_requests_of_etcd_stop_the_member() {
         for (method, path) in [("PUT", "/1/a"), ("QGET", "/0/version"), ("SYNC", ""), ("DELETE", "/1/a")] {
             let refused = normal(v2(method, path, "x")).unwrap_err();
             assert!(matches!(refused, EntryError::V2 { .. }), "{method} {path}: {refused}");
@@ -340,9 +388,17 @@ mod tests {
     }
 
     #[test]
-    fn auth_changes_stop_the_member_and_auth_reads_do_not() {
+    fn requests_about_users_are_read() {
+        let enable = InternalRaftRequest { auth_enable: Some(pb::AuthEnableRequest::default()), ..Default::default() };
+        let (_, read) = request(normal(enable.encode_to_vec()));
+        assert!(matches!(read, Request::AuthChange(auth::Change::Enable)));
+        let login = pb::InternalAuthenticateRequest { name: "u".into(), ..Default::default() };
+        let login = InternalRaftRequest { authenticate: Some(login), ..Default::default() };
+        let (_, read) = request(normal(login.encode_to_vec()));
+        assert!(matches!(read, Request::Authenticate(login) if login.name == "u"));
         let add = InternalRaftRequest { auth_user_add: Some(pb::AuthUserAddRequest::default()), ..Default::default() };
-        assert!(matches!(normal(add.encode_to_vec()), Err(EntryError::Auth("add a user"))));
+        let (_, read) = request(normal(add.encode_to_vec()));
+        assert!(matches!(read, Request::AuthChange(auth::Change::UserAdd(_))));
         let status = InternalRaftRequest { auth_status: Some(pb::AuthStatusRequest::default()), ..Default::default() };
         assert!(matches!(request(normal(status.encode_to_vec())), (None, Request::AuthStatus)));
     }

@@ -4,6 +4,7 @@ use thiserror::Error;
 
 use super::EntryError;
 use crate::{
+    auth::AuthRowError,
     lease::LeaseRowError,
     membership::{RowError, Version},
     storage::StorageError,
@@ -109,11 +110,9 @@ pub enum OpenError {
         /// Asked for.
         own: ClusterId,
     },
-    /// The state has what this version cannot enforce.
-    #[error(
-        "the state has authentication enabled or holds users or roles, which this version cannot enforce; disable authentication and remove them with the previous version first"
-    )]
-    Auth,
+    /// A damaged row about users, roles or authentication.
+    #[error(transparent)]
+    AuthRow(#[from] AuthRowError),
     /// The cluster has agreed on a version that this member does not speak.
     #[error("the cluster runs at version {cluster}, but this member speaks {own}; start it with a newer version")]
     VersionTooOld {

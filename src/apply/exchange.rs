@@ -15,17 +15,16 @@ use super::{
     state::{self, POSITION_KEY, Position, Proof},
 };
 use crate::{
+    auth::Auth,
     disk::{Directory, DiskFile},
     etcdfile::{
         bbolt::{BboltError, Reader, Row, Writer, Written},
-        database::{
-            self, AUTH_ENABLED_KEY, AUTH_REVISION_FIRST, AUTH_REVISION_KEY, Bucket, DatabaseError, INDEX_KEY, TERM_KEY,
-        },
+        database::{self, AUTH_REVISION_FIRST, AUTH_REVISION_KEY, Bucket, DatabaseError, INDEX_KEY, TERM_KEY},
         v2json::{self, TreeError},
     },
-    membership::{CONFIGURATION_KEY, Cluster, VERSION_KEY, Version},
-    mvcc::{COMPACTION_ROWS, ImportError, Loader, Store},
-    storage::{Engine, Read, StorageError, Table},
+    membership::{CONFIGURATION_KEY, Cluster, Founding, VERSION_KEY, Version},
+    mvcc::{COMPACTION_ROWS, ImportError, Loader, RowCheck, Store},
+    storage::{Engine, MemoryEngine, Read, StorageError, Table, Writes},
     types::{ClusterId, LogIndex, Term},
 };
 
@@ -42,6 +41,19 @@ pub struct ImportOptions {
     /// Where the file must stand, if the snapshot it came with has said so.
     pub index: Option<LogIndex>,
     /// Memory for sorting ([`crate::storage::sorter::SORT_BYTES_DEFAULT`]).
+    pub memory_bytes: usize,
+}
+
+/// A new cluster that begins with the state in a file.
+#[derive(Clone, Copy, Debug)]
+pub struct Refounding<'f> {
+    /// Its members, who take the place of those in the file.
+    pub founding: &'f Founding,
+    /// The etcd version its members report at most: neither the cluster nor the file may be above it.
+    pub server_version: Version,
+    /// Revisions to pass over ([`Loader::skip_revisions`]).
+    pub revisions_skipped: Option<u64>,
+    /// Memory for sorting.
     pub memory_bytes: usize,
 }
 
@@ -90,9 +102,15 @@ pub enum ExchangeError {
     /// No entry has been applied: etcd takes no such database.
     #[error("nothing has been applied yet: there is no state to be handed on")]
     Nothing,
+    /// Keys of the v2 API are here, and etcd's database has no place for them.
+    #[error(
+        "the cluster holds keys of the v2 API, which etcd's database has no place for and members of etcd cannot take; delete \
+         them first"
+    )]
+    V2KeysHere,
     /// Keys of the v2 API.
     #[error(
-        "the cluster holds keys of the v2 API, which this version does not have; remove or migrate them with etcd 3.5 first"
+        "the cluster holds keys of the v2 API of etcd, which are not taken over; remove or migrate them with etcd 3.5 first"
     )]
     V2Keys,
     /// The v2 tree does not parse.
@@ -117,10 +135,13 @@ impl From<StorageError> for ExchangeError {
 /// All ten buckets are there, as etcd would write them at this index. A snapshot file needs [`database::seal`] besides.
 ///
 /// # Errors
-/// [`ExchangeError::Nothing`]; damage of the state, failure to write.
+/// [`ExchangeError::Nothing`], [`ExchangeError::V2KeysHere`]; damage of the state, failure to write.
 pub fn export<S: Read, F: DiskFile>(published: &Published<S>, file: F) -> Result<Written<F>, ExchangeError> {
     if published.applied.0 == 0 || published.term.0 == 0 {
         return Err(ExchangeError::Nothing);
+    }
+    if published.v2().has_user_data()? {
+        return Err(ExchangeError::V2KeysHere);
     }
     let mut writer = Writer::new(file);
     for bucket in Bucket::ALL {
@@ -163,11 +184,17 @@ fn meta_rows<S: Read>(published: &Published<S>) -> Result<BTreeMap<Bytes, Bytes>
     for name in kept_of_meta() {
         rows.extend(snapshot.row(Table::Meta, name)?.map(|value| (Bytes::from_static(name), value)));
     }
-    if let Some(version) = published.cluster.version().filter(|version| *version >= VERSIONED_SINCE) {
+    if let Some(version) = storage_version(published) {
         let name = Bytes::from_static(database::STORAGE_VERSION_KEY.as_bytes());
-        rows.insert(name, version.without_patch().to_string().into());
+        rows.insert(name, version.to_string().into());
     }
     Ok(rows)
+}
+
+/// The version that a database of `published` says it is made for; one of etcd 3.5 says none.
+pub fn storage_version<S>(published: &Published<S>) -> Option<Version> {
+    let version = published.cluster.version().filter(|version| *version >= VERSIONED_SINCE);
+    version.map(Version::without_patch)
 }
 
 /// The rows of `meta` that are the same here and there.
@@ -196,20 +223,109 @@ pub fn import<E: Engine, F: DiskFile, D: Directory>(
     scratch: &D,
     options: &ImportOptions,
 ) -> Result<Imported, ExchangeError> {
-    if engine.snapshot().scan(Bound::Unbounded, Bound::Unbounded).next().is_some() {
-        return Err(ExchangeError::NotEmpty);
-    }
+    check_empty(engine)?;
     let reader = Reader::open(file)?;
+    let own = options.server_version;
     let (index, term) = check_position(&reader, options)?;
     let mut loader = Loader::new(scratch, options.memory_bytes);
-    loader.row(Table::Meta, state::CLUSTER_ID_KEY.as_bytes(), state::number(options.cluster.0))?;
     for row in reader.rows()? {
-        take(&mut loader, row?, options.server_version)?;
+        take(&mut loader, row?, own)?;
     }
     // No entry of our log led here: there is none to tell it by.
     let position = Position { index, term, revision: loader.revision(), proof: Proof::default() };
+    finish(loader, engine, options.cluster, &position)?;
+    imported(&engine.snapshot(), own)
+}
+
+/// Loads etcd's database from `file` into `engine` as [`import`] does, for a new cluster: keys, leases, users, roles, alarms
+/// and versions as they are, members and their removals those of its founding. The state stands behind the founding's
+/// entries, wherever the file stood.
+///
+/// # Errors
+/// [`ExchangeError`]; the engine is useless then and must be removed.
+pub fn refound<E: Engine, F: DiskFile, D: Directory>(
+    file: F,
+    engine: &E,
+    scratch: &D,
+    refounding: &Refounding<'_>,
+) -> Result<Imported, ExchangeError> {
+    check_empty(engine)?;
+    let reader = Reader::open(file)?;
+    let Refounding { founding, server_version: own, revisions_skipped, memory_bytes } = *refounding;
+    database::check_buckets(&reader)?;
+    check_storage_version(&database::stated_position(&reader)?, own)?;
+    let mut loader = Loader::new(scratch, memory_bytes);
+    for row in reader.rows()? {
+        let row = row?;
+        if !is_of_cluster(&row) {
+            take(&mut loader, row, own)?;
+        }
+    }
+    if let Some(count) = revisions_skipped {
+        loader.skip_revisions(count)?;
+    }
+    for row in founding.cluster().to_rows() {
+        let table = state::table_of(row.bucket);
+        loader.row(table, &row.key, row.value.unwrap_or_default())?;
+    }
+    let (index, proof) = founding.entries().last().map(|last| (last.index, Proof::of(last))).unwrap_or_default();
+    let position = Position { index: LogIndex(index), term: Term(1), revision: loader.revision(), proof };
+    finish(loader, engine, founding.cluster_id(), &position)?;
+    imported(&engine.snapshot(), own)
+}
+
+/// Whether a row says who the members of a cluster are.
+fn is_of_cluster(row: &Row) -> bool {
+    match Bucket::named(&row.bucket) {
+        Some(Bucket::Members | Bucket::MembersRemoved) => true,
+        Some(Bucket::Meta) => row.key == CONFIGURATION_KEY,
+        _ => false,
+    }
+}
+
+fn check_empty(engine: &impl Engine) -> Result<(), ExchangeError> {
+    let first = engine.snapshot().scan(Bound::Unbounded, Bound::Unbounded).next().is_some();
+    if first { Err(ExchangeError::NotEmpty) } else { Ok(()) }
+}
+
+/// Loads what was taken, with the rows that only we have.
+fn finish<D: Directory>(
+    mut loader: Loader<D>,
+    engine: &impl Engine,
+    cluster: ClusterId,
+    position: &Position,
+) -> Result<(), StorageError> {
+    loader.row(Table::Meta, state::CLUSTER_ID_KEY.as_bytes(), state::number(cluster.0))?;
     loader.row(Table::Meta, POSITION_KEY.as_bytes(), position.encode())?;
-    loader.load(engine)?;
+    loader.load(engine)
+}
+
+/// Reads all of etcd's database and checks what [`import`] would check, without loading its key space. Says what an import
+/// would bring.
+///
+/// # Errors
+/// [`ExchangeError`].
+pub fn examine<F: DiskFile>(reader: &Reader<F>, options: &ImportOptions) -> Result<Imported, ExchangeError> {
+    let (index, term) = check_position(reader, options)?;
+    let (engine, mut writes, mut changes) = (MemoryEngine::default(), Writes::default(), RowCheck::default());
+    for row in reader.rows()? {
+        let Row { bucket, key, value } = row?;
+        match known(&bucket)? {
+            Bucket::Key => drop(changes.row(&key, value)?),
+            bucket => {
+                check_row(bucket, &key, &value, options.server_version)?;
+                let kept = bucket != Bucket::Meta || kept_of_meta().any(|kept| kept == key);
+                table_of(bucket)
+                    .filter(|_| kept)
+                    .into_iter()
+                    .for_each(|table| writes.put_row(table, &key, value.clone()));
+            }
+        }
+    }
+    let position = Position { index, term, revision: changes.revision(), proof: Proof::default() };
+    writes.put_row(Table::Meta, state::CLUSTER_ID_KEY.as_bytes(), state::number(options.cluster.0));
+    writes.put_row(Table::Meta, POSITION_KEY.as_bytes(), position.encode());
+    engine.commit(writes)?;
     imported(&engine.snapshot(), options.server_version)
 }
 
@@ -229,17 +345,21 @@ fn check_position<F: DiskFile>(reader: &Reader<F>, options: &ImportOptions) -> R
     if let Some(expected) = options.index.filter(|expected| *expected != found) {
         return Err(ExchangeError::OtherIndex { found, expected });
     }
-    let speaks = |text: &String| text.parse().is_ok_and(|version| state::speaks(own, version));
-    match position.storage_version.filter(|text| !speaks(text)) {
-        Some(found) => Err(ExchangeError::TooNew { found, own }),
-        None => Ok((found, Term(position.term))),
+    check_storage_version(&position, own)?;
+    Ok((found, Term(position.term)))
+}
+
+fn check_storage_version(position: &database::Position, own: Version) -> Result<(), ExchangeError> {
+    let speaks = |text: &&String| text.parse().is_ok_and(|version| state::speaks(own, version));
+    match position.storage_version.as_ref().filter(|text| !speaks(text)) {
+        Some(found) => Err(ExchangeError::TooNew { found: found.clone(), own }),
+        None => Ok(()),
     }
 }
 
 fn take<D: Directory>(loader: &mut Loader<D>, row: Row, own: Version) -> Result<(), ExchangeError> {
-    let Row { bucket: name, key, value } = row;
-    let unknown = || DatabaseError::UnknownBucket(name.escape_ascii().to_string());
-    let bucket = Bucket::named(&name).ok_or_else(unknown)?;
+    let Row { bucket, key, value } = row;
+    let bucket = known(&bucket)?;
     check_row(bucket, &key, &value, own)?;
     match table_of(bucket) {
         _ if bucket == Bucket::Meta && !kept_of_meta().any(|kept| kept == key) => Ok(()),
@@ -248,11 +368,13 @@ fn take<D: Directory>(loader: &mut Loader<D>, row: Row, own: Version) -> Result<
     }
 }
 
+fn known(name: &[u8]) -> Result<Bucket, DatabaseError> {
+    Bucket::named(name).ok_or_else(|| DatabaseError::UnknownBucket(name.escape_ascii().to_string()))
+}
+
 /// What can be refused before the large bucket has been read, which these stand before.
 fn check_row(bucket: Bucket, key: &[u8], value: &Bytes, own: Version) -> Result<(), OpenError> {
     match bucket {
-        Bucket::AuthUsers | Bucket::AuthRoles => Err(OpenError::Auth),
-        Bucket::Auth if key == AUTH_ENABLED_KEY.as_bytes() && value.as_ref() == [1] => Err(OpenError::Auth),
         Bucket::Cluster if key == VERSION_KEY.as_bytes() => {
             let version = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
             state::check_version(version, own)
@@ -263,7 +385,7 @@ fn check_row(bucket: Bucket, key: &[u8], value: &Bytes, own: Version) -> Result<
 
 /// What was loaded, read and checked as a start would.
 fn imported(rows: &impl Read, own: Version) -> Result<Imported, ExchangeError> {
-    state::check_auth(rows)?;
+    Auth::read(rows).map_err(OpenError::from)?;
     let cluster = state::read_cluster(rows)?;
     state::check_version(cluster.version(), own)?;
     state::lease_rows(rows)?;

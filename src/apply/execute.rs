@@ -13,6 +13,7 @@ use super::{
     state::{State, speaks},
 };
 use crate::{
+    auth::{self, Identity, Token},
     lease::LeaseRow,
     membership::{Downgrade, MemberChange, Version},
     mvcc::{Change, Changes, LeaseExists, ReadError},
@@ -55,10 +56,13 @@ impl State {
         let content = entry::read(entry).map_err(|cause| ApplyError::Entry { index, cause })?;
         let (request, operation, outcome) = match content {
             Content::Empty => (None, None, Outcome::from(Response::NewLeader)),
-            Content::Change(id, change) => (id, None, self.change_members(batch, &change)),
-            Content::Request(id, request) => {
-                let outcome = self.carry_out(batch, &request);
-                (id, Some(request.name()), outcome.or_else(|refused| self.settle(index, refused))?)
+            Content::Change(id, change) => {
+                let outcome = self.change_members(batch, &change);
+                (id, None, outcome.map_err(|cause| ApplyError::Storage { index, cause })?)
+            }
+            Content::Request(id, who, request) => {
+                let outcome = self.carry_out(batch, &who, &request);
+                (id, request.name(), outcome.or_else(|refused| self.settle(index, refused))?)
             }
         };
         let Outcome { result, changes, effects } = outcome;
@@ -69,8 +73,13 @@ impl State {
         Ok(Applied { index, term, request, operation, outcome: result, changes, effects, digest })
     }
 
-    /// The layers around a request, outermost first: CORRUPT, NOSPACE, quota (peer-and-disk, §3.5).
-    fn carry_out<R: Read>(&mut self, batch: &mut Batch<R>, request: &Request) -> Result<Outcome, Refused> {
+    /// The layers around a request, outermost first: CORRUPT, NOSPACE, permissions, quota (peer-and-disk, §3.5).
+    fn carry_out<R: Read>(
+        &mut self,
+        batch: &mut Batch<R>,
+        who: &Identity,
+        request: &Request,
+    ) -> Result<Outcome, Refused> {
         let cost = request.cost();
         if self.alarms.is_raised(AlarmKind::Corrupt) && request.needs_sound_data() {
             return Err(Rejection::Corrupt.into());
@@ -78,6 +87,7 @@ impl State {
         if self.alarms.is_raised(AlarmKind::NoSpace) && cost > 0 {
             return Err(Rejection::NoSpace.into());
         }
+        self.authorize(batch, who, request)?;
         let mut outcome = self.execute(batch, request)?;
         if self.exceeds_quota(cost) {
             // The write is done, on all members; only the answer of this one says otherwise.
@@ -114,7 +124,10 @@ impl State {
             Request::Attributes(set) => self.publish(batch, set),
             Request::Downgrade(set) => self.set_downgrade(batch, set),
             Request::VersionTest => Ok(Response::Done.into()),
-            _ => self.answer_without_auth(request),
+            Request::V2(request) => self.v2(batch, request),
+            Request::AuthChange(change) => self.change_auth(batch, change),
+            Request::Authenticate(login) => self.authenticate(login),
+            _ => self.tell_auth(request),
         }
     }
 
@@ -253,6 +266,7 @@ impl State {
         cluster.set_version(version);
         let row = cluster.version_row();
         self.write_cluster(batch, [row]);
+        self.note_members_part(batch)?;
         Ok(Outcome::from(Response::Done).with(Effect::ClusterVersionChanged { lowered }))
     }
 
@@ -286,38 +300,84 @@ impl State {
         }
         let row = cluster.member_row(id);
         self.write_cluster(batch, [row]);
+        self.note_members_part(batch)?;
         Ok(Outcome::from(Response::Done).with(Effect::MembersChanged))
     }
 
     /// Judges an agreed configuration change and carries it out. Raft is told in any case.
-    fn change_members<R: Read>(&mut self, batch: &mut Batch<R>, change: &MemberChange) -> Outcome {
+    fn change_members<R: Read>(
+        &mut self,
+        batch: &mut Batch<R>,
+        change: &MemberChange,
+    ) -> Result<Outcome, StorageError> {
         if let Err(rejection) = self.cluster.check(change, self.options.learners_max) {
-            return Outcome::from(rejection).with(Effect::ConfChange(None));
+            return Ok(Outcome::from(rejection).with(Effect::ConfChange(None)));
         }
         let id = change.id();
         let cluster = Arc::make_mut(&mut self.cluster);
         cluster.apply(change);
         let rows = cluster.change_rows(id);
         self.write_cluster(batch, rows);
+        self.note_members_part(batch)?;
         let outcome = Outcome::from(Response::Members(self.cluster.clone()))
             .with(Effect::ConfChange(change.for_raft()))
             .with(Effect::MembersChanged);
         let removed_self = *change == MemberChange::Remove(self.options.member);
-        if removed_self { outcome.with(Effect::RemovedSelf(id)) } else { outcome }
+        Ok(if removed_self { outcome.with(Effect::RemovedSelf(id)) } else { outcome })
     }
 
-    /// What can be said about users and roles while there are none.
-    fn answer_without_auth(&self, request: &Request) -> Result<Outcome, Refused> {
-        let header = Some(self.header());
+    fn change_auth<R: Read>(&mut self, batch: &mut Batch<R>, change: &auth::Change) -> Result<Outcome, Refused> {
+        let was_enabled = self.auth.enabled();
+        for auth::Row { table, key, value } in Arc::make_mut(&mut self.auth).change(change)? {
+            self.entry.row(table, &key, value.as_deref());
+            match value {
+                Some(value) => batch.put_row(table, &key, value),
+                None => batch.delete_row(table, &key),
+            }
+        }
+        let outcome = Outcome::from(Response::AuthChanged);
+        Ok(match change {
+            auth::Change::UserDelete(pb::AuthUserDeleteRequest { name })
+            | auth::Change::UserChangePassword(pb::AuthUserChangePasswordRequest { name, .. }) => {
+                outcome.with(Effect::UserForgotten(name.clone()))
+            }
+            auth::Change::Disable if was_enabled => outcome.with(Effect::TokensForgotten),
+            _ => outcome,
+        })
+    }
+
+    /// The password was checked by the member that proposed this. What is not a request for a simple token has none.
+    fn authenticate(&self, login: &pb::InternalAuthenticateRequest) -> Result<Outcome, Refused> {
+        let [user, prefix] = [&login.name, &login.simple_token].map(|text| String::from_utf8_lossy(text));
+        self.auth.check_login(&user)?;
+        let token = Token::assigned(&prefix, self.applied);
+        let outcome = Outcome::from(Response::Authenticated(token.clone()));
+        let assigned = Effect::TokenAssigned { user: user.into_owned(), token };
+        Ok(if prefix.is_empty() { outcome } else { outcome.with(assigned) })
+    }
+
+    /// What requests want to know of users and roles. They travel through the log as in etcd.
+    fn tell_auth(&self, request: &Request) -> Result<Outcome, Refused> {
+        let (header, auth) = (Some(self.header()), &self.auth);
         Ok(Outcome::from(match request {
             Request::AuthStatus => {
-                Response::AuthStatus(pb::AuthStatusResponse { header, enabled: false, auth_revision: 1 })
+                let (enabled, auth_revision) = (auth.enabled(), auth.revision());
+                Response::AuthStatus(pb::AuthStatusResponse { header, enabled, auth_revision })
             }
-            Request::AuthDisable => Response::AuthDisable(pb::AuthDisableResponse { header }),
-            Request::AuthUserList => Response::AuthUserList(pb::AuthUserListResponse { header, users: Vec::new() }),
-            Request::AuthRoleList => Response::AuthRoleList(pb::AuthRoleListResponse { header, roles: Vec::new() }),
-            Request::AuthUserGet => return Err(Rejection::UserNotFound.into()),
-            Request::AuthRoleGet => return Err(Rejection::RoleNotFound.into()),
+            Request::AuthUserList => {
+                Response::AuthUserList(pb::AuthUserListResponse { header, users: auth.user_names() })
+            }
+            Request::AuthRoleList => {
+                Response::AuthRoleList(pb::AuthRoleListResponse { header, roles: auth.role_names() })
+            }
+            Request::AuthUserGet(get) => {
+                let roles = auth.roles_of(&get.name).ok_or(Rejection::UserNotFound)?.to_vec();
+                Response::AuthUserGet(pb::AuthUserGetResponse { header, roles })
+            }
+            Request::AuthRoleGet(get) => {
+                let perm = auth.permissions_of(&get.role).ok_or(Rejection::RoleNotFound)?;
+                Response::AuthRoleGet(pb::AuthRoleGetResponse { header, perm })
+            }
             _ => return Err(Rejection::AuthNotEnabled.into()),
         }))
     }
@@ -340,9 +400,9 @@ impl State {
 }
 
 impl Request {
-    /// What etcd's metrics call it.
-    fn name(&self) -> &'static str {
-        match self {
+    /// What etcd's metrics call it, if it is one of its third API.
+    fn name(&self) -> Option<&'static str> {
+        Some(match self {
             Self::ClusterVersion(_) => "ClusterVersionSet",
             Self::Attributes(_) => "ClusterMemberAttrSet",
             Self::Downgrade(_) => "DowngradeInfoSet",
@@ -356,15 +416,16 @@ impl Request {
             Self::LeaseRevoke(_) => "LeaseRevoke",
             Self::LeaseCheckpoint(_) => "LeaseCheckpoint",
             Self::Alarm(_) => "Alarm",
-            Self::Authenticate => "Authenticate",
-            Self::AuthDisable => "AuthDisable",
+            Self::Authenticate(_) => "Authenticate",
+            Self::AuthChange(change) => change.name(),
             // etcd has forgotten to name this one.
             Self::AuthStatus => "unknown",
-            Self::AuthUserGet => "AuthUserGet",
+            Self::AuthUserGet(_) => "AuthUserGet",
             Self::AuthUserList => "AuthUserList",
-            Self::AuthRoleGet => "AuthRoleGet",
+            Self::AuthRoleGet(_) => "AuthRoleGet",
             Self::AuthRoleList => "AuthRoleList",
-        }
+            Self::V2(_) => return None,
+        })
     }
 
     fn cost(&self) -> u64 {
@@ -419,6 +480,15 @@ impl From<Rejection> for Refused {
 impl From<EntryError> for Refused {
     fn from(error: EntryError) -> Self {
         Self::Entry(error)
+    }
+}
+
+impl From<auth::Refused> for Refused {
+    fn from(refused: auth::Refused) -> Self {
+        match refused {
+            auth::Refused::Rejected(rejection) => Self::Rejected(rejection),
+            auth::Refused::PlainPassword => Self::Entry(EntryError::PlainPassword),
+        }
     }
 }
 

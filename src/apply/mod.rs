@@ -17,6 +17,7 @@
 
 mod alarms;
 mod applier;
+mod authorize;
 mod digest;
 mod entry;
 mod error;
@@ -27,22 +28,25 @@ mod quota;
 mod state;
 #[cfg(test)]
 mod tests;
+mod v2;
 
 pub use alarms::{AlarmKind, Alarms};
 pub use applier::{Applier, ApplyOptions, CompactionProgress, Published};
 pub use digest::{DIGEST_FORM, Digest};
-pub use entry::EntryError;
+pub use entry::{EntryError, check_entry};
 pub use error::{ApplyError, OpenError};
-pub use quota::{LEASE_COST_BYTES, PUT_OVERHEAD_BYTES, QUOTA_BYTES_DEFAULT, put_cost, quota_cost, txn_cost};
+pub use quota::{LEASE_COST_BYTES, PUT_OVERHEAD_BYTES, QUOTA_BYTES_DEFAULT, put_cost, quota_cost, txn_cost, v2_cost};
 pub use state::{Position, Proof, position};
 
 use std::sync::Arc;
 
 use crate::{
+    auth::Token,
     membership::Cluster,
     mvcc::Changes,
     pb::{etcdserverpb as pb, raftpb::ConfChange},
     types::{LeaseId, LogIndex, MemberId, Rejection, RequestId, Term},
+    v2store,
 };
 
 /// What became of one entry.
@@ -93,14 +97,22 @@ pub enum Response {
     Alarm(pb::AlarmResponse),
     /// An accepted configuration change: the cluster as it is behind it.
     Members(Arc<Cluster>),
-    /// Authentication is off.
+    /// Whether requests are checked.
     AuthStatus(pb::AuthStatusResponse),
-    /// Switching off what is off.
-    AuthDisable(pb::AuthDisableResponse),
-    /// No users.
+    /// A change of users, roles or permissions.
+    AuthChanged,
+    /// All users.
     AuthUserList(pb::AuthUserListResponse),
-    /// No roles.
+    /// The roles of a user.
+    AuthUserGet(pb::AuthUserGetResponse),
+    /// All roles.
     AuthRoleList(pb::AuthRoleListResponse),
+    /// What a role permits.
+    AuthRoleGet(pb::AuthRoleGetResponse),
+    /// A user has logged in, and this stands for him from now on.
+    Authenticated(Token),
+    /// What became of a request of the v2 API, refusals included: they are none of [`Rejection`].
+    V2(Arc<v2store::Outcome>),
 }
 
 /// What follows from an entry besides rows, answer and events.
@@ -144,6 +156,17 @@ pub enum Effect {
         /// Reads below this revision fail from now on.
         revision: i64,
     },
+    /// A user has logged in.
+    TokenAssigned {
+        /// The user.
+        user: String,
+        /// What stands for him.
+        token: Token,
+    },
+    /// No token stands for this user any more.
+    UserForgotten(String),
+    /// No token stands for anybody any more.
+    TokensForgotten,
     /// This member's disk is over its quota: the member that owns the caller proposes the alarm.
     QuotaExceeded,
 }

@@ -9,12 +9,14 @@ use super::{
     digest::{Digest, EntryDigest},
 };
 use crate::{
+    auth::Auth,
     lease::LeaseRow,
     membership::{Bucket, CONFIGURATION_KEY, Cluster, ClusterRows, DOWNGRADE_KEY, Row, VERSION_KEY, Version},
     mvcc::Store,
     pb::raftpb::Entry,
     storage::{Batch, Read, StorageError, Table},
     types::{ClusterId, LeaseId, LogIndex, Term},
+    v2store::History,
 };
 
 /// Where the state stands ([`Position`]); a row of ours, for what etcd keeps under `consistent_index` and `term`.
@@ -23,7 +25,6 @@ pub(super) const POSITION_KEY: &str = "position";
 pub(super) const CLUSTER_ID_KEY: &str = "clusterId";
 /// What entries have changed so far ([`Digest`]); a row of ours. Without it the digest begins where the state stands.
 pub(super) const DIGEST_KEY: &str = "digest";
-const AUTH_ENABLED_KEY: &str = "authEnabled";
 
 /// Where a state stands: in one row, so that whatever becomes of a disk, it is known whether the others belong to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,12 +97,15 @@ pub(super) struct State {
     pub(super) store: Store,
     pub(super) cluster: Arc<Cluster>,
     pub(super) alarms: Arc<Alarms>,
+    pub(super) auth: Arc<Auth>,
     /// Which leases exist: the keys of the lease table.
     pub(super) leases: HashSet<LeaseId>,
     /// What was changed by whole entries.
     pub(super) digest: Digest,
     /// What is being changed by the entry at work.
     pub(super) entry: EntryDigest,
+    /// How much of the past of the v2 tree its rows hold.
+    pub(super) v2_history: History,
     /// Bytes on this member's disk, for the quota alone.
     pub(super) disk_bytes: u64,
 }
@@ -109,7 +113,7 @@ pub(super) struct State {
 impl State {
     /// Reads the state from its rows.
     pub(super) fn read(rows: &impl Read, options: ApplyOptions) -> Result<Self, OpenError> {
-        check_auth(rows)?;
+        let auth = Auth::read(rows)?;
         let cluster = read_cluster(rows)?;
         check_version(cluster.version(), options.server_version)?;
         let leases = lease_rows(rows)?.into_iter().map(|lease| lease.id).collect();
@@ -130,9 +134,11 @@ impl State {
             store,
             cluster: Arc::new(cluster),
             alarms: Arc::new(read_alarms(rows)?),
+            auth: Arc::new(auth),
             leases,
             digest: digest(rows, position.index)?,
             entry: EntryDigest::default(),
+            v2_history: History::default(),
             disk_bytes: 0,
         })
     }
@@ -211,12 +217,6 @@ pub(super) fn check_version(cluster: Option<Version>, own: Version) -> Result<()
     }
 }
 
-pub(super) fn check_auth(rows: &impl Read) -> Result<(), OpenError> {
-    let enabled = rows.row(Table::Auth, AUTH_ENABLED_KEY.as_bytes())?.is_some_and(|value| value.as_ref() == [1]);
-    let named = rows.rows(Table::AuthUser).chain(rows.rows(Table::AuthRole)).next().transpose()?.is_some();
-    if enabled || named { Err(OpenError::Auth) } else { Ok(()) }
-}
-
 pub(super) fn read_cluster(rows: &impl Read) -> Result<Cluster, OpenError> {
     let id = ClusterId(read_number(rows, CLUSTER_ID_KEY)?.unwrap_or(0));
     let named = |bucket, key: &str| rows.row(table_of(bucket), key.as_bytes());
@@ -251,7 +251,7 @@ pub(super) fn number(value: u64) -> Bytes {
     Bytes::copy_from_slice(&value.to_be_bytes())
 }
 
-fn table_of(bucket: Bucket) -> Table {
+pub(super) fn table_of(bucket: Bucket) -> Table {
     match bucket {
         Bucket::Members => Table::Member,
         Bucket::MembersRemoved => Table::Removed,

@@ -3,7 +3,9 @@
 //! Scripts read these, so they follow Go's rules (strconv, time) and the SI rule of the size printer to the letter.
 
 use std::{
+    ffi::OsStr,
     fmt::{self, Write},
+    io,
     time::Duration,
 };
 
@@ -142,6 +144,16 @@ pub(super) fn parse_int(text: &str, base: u32) -> Result<i64, String> {
     i64::try_from(value).map_err(|_| failed(OUT_OF_RANGE))
 }
 
+/// Reads a number that is not negative, whose prefix may name its base.
+///
+/// # Errors
+/// Go's text for what is wrong with it.
+pub(super) fn parse_unsigned(text: &str) -> Result<i64, String> {
+    let failed = |why| format!("strconv.ParseUint: parsing {}: {why}", quote(text.as_bytes()));
+    // Nothing that is counted here comes near the other half of Go's range.
+    magnitude(text, 0).map(|value| i64::try_from(value).unwrap_or(i64::MAX)).map_err(failed)
+}
+
 /// Reads an unsigned hexadecimal number.
 ///
 /// # Errors
@@ -236,6 +248,38 @@ fn rounded(tenths: u128) -> u128 {
 pub(super) fn quote_list<T: AsRef<[u8]>>(items: &[T]) -> String {
     let quoted: Vec<_> = items.iter().map(|item| quote(item.as_ref())).collect();
     format!("[{}]", quoted.join(" "))
+}
+
+/// Why a program was not started.
+pub(super) fn start_failure(program: &OsStr, error: &io::Error) -> String {
+    let name = program.to_string_lossy();
+    match (error.kind(), name.contains('/')) {
+        (io::ErrorKind::NotFound, true) => format!("fork/exec {name}: no such file or directory"),
+        (io::ErrorKind::NotFound, false) => {
+            format!("exec: {}: executable file not found in $PATH", quote(name.as_bytes()))
+        }
+        (io::ErrorKind::PermissionDenied, _) => format!("fork/exec {name}: permission denied"),
+        _ => format!("fork/exec {name}: {error}"),
+    }
+}
+
+/// What Go calls a signal.
+pub(super) fn signal(number: i32) -> String {
+    let name = match number {
+        1 => "hangup",
+        2 => "interrupt",
+        3 => "quit",
+        4 => "illegal instruction",
+        6 => "aborted",
+        8 => "floating point exception",
+        9 => "killed",
+        11 => "segmentation fault",
+        13 => "broken pipe",
+        14 => "alarm clock",
+        15 => "terminated",
+        other => return format!("signal {other}"),
+    };
+    name.to_owned()
 }
 
 const BAD_SYNTAX: &str = "invalid syntax";

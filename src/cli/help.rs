@@ -43,7 +43,10 @@ pub(super) fn options(root: &Command) -> String {
 /// What to say when the program has no command called `word`.
 pub(super) fn unknown_command(program: Program, root: &Command, word: &str) -> String {
     let mut text = format!("unknown command {} for \"{}\"", go_text::quote(word.as_bytes()), program.name);
-    let similar: Vec<_> = root.commands.iter().filter(|command| is_similar(word, command.name)).collect();
+    // Who is called by the name of etcd's tool suggests what that would.
+    let may_be_meant = |command: &&Command| !command.is_own || program.name == root.name;
+    let similar = root.commands.iter().filter(may_be_meant).filter(|command| is_similar(word, command.name));
+    let similar: Vec<_> = similar.collect();
     if !similar.is_empty() {
         text.push_str("\n\nDid you mean this?\n");
         for command in similar {
@@ -110,10 +113,10 @@ fn aligned(mut flags: Vec<(Flag, &str)>) -> String {
 
 fn default_of(flag: &Flag) -> String {
     match (flag.kind, flag.default) {
-        (Kind::Switch, "false") | (Kind::Integer, "0") | (_, "") => String::new(),
-        (Kind::Text, default) => format!(" (default {})", go_text::quote(default.as_bytes())),
+        (Kind::Switch, "false") | (Kind::Integer | Kind::Unsigned, "0") | (_, "") => String::new(),
+        (Kind::Text | Kind::Texts, default) => format!(" (default {})", go_text::quote(default.as_bytes())),
         (Kind::List, default) => format!(" (default [{default}])"),
-        (Kind::Switch | Kind::Integer | Kind::Duration, default) => format!(" (default {default})"),
+        (Kind::Switch | Kind::Integer | Kind::Unsigned | Kind::Duration, default) => format!(" (default {default})"),
     }
 }
 
@@ -175,6 +178,7 @@ mod tests {
                 }],
                 ..Command::EMPTY
             },
+            Command { name: "look", about: "Looks", is_own: true, ..Command::EMPTY },
         ],
         ..Command::EMPTY
     };
@@ -218,6 +222,11 @@ mod tests {
         assert_eq!(
             unknown_command(PROGRAM, &TOOL, "zzzzz"),
             "unknown command \"zzzzz\" for \"tool\"\nRun 'tool --help' for usage."
+        );
+        let theirs = Program { name: "theirs", version: "" };
+        assert!(
+            !unknown_command(theirs, &TOOL, "lok").contains("look")
+                && unknown_command(PROGRAM, &TOOL, "lok").contains("look")
         );
         assert_eq!((distance("putt", "auth"), distance("l", "del"), distance("", "abc")), (2, 2, 3));
     }

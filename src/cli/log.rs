@@ -7,12 +7,13 @@ use std::{
 };
 
 use tracing::{
-    Event, Subscriber,
+    Event, Metadata, Subscriber,
     field::{Field, Visit},
     level_filters::LevelFilter,
 };
 use tracing_subscriber::{
     Layer,
+    filter::{FilterFn, filter_fn},
     layer::{Context, SubscriberExt},
     registry::LookupSpan,
 };
@@ -22,8 +23,30 @@ use crate::clock::{self, Clock};
 
 /// Starts logging; `debug` includes what the libraries have to say.
 pub(super) fn start(debug: bool) {
-    let level = if debug { LevelFilter::DEBUG } else { LevelFilter::WARN };
-    let subscriber = tracing_subscriber::registry().with(Lines.with_filter(level));
+    start_at(if debug { LevelFilter::DEBUG } else { LevelFilter::WARN });
+}
+
+/// Starts logging for a command that tells what it does.
+pub(super) fn start_verbose() {
+    start_at(LevelFilter::INFO);
+}
+
+/// Starts logging without what the client tells of calls that failed, for commands that tell of failures themselves.
+pub(super) fn start_without_calls(debug: bool) {
+    if debug {
+        return start(debug);
+    }
+    let wanted =
+        |metadata: &Metadata<'_>| *metadata.level() <= LevelFilter::WARN && !metadata.target().starts_with(CLIENT);
+    begin(filter_fn(wanted).with_max_level_hint(LevelFilter::WARN));
+}
+
+fn start_at(level: LevelFilter) {
+    begin(filter_fn(move |metadata| *metadata.level() <= level).with_max_level_hint(level));
+}
+
+fn begin<F: Fn(&Metadata<'_>) -> bool + Send + Sync + 'static>(filter: FilterFn<F>) {
+    let subscriber = tracing_subscriber::registry().with(Lines.with_filter(filter));
     // A second start in one process, as in tests, keeps the first.
     tracing::subscriber::set_global_default(subscriber).unwrap_or_default();
 }

@@ -11,15 +11,21 @@
 pub mod completion;
 pub mod config;
 pub mod ctl;
+mod ctl2;
+pub mod discovery;
 mod failure;
+pub mod gateway;
 mod general;
 mod go_text;
+pub mod grpc_proxy;
 mod help;
 mod log;
 pub mod manual;
 mod output;
 mod parse;
+mod password;
 mod speak;
+mod standin;
 mod table;
 pub mod utl;
 
@@ -91,13 +97,15 @@ fn report(failure: &Failure) -> ExitCode {
     if let Some(usage) = &failure.usage {
         complain(usage);
     }
-    ExitCode::from(failure.exit as u8)
+    ExitCode::from(failure.exit.code())
 }
 
 /// The version of etcd whose command lines these are.
 const ETCD_VERSION: &str = "3.7.1";
 /// The version of the API that the tools speak.
 const API_VERSION: &str = "3.7";
+/// The version of the API that the client speaks when the environment asks for the old one.
+const API_VERSION_2: &str = "2";
 
 #[cfg(test)]
 mod tests {

@@ -100,6 +100,33 @@ impl Flags {
         self.values.get(flag.name).is_some_and(|setting| setting.typed)
     }
 
+    /// The flags of `known`, each at its default.
+    pub(super) fn defaults(known: &[&'static Flag]) -> Self {
+        let settings = known.iter().filter_map(|flag| {
+            let value = read(flag.kind, &[flag.default.to_owned()]).ok()?;
+            Some((flag.name, Setting { value, typed: false }))
+        });
+        Self { values: settings.collect() }
+    }
+
+    /// These flags and `more`, which count if both know a flag.
+    pub(super) fn with(mut self, mut more: Self) -> Self {
+        self.values.append(&mut more.values);
+        self
+    }
+
+    /// Gives a flag a value, or one more if it takes several.
+    ///
+    /// # Errors
+    /// What is wrong with the text.
+    pub(super) fn add(&mut self, flag: &Flag, text: &str) -> Result<(), String> {
+        let before = if self.is_set(flag) { self.list(flag) } else { &[] };
+        let texts = [before, &[text.to_owned()]].concat();
+        let value = read(flag.kind, &texts)?;
+        self.values.insert(flag.name, Setting { value, typed: true });
+        Ok(())
+    }
+
     /// Gives a flag a value from elsewhere than the command line.
     ///
     /// # Errors
@@ -164,6 +191,7 @@ fn with_usage(failure: Failure, program: Program, path: &[&'static Command]) -> 
 
 fn builder(command: &'static Command) -> clap::Command {
     let mut built = clap::Command::new(command.name)
+        .aliases(command.beginnings)
         .disable_help_flag(true)
         .disable_help_subcommand(true)
         .disable_version_flag(true)
@@ -182,10 +210,11 @@ fn argument(flag: &Flag, inherited: bool) -> Arg {
         Some(short) => argument.short(short),
         None => argument,
     };
+    let argument = if flag.also.is_empty() { argument } else { argument.alias(flag.also) };
     match flag.kind {
         Kind::Switch => argument.num_args(0..=1).require_equals(true).default_missing_value("true"),
-        Kind::List => argument.action(ArgAction::Append).allow_hyphen_values(true),
-        Kind::Text | Kind::Integer | Kind::Duration => argument.allow_hyphen_values(true),
+        Kind::List | Kind::Texts => argument.action(ArgAction::Append).allow_hyphen_values(true),
+        Kind::Text | Kind::Integer | Kind::Unsigned | Kind::Duration => argument.allow_hyphen_values(true),
     }
 }
 
@@ -228,8 +257,10 @@ fn read(kind: Kind, texts: &[String]) -> Result<Value, String> {
         Kind::Switch => Value::Switch(go_text::parse_bool(text)?),
         Kind::Text => Value::Text(text.to_owned()),
         Kind::Integer => Value::Integer(go_text::parse_int(text, 0)?),
+        Kind::Unsigned => Value::Integer(go_text::parse_unsigned(text)?),
         Kind::Duration => Value::Duration(go_text::parse_duration(text)?),
         Kind::List => Value::List(texts.iter().flat_map(|text| list(text)).collect()),
+        Kind::Texts => Value::List(texts.iter().filter(|text| !text.is_empty()).cloned().collect()),
     })
 }
 
@@ -320,7 +351,8 @@ mod tests {
         inherited: &[FORMAT, WAIT, HOSTS],
         commands: &[
             Command { name: "get", flags: &[LIMIT, PREFIX], ..Command::EMPTY },
-            Command { name: "put", ..Command::EMPTY },
+            Command { name: "put", beginnings: &["p"], ..Command::EMPTY },
+            Command { name: "past", ..Command::EMPTY },
             Command {
                 name: "endpoint",
                 inherited: &[CLUSTER],
@@ -375,6 +407,7 @@ mod tests {
     fn commands_may_be_cut_short_while_unique() {
         assert_eq!(names(&called("ge x")), ["tool", "get"]);
         assert_eq!(names(&called("e --cluster hea")), ["tool", "endpoint", "health"]);
+        assert_eq!(names(&called("p x")), ["tool", "put"], "a beginning that is its own");
         assert_eq!(called("endpoint h").argument_texts(), ["h"], "an ambiguous word stays a word");
         assert!(called("endpoint hashkv --cluster").flags.switch(&CLUSTER));
     }

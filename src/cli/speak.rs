@@ -19,3 +19,8 @@ pub(super) fn say(text: fmt::Arguments) -> io::Result<()> {
 pub(super) fn complain(text: impl fmt::Display) {
     writeln!(io::stderr(), "{text}").unwrap_or_default();
 }
+
+/// Writes to standard error without ending the line.
+pub(super) fn complain_on_same_line(text: impl fmt::Display) {
+    write!(io::stderr(), "{text}").unwrap_or_default();
+}

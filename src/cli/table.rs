@@ -13,6 +13,10 @@ use super::{failure::Failure, parse::Call};
 pub(super) struct Command {
     /// The word itself.
     pub(super) name: &'static str,
+    /// Beginnings of its name that mean it although another command's begins alike: etcd's tools do not have that one.
+    pub(super) beginnings: &'static [&'static str],
+    /// Whether etcd's tools do not have it.
+    pub(super) is_own: bool,
     /// What its usage line shows behind the name.
     pub(super) arguments: &'static str,
     /// One line on what it does.
@@ -35,6 +39,8 @@ impl Command {
     /// A command to fill in with `..Command::EMPTY`.
     pub(super) const EMPTY: Self = Self {
         name: "",
+        beginnings: &[],
+        is_own: false,
         arguments: "",
         about: "",
         details: "",
@@ -45,9 +51,9 @@ impl Command {
         run: None,
     };
 
-    /// The command below this one that `word` names: exactly, or as the only one it begins.
+    /// The command below this one that `word` names: exactly, by a beginning that is its own, or as the only one it begins.
     pub(super) fn child(&self, word: &str) -> Option<&'static Command> {
-        let exact = self.commands.iter().find(|command| command.name == word);
+        let exact = self.commands.iter().find(|command| command.name == word || command.beginnings.contains(&word));
         exact.or_else(|| {
             let mut begun = self.commands.iter().filter(|command| command.name.starts_with(word));
             begun.next().filter(|_| begun.next().is_none() && !word.is_empty())
@@ -66,14 +72,18 @@ pub(super) enum Group {
     None,
     KeyValue,
     Maintenance,
+    Concurrency,
+    Authentication,
     Utility,
 }
 
 impl Group {
     /// The headings in the order of the help page.
-    pub(super) const HEADINGS: [(Group, &'static str); 3] = [
+    pub(super) const HEADINGS: [(Group, &'static str); 5] = [
         (Group::KeyValue, "Key-value commands"),
         (Group::Maintenance, "Cluster maintenance commands"),
+        (Group::Concurrency, "Concurrency commands"),
+        (Group::Authentication, "Authentication commands"),
         (Group::Utility, "Utility commands"),
     ];
 }
@@ -85,6 +95,8 @@ pub(super) struct Flag {
     pub(super) name: &'static str,
     /// The short name.
     pub(super) short: Option<char>,
+    /// Another long name, empty if there is none.
+    pub(super) also: &'static str,
     /// What its values are.
     pub(super) kind: Kind,
     /// The value it has when nobody sets it, as it would be typed.
@@ -98,27 +110,48 @@ pub(super) struct Flag {
 impl Flag {
     /// A flag that is off unless named.
     pub(super) const fn switch(name: &'static str, help: &'static str) -> Self {
-        Self { name, short: None, kind: Kind::Switch, default: "false", help, values: Values::Any }
+        Self { name, short: None, also: "", kind: Kind::Switch, default: "false", help, values: Values::Any }
     }
 
     /// A flag with a free text.
     pub(super) const fn text(name: &'static str, default: &'static str, help: &'static str) -> Self {
-        Self { name, short: None, kind: Kind::Text, default, help, values: Values::Any }
+        Self { name, short: None, also: "", kind: Kind::Text, default, help, values: Values::Any }
     }
 
     /// A flag with a number, 0 unless set.
     pub(super) const fn integer(name: &'static str, help: &'static str) -> Self {
-        Self { name, short: None, kind: Kind::Integer, default: "0", help, values: Values::Any }
+        Self { name, short: None, also: "", kind: Kind::Integer, default: "0", help, values: Values::Any }
     }
 
     /// A flag with a duration.
     pub(super) const fn duration(name: &'static str, default: &'static str, help: &'static str) -> Self {
-        Self { name, short: None, kind: Kind::Duration, default, help, values: Values::Any }
+        Self { name, short: None, also: "", kind: Kind::Duration, default, help, values: Values::Any }
+    }
+
+    /// A flag with a number that is not negative, 0 unless set.
+    pub(super) const fn unsigned(name: &'static str, help: &'static str) -> Self {
+        Self { kind: Kind::Unsigned, ..Self::integer(name, help) }
     }
 
     /// The same flag with a short name.
     pub(super) const fn short(self, short: char) -> Self {
         Self { short: Some(short), ..self }
+    }
+
+    /// A flag that may be named again and again, with a free text each time.
+    pub(super) const fn texts(name: &'static str, help: &'static str) -> Self {
+        Self { kind: Kind::Texts, ..Self::text(name, "", help) }
+    }
+
+    /// The same flag with another long name.
+    pub(super) const fn also(self, also: &'static str) -> Self {
+        Self { also, ..self }
+    }
+
+    /// Every name, without dashes, the first one first.
+    pub(super) fn names(&self) -> impl Iterator<Item = String> + use<> {
+        let other = (!self.also.is_empty()).then(|| self.also.to_owned());
+        std::iter::once(self.name.to_owned()).chain(self.short.map(String::from)).chain(other)
     }
 
     /// The same flag with another default.
@@ -141,10 +174,14 @@ pub(super) enum Kind {
     Text,
     /// A signed number.
     Integer,
+    /// A number that is not negative.
+    Unsigned,
     /// A duration in Go's form.
     Duration,
     /// Texts separated by commas; naming the flag again adds to them.
     List,
+    /// Texts; naming the flag again adds one.
+    Texts,
 }
 
 impl Kind {
@@ -152,8 +189,9 @@ impl Kind {
     pub(super) fn placeholder(self) -> &'static str {
         match self {
             Self::Switch => "",
-            Self::Text => "string",
+            Self::Text | Self::Texts => "string",
             Self::Integer => "int",
+            Self::Unsigned => "uint",
             Self::Duration => "duration",
             Self::List => "strings",
         }

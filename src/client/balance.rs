@@ -13,6 +13,7 @@ use tonic::transport::{Channel, Endpoint as Target};
 
 use super::{
     ClientError, Options,
+    dial::{Encrypted, Handshake, TCP_KEEPALIVE_IDLE, TCP_KEEPALIVE_INTERVAL, TCP_KEEPALIVE_PROBES},
     endpoint::{Address, Endpoint},
 };
 
@@ -59,8 +60,9 @@ impl Balancer {
         let mut targets = Vec::new();
         let mut bad = None;
         for (slot, endpoint) in endpoints.iter().enumerate() {
-            match target(endpoint, options) {
-                Ok(target) => targets.push((slot, target)),
+            let encrypted = Encrypted::for_endpoint(endpoint, options.tls.as_ref());
+            match target(endpoint, encrypted.is_some(), options) {
+                Ok(target) => targets.push((slot, Way { target, encrypted })),
                 Err(error) => bad = bad.or(Some(error)),
             }
         }
@@ -71,8 +73,8 @@ impl Balancer {
         let slots = endpoints.into_iter().map(|endpoint| Slot { endpoint, lost: Notify::new() }).collect();
         let shared = Arc::new(Shared { state: Mutex::new(state), up: Notify::new(), slots });
         let mut connectors = JoinSet::new();
-        for (slot, target) in targets {
-            connectors.spawn(keep_connected(Arc::clone(&shared), slot, target));
+        for (slot, way) in targets {
+            connectors.spawn(keep_connected(Arc::clone(&shared), slot, way));
         }
         Ok(Self { shared, _connectors: connectors })
     }
@@ -145,12 +147,27 @@ impl State {
     }
 }
 
+/// How an endpoint is connected to.
+struct Way {
+    target: Target,
+    encrypted: Option<Encrypted>,
+}
+
+impl Way {
+    async fn connect(&self) -> Result<Channel, tonic::transport::Error> {
+        match &self.encrypted {
+            None => self.target.connect().await,
+            Some(encrypted) => self.target.connect_with_connector(encrypted.clone()).await,
+        }
+    }
+}
+
 /// Connects `slot` for as long as the client lives.
-async fn keep_connected(shared: Arc<Shared>, slot: usize, target: Target) {
+async fn keep_connected(shared: Arc<Shared>, slot: usize, way: Way) {
     let Some(Slot { lost, endpoint }) = shared.slots.get(slot) else { return };
     let mut wait = RECONNECT_WAIT_MIN;
     loop {
-        match target.connect().await {
+        match way.connect().await {
             Ok(channel) => {
                 wait = RECONNECT_WAIT_MIN;
                 shared.put_up(slot, channel);
@@ -169,6 +186,9 @@ fn dial_failure(endpoint: &Endpoint, error: &tonic::transport::Error) -> String 
     while let Some(source) = root.source() {
         root = source;
     }
+    if let Some(handshake) = find::<Handshake>(error) {
+        return format!("connection error: desc = \"transport: authentication handshake failed: {handshake}\"");
+    }
     let cause = io_words(root);
     let network = match endpoint.address {
         Address::Tcp(_) => "tcp",
@@ -176,6 +196,13 @@ fn dial_failure(endpoint: &Endpoint, error: &tonic::transport::Error) -> String 
     };
     let authority = endpoint.authority();
     format!("connection error: desc = \"transport: Error while dialing: dial {network} {authority}: {cause}\"")
+}
+
+/// The cause of this type, which may be wrapped in an input or output error.
+fn find<'e, E: std::error::Error + 'static>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e E> {
+    let inner = error.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref());
+    let here = error.downcast_ref::<E>().or_else(|| inner.and_then(|inner| inner.downcast_ref::<E>()));
+    here.or_else(|| error.source().and_then(find::<E>))
 }
 
 fn io_words(error: &(dyn std::error::Error + 'static)) -> String {
@@ -187,9 +214,25 @@ fn io_words(error: &(dyn std::error::Error + 'static)) -> String {
     }
 }
 
-fn target(endpoint: &Endpoint, options: &Options) -> Result<Target, ClientError> {
+/// A connection to `endpoint` that is made when it is first needed, and again after a loss. Must run inside a tokio runtime.
+///
+/// # Errors
+/// [`ClientError::BadEndpoint`].
+pub fn connect_lazily(endpoint: &Endpoint, options: &Options) -> Result<Channel, ClientError> {
+    let encrypted = Encrypted::for_endpoint(endpoint, options.tls.as_ref());
+    let target = target(endpoint, encrypted.is_some(), options)?.connect_timeout(options.dial_timeout);
+    Ok(match encrypted {
+        None => target.connect_lazy(),
+        Some(encrypted) => target.connect_with_connector_lazy(encrypted),
+    })
+}
+
+fn target(endpoint: &Endpoint, encrypted: bool, options: &Options) -> Result<Target, ClientError> {
     let uri = match &endpoint.address {
+        Address::Tcp(authority) if encrypted => format!("https://{authority}"),
         Address::Tcp(authority) => format!("http://{authority}"),
+        // Its connector knows the path.
+        Address::Unix(_) if encrypted => "https://localhost".to_owned(),
         Address::Unix(path) => format!("unix://{path}"),
     };
     let bad = |error: tonic::transport::Error| ClientError::BadEndpoint {
@@ -203,6 +246,10 @@ fn target(endpoint: &Endpoint, options: &Options) -> Result<Target, ClientError>
     let target = Target::from_shared(uri)
         .map_err(bad)?
         .connect_timeout(CONNECT_TIMEOUT)
+        // Pings go where calls wait; a connection that waits for calls is looked after by the system alone.
+        .tcp_keepalive(Some(TCP_KEEPALIVE_IDLE))
+        .tcp_keepalive_interval(Some(TCP_KEEPALIVE_INTERVAL))
+        .tcp_keepalive_retries(Some(TCP_KEEPALIVE_PROBES))
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
     Ok(if options.keepalive_time.is_zero() {
@@ -253,7 +300,7 @@ mod tests {
     async fn a_refused_connection_is_told_in_the_words_of_etcd() {
         let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let endpoint = Endpoint::parse(&closed.to_string());
-        let error = target(&endpoint, &Options::default()).unwrap().connect().await.unwrap_err();
+        let error = target(&endpoint, false, &Options::default()).unwrap().connect().await.unwrap_err();
         assert_eq!(
             dial_failure(&endpoint, &error),
             format!(
@@ -263,9 +310,18 @@ mod tests {
     }
 
     #[test]
+    fn connections_are_kept_alive_unless_told_otherwise() {
+        let target = target(&Endpoint::parse("127.0.0.1:1"), false, &Options::default()).unwrap();
+        assert_eq!(target.get_tcp_keepalive(), Some(TCP_KEEPALIVE_IDLE));
+        assert_eq!(target.get_tcp_keepalive_interval(), Some(TCP_KEEPALIVE_INTERVAL));
+        assert_eq!(target.get_tcp_keepalive_retries(), Some(TCP_KEEPALIVE_PROBES));
+        assert!(Options::default().keepalive_time >= KEEPALIVE_TIME_MIN, "and pinged while calls wait");
+    }
+
+    #[test]
     fn an_endpoint_that_is_no_address_is_named() {
         for text in ["localhost", "a b:1", "http://127.0.0.1"] {
-            let error = target(&Endpoint::parse(text), &Options::default()).unwrap_err();
+            let error = target(&Endpoint::parse(text), false, &Options::default()).unwrap_err();
             assert!(error.to_string().starts_with(&format!("endpoint {text:?} is not an address")), "{error}");
         }
     }

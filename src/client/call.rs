@@ -37,7 +37,17 @@ macro_rules! rpcs {
             const METHOD: &'static str = concat!("/etcdserverpb.", $service, "/", $method);
             const REPEATABLE: bool = repeats!($repeatable);
         }
-    )*)*};
+    )*)*
+
+        /// Whether carrying out a call of the method at `path` twice is the same as carrying it out once. Of a method that is
+        /// not in the table nobody knows.
+        pub fn is_repeatable(path: &str) -> bool {
+            match path {
+                $($(concat!("/etcdserverpb.", $service, "/", $method) => repeats!($repeatable),)*)*
+                _ => false,
+            }
+        }
+    };
 }
 
 rpcs! {
@@ -266,13 +276,18 @@ fn is_out_of_time(status: &Status, deadline: Option<Instant>) -> bool {
 }
 
 /// Whether the status was made here because there was no connection to send on, or none any more when it was its turn.
-fn never_sent(status: &Status) -> bool {
+pub fn never_sent(status: &Status) -> bool {
     causes(status)
         .any(|cause| cause.is::<tonic::ConnectError>() || cause.downcast_ref().is_some_and(hyper::Error::is_canceled))
 }
 
 fn causes(status: &Status) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
     std::iter::successors(std::error::Error::source(status), |cause| cause.source())
+}
+
+/// The first cause of a status that was made on this side; what the other side said otherwise.
+pub fn root_cause(status: &Status) -> String {
+    causes(status).last().map_or_else(|| status.message().to_owned(), ToString::to_string)
 }
 
 /// From -1 to 1, so that clients that failed together do not come back together.

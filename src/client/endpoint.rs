@@ -37,12 +37,12 @@ impl Endpoint {
     /// Reads a list of endpoints.
     ///
     /// # Errors
-    /// [`ClientError::NoEndpoints`] for an empty list, [`ClientError::TlsUnavailable`] for an endpoint that needs TLS.
+    /// [`ClientError::NoEndpoints`] for an empty list.
     pub fn parse_all(texts: &[String]) -> Result<Vec<Self>, ClientError> {
         if texts.is_empty() {
             return Err(ClientError::NoEndpoints);
         }
-        texts.iter().map(|text| Self::parse(text).without_tls()).collect()
+        Ok(texts.iter().map(|text| Self::parse(text)).collect())
     }
 
     /// Reads one endpoint. Any text is one: what makes no sense fails when it is connected to, as in etcd.
@@ -65,13 +65,6 @@ impl Endpoint {
     pub fn authority(&self) -> &str {
         match &self.address {
             Address::Tcp(authority) | Address::Unix(authority) => authority,
-        }
-    }
-
-    fn without_tls(self) -> Result<Self, ClientError> {
-        match self.security {
-            Security::Required => Err(ClientError::TlsUnavailable { what: format!("endpoint {}", self.text) }),
-            Security::Clear | Security::AsConfigured => Ok(self),
         }
     }
 }
@@ -113,9 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn endpoints_that_need_tls_are_refused_by_name() {
-        let refused = Endpoint::parse_all(&["127.0.0.1:1".to_owned(), "https://a:1".to_owned()]);
-        assert_eq!(refused, Err(ClientError::TlsUnavailable { what: "endpoint https://a:1".to_owned() }));
+    fn there_must_be_an_endpoint() {
         assert_eq!(Endpoint::parse_all(&[]), Err(ClientError::NoEndpoints));
     }
 }

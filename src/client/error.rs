@@ -40,14 +40,6 @@ pub enum ClientError {
         /// What is wrong with it.
         reason: String,
     },
-    /// TLS was asked for.
-    #[error(
-        "{what} needs TLS, which this build does not have yet; use a plain http endpoint and no certificate options"
-    )]
-    TlsUnavailable {
-        /// What asked for it.
-        what: String,
-    },
     /// A token that cannot travel in a header.
     #[error("the authentication token contains characters that no header can carry")]
     BadToken,
@@ -161,7 +153,7 @@ impl ClientError {
             Self::Status { code, .. } => *code,
             Self::WatchEnded { .. } => Code::Cancelled,
             Self::DeadlineExceeded { .. } => Code::DeadlineExceeded,
-            Self::NoEndpoints | Self::BadEndpoint { .. } | Self::TlsUnavailable { .. } => Code::Unavailable,
+            Self::NoEndpoints | Self::BadEndpoint { .. } => Code::Unavailable,
             Self::BadToken => Code::InvalidArgument,
         }
     }

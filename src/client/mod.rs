@@ -1,4 +1,4 @@
-//! The client of the v3 API that the command-line tools, the proxies and discovery share.
+//! The client of the v3 API that the command-line tools, the proxies and discovery share. That of the v2 API is [`v2`].
 //!
 //! A [`Client`] keeps one connection per endpoint, spreads calls over those that are up and decides which failures may
 //! be repeated. It leaves the meaning of answers to its callers. Floor 4.
@@ -11,24 +11,29 @@
 mod auth;
 mod balance;
 mod call;
+mod dial;
 mod endpoint;
 mod error;
 mod lease;
 mod stream;
 #[cfg(test)]
 mod tests;
+pub mod v2;
 mod watch;
+pub mod web;
 
 use std::{sync::Arc, time::Duration};
 
 pub use auth::Credentials;
-pub use call::Rpc;
-pub use endpoint::{Endpoint, Security};
+pub use balance::connect_lazily;
+pub use call::{Rpc, is_repeatable, never_sent, root_cause};
+pub use endpoint::{Address, Endpoint, Security};
 pub use error::{ClientError, Refusal};
 pub use lease::KeepAlive;
 pub use stream::Messages;
 pub use watch::{Delivery, WatchKey, Watcher};
 
+use crate::tls::Dialler;
 use auth::Auth;
 use balance::Balancer;
 
@@ -37,10 +42,16 @@ pub const REQUEST_BYTES_MAX_DEFAULT: usize = 2 * 1024 * 1024;
 /// Longest answer a client reads unless told otherwise; ranges can be far larger than requests.
 pub const RESPONSE_BYTES_MAX_DEFAULT: usize = i32::MAX as usize;
 
+/// Silence after which a connection with calls on it is pinged, unless told otherwise.
+pub const KEEPALIVE_TIME_DEFAULT: Duration = Duration::from_secs(30);
+/// Time a ping may stay unanswered, unless told otherwise; as long as members give their clients.
+pub const KEEPALIVE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(20);
+
 /// How to reach a cluster.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where the members listen, as their operators write it: `host:port`, `http://host:port`, `unix:///path`.
+    /// Where the members listen, as their operators write it: `host:port`, `http://host:port`, `https://host:port`,
+    /// `unix:///path`, `unixs:///path`.
     pub endpoints: Vec<String>,
     /// Time for the authentication that [`Client::connect`] performs when there is a password.
     pub dial_timeout: Duration,
@@ -54,6 +65,9 @@ pub struct Options {
     pub response_bytes_max: usize,
     /// Who is calling.
     pub credentials: Credentials,
+    /// How to encrypt. Endpoints without a scheme are encrypted if there is one; `https` endpoints are without it, too, with
+    /// the authorities of the system.
+    pub tls: Option<Dialler>,
 }
 
 impl Default for Options {
@@ -61,11 +75,12 @@ impl Default for Options {
         Self {
             endpoints: Vec::new(),
             dial_timeout: Duration::from_secs(2),
-            keepalive_time: Duration::ZERO,
-            keepalive_timeout: Duration::from_secs(6),
+            keepalive_time: KEEPALIVE_TIME_DEFAULT,
+            keepalive_timeout: KEEPALIVE_TIMEOUT_DEFAULT,
             request_bytes_max: REQUEST_BYTES_MAX_DEFAULT,
             response_bytes_max: RESPONSE_BYTES_MAX_DEFAULT,
             credentials: Credentials::Nobody,
+            tls: None,
         }
     }
 }
@@ -91,8 +106,7 @@ impl Client {
     /// runtime.
     ///
     /// # Errors
-    /// [`ClientError::NoEndpoints`], [`ClientError::BadEndpoint`], [`ClientError::TlsUnavailable`] for endpoints that ask
-    /// for TLS, or whatever authentication answered.
+    /// [`ClientError::NoEndpoints`], [`ClientError::BadEndpoint`], or whatever authentication answered.
     pub async fn connect(options: Options) -> Result<Self, ClientError> {
         let endpoints = Endpoint::parse_all(&options.endpoints)?;
         let client = Self {

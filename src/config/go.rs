@@ -204,7 +204,7 @@ fn decimal(size: u64, unit: u64, name: &str) -> String {
 }
 
 /// Go's `%q`.
-pub(super) fn quote(text: &str) -> String {
+pub(crate) fn quote(text: &str) -> String {
     format!("\"{}\"", escape(&text.replace('\\', "\\\\").replace('"', "\\\"")))
 }
 

@@ -120,6 +120,12 @@ mod tests {
     }
 
     #[test]
+    fn defaults_that_depend_on_others_are_told() {
+        let told = OPTIONS.iter().find(|spec| spec.name == "discovery-fallback").map(described).expect("an option");
+        assert!(told.ends_with("With --discovery the default is always 'proxy'. Before 3.6: 'proxy'."), "{told}");
+    }
+
+    #[test]
     fn help_names_every_option_once() {
         let help = help_text();
         for spec in OPTIONS {

@@ -11,9 +11,8 @@ use super::{
 };
 
 /// Mistakes and remarks about the options that are set, in the order of the table.
-/// A member that is initialised has done with everything about bootstrap.
-pub(super) fn judge(gathered: &Gathered, layers: &Layers, is_initialized: bool) -> (Vec<Problem>, Vec<Notice>) {
-    let mut verdict = Verdict { layers, is_initialized, problems: Vec::new(), notices: Vec::new() };
+pub(super) fn judge(gathered: &Gathered, layers: &Layers) -> (Vec<Problem>, Vec<Notice>) {
+    let mut verdict = Verdict { layers, problems: Vec::new(), notices: Vec::new() };
     for spec in OPTIONS {
         let last = gathered.written.iter().rev().find(|written| written.spec.name == spec.name);
         if let Some(written) = last {
@@ -30,14 +29,8 @@ pub(super) fn asks(spec: &OptionSpec, layers: &Layers) -> bool {
     layers.is_set(spec.name) && !value.is_zero() && value.to_text() != spec.default_for(layers.compat)
 }
 
-/// Whether the option was refused for want of a feature: rules about it would repeat the refusal.
-pub(super) fn is_refused(spec: &OptionSpec, layers: &Layers) -> bool {
-    matches!(spec.support, Support::Needs(feature) if feature.refuses()) && asks(spec, layers)
-}
-
 struct Verdict<'l> {
     layers: &'l Layers,
-    is_initialized: bool,
     problems: Vec<Problem>,
     notices: Vec<Notice>,
 }
@@ -78,9 +71,6 @@ impl Verdict<'_> {
             }
             Support::Needs(feature) => match feature.absence() {
                 None => {}
-                Some(_) if feature.is_for_bootstrap() && self.is_initialized => {
-                    self.warn_of_no_effect(spec, "the member has data already");
-                }
                 Some(Absence::Warn(why)) => {
                     self.warn_of_no_effect(spec, &format!("this version does not have {} yet: {why}", feature.name()));
                 }

@@ -62,6 +62,8 @@ pub(super) struct Gathered {
     pinned: Option<Compat>,
     /// `GOMAXPROCS` of the environment.
     pub(super) threads: Option<String>,
+    /// `CREDENTIALS_DIRECTORY` of the environment.
+    credentials: Option<PathBuf>,
 }
 
 impl Gathered {
@@ -130,7 +132,9 @@ impl Gathered {
         let mut for_go = Vec::new();
         for (name, value) in &sources.env {
             let (Some(name), value) = (name.to_str(), value.to_string_lossy()) else { continue };
-            if name == "GOMAXPROCS" || GO_RUNTIME.contains(&name) {
+            if name == "CREDENTIALS_DIRECTORY" {
+                self.credentials = Some(PathBuf::from(value.as_ref())).filter(|path| path.is_absolute());
+            } else if name == "GOMAXPROCS" || GO_RUNTIME.contains(&name) {
                 for_go.push((name, value.into_owned()));
             } else if name.starts_with("ETCD_") && !value.is_empty() {
                 let followed = sources.followed.get(name).cloned();
@@ -392,6 +396,8 @@ pub(super) struct Layers {
     set: BTreeMap<&'static str, (Form, &'static OptionSpec)>,
     /// Options that some layer sets to a value that was refused.
     broken: BTreeSet<String>,
+    /// Where the service manager has put the credentials it handed over.
+    pub(super) credentials: Option<PathBuf>,
 }
 
 impl Layers {
@@ -406,6 +412,7 @@ impl Layers {
             compat,
             is_exclusive: gathered.is_exclusive,
             set: BTreeMap::new(),
+            credentials: gathered.credentials.clone(),
             broken: gathered.problems.iter().map(|problem| problem.option.clone()).collect(),
         };
         for written in &gathered.written {
@@ -461,6 +468,12 @@ impl Layers {
     /// How the strongest layer that sets the option spells it.
     pub(super) fn form(&self, name: &str) -> Form {
         self.set.get(name).map_or(Form::Flag, |(form, _)| *form)
+    }
+
+    /// The option's name as that layer spells it.
+    pub(super) fn spelled(&self, name: &str) -> String {
+        let set = self.set.get(name).copied().or_else(|| table::find(name).map(|spec| (Form::Flag, spec)));
+        set.map_or_else(|| name.to_owned(), |(form, used)| form.name(used))
     }
 
     /// The effective value.

@@ -51,11 +51,11 @@ pub use live::{Change, Changes};
 pub use model::*;
 pub use origin::{Form, Origin};
 pub use reread::{Reread, Rereader};
-pub use resolve::{Lookup, OwnEntryError, check_own_entry, same_hosts};
+pub use resolve::{Lookup, OwnEntryError, check_entry, check_founder, check_own_entry, same_hosts};
 pub use schema::schema;
 pub use settings::{Setting, Settings};
 pub use sources::Sources;
-pub use url::{ListenUrl, Scheme, Url};
+pub use url::{ListenUrl, Scheme, Url, UrlParts};
 pub use value::Value;
 
 use layers::{Gathered, Layers};
@@ -224,7 +224,7 @@ pub fn read(sources: &Sources, extras: Extras<'_>) -> Result<Loaded, ConfigError
     })?;
     let (config, related, more) = resolve::resolve(&raw, &layers, gathered.threads.as_deref(), sources.default_host);
     let is_initialized = config.member.is_initialized();
-    let (judged, remarks) = judge::judge(&gathered, &layers, is_initialized);
+    let (judged, remarks) = judge::judge(&gathered, &layers);
     let idle = gathered.idle();
     // Where a whole file could not be read, what follows from its absence is not worth telling.
     let is_whole = !gathered.problems.iter().any(|problem| problem.option.is_empty());

@@ -55,6 +55,48 @@ pub struct Config {
     pub threads: Option<NonZeroUsize>,
 }
 
+/// What a node is to its cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It takes part.
+    Member,
+    /// It stands in for the members.
+    Proxy(ProxyMode),
+}
+
+/// A data directory that says two things.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "invalid datadir. Both member and proxy directories exist. ({}): remove proxy/ if this node is a member of its cluster, \
+     else move member/ away",
+    .0.display()
+)]
+pub struct TwoRoles(pub PathBuf);
+
+impl Config {
+    /// What this node is: what its data directory says, whatever the options, or else what the options say.
+    ///
+    /// etcd makes `member/` before it asks a discovery service, and leaves it when the cluster was full: without a log it is
+    /// nothing beside `proxy/`. An empty `proxy/` is what a start has left that failed.
+    ///
+    /// # Errors
+    /// A directory with data of both.
+    pub fn role(&self) -> Result<Role, TwoRoles> {
+        let asked = self.legacy.proxy;
+        match (self.member.data_dir.join("member").is_dir(), holds_anything(&self.member.data_dir.join("proxy"))) {
+            (true, true) if self.member.is_initialized() => Err(TwoRoles(self.member.data_dir.clone())),
+            (_, true) => Ok(Role::Proxy(asked.unwrap_or(ProxyMode::On))),
+            (true, false) => Ok(Role::Member),
+            (false, false) => Ok(asked.map_or(Role::Member, Role::Proxy)),
+        }
+    }
+
+    /// Whether this node, as a proxy, was told its cluster before.
+    pub fn has_proxy_cluster(&self) -> bool {
+        self.member.data_dir.join("proxy/cluster").exists()
+    }
+}
+
 /// Minor version of etcd that is imitated (`compat-version`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Compat {
@@ -128,6 +170,12 @@ impl Member {
     pub fn is_initialized(&self) -> bool {
         holds_log(&self.wal_dir())
     }
+}
+
+/// Whether it is a directory with more in it than a file whose writing was cut short. One that cannot be read counts as such.
+fn holds_anything(dir: &Path) -> bool {
+    let whole = |entry: std::fs::DirEntry| entry.file_name() != "cluster.bak";
+    dir.is_dir() && std::fs::read_dir(dir).map_or(true, |entries| entries.flatten().any(whole))
 }
 
 fn holds_log(dir: &Path) -> bool {
@@ -373,6 +421,8 @@ pub struct Http {
     pub host_whitelist: Allowed,
     /// `enable-pprof`.
     pub pprof: bool,
+    /// `discovery-service`: `/new`, its tokens and the page on the client port.
+    pub discovery_service: bool,
 }
 
 /// A list in which `*` stands for everything.
@@ -418,29 +468,72 @@ pub struct KeyPair {
     pub cert: PathBuf,
     /// Its private key, PEM.
     pub key: PathBuf,
+    /// `[peer-]key-password-file`: passwords for it, one a line.
+    pub password: Option<PathBuf>,
+}
+
+/// What encrypted listeners of one kind show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Presented {
+    /// `[peer-]cert-file` and `[peer-]key-file`.
+    Files(KeyPair),
+    /// What `[peer-]auto-tls` makes.
+    Generated,
 }
 
 /// TLS of one kind of listener.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsSide {
-    /// `[peer-]cert-file` and `[peer-]key-file`.
-    pub server: Option<KeyPair>,
+    /// What listeners show; there is none whose URL demands it if there is nothing to show.
+    pub server: Option<Presented>,
     /// `[peer-]client-cert-file` and `[peer-]client-key-file`: shown when dialling.
     pub client: Option<KeyPair>,
     /// `[peer-]client-cert-auth`.
     pub client_cert_auth: bool,
     /// `[peer-]trusted-ca-file`; given alone it already demands client certificates.
     pub trusted_ca: Option<PathBuf>,
-    /// `[peer-]auto-tls`.
-    pub auto: bool,
     /// `client-crl-file`, `peer-crl-file`.
     pub crl: Option<PathBuf>,
-    /// `peer-cert-allowed-cn`.
+    /// `client-cert-allowed-cn`, `peer-cert-allowed-cn`.
     pub allowed_cns: Vec<String>,
     /// `client-cert-allowed-hostname`, `peer-cert-allowed-hostname`; empty when `allowed_cns` is not.
     pub allowed_hostnames: Vec<String>,
     /// `peer-skip-client-san-verification`.
     pub skip_client_san: bool,
+}
+
+impl Tls {
+    /// Whether versions and suites are left to the library.
+    pub fn has_default_rules(&self) -> bool {
+        self.cipher_suites.is_empty() && self.min_version == TlsVersion::V1_2 && self.max_version.is_none()
+    }
+}
+
+impl TlsSide {
+    /// The same with these passwords for its keys.
+    pub(super) fn with_password(mut self, password: Option<&PathBuf>) -> Self {
+        let server = match &mut self.server {
+            Some(Presented::Files(pair)) => Some(pair),
+            Some(Presented::Generated) | None => None,
+        };
+        for pair in server.into_iter().chain(&mut self.client) {
+            pair.password = password.cloned();
+        }
+        self
+    }
+
+    /// Whether listeners demand certificates of those who connect.
+    pub fn demands_certificates(&self) -> bool {
+        self.client_cert_auth || self.trusted_ca.is_some()
+    }
+
+    /// The pair of files that listeners show, if it is files.
+    pub fn server_files(&self) -> Option<&KeyPair> {
+        match self.server.as_ref()? {
+            Presented::Files(pair) => Some(pair),
+            Presented::Generated => None,
+        }
+    }
 }
 
 /// A version of TLS.

@@ -96,13 +96,23 @@ impl Form {
         }
     }
 
+    /// The option alone.
+    pub(super) fn name(self, spec: &OptionSpec) -> String {
+        match self {
+            Self::Flag => format!("--{}", spec.name),
+            Self::Variable => spec.variable(),
+            Self::Toml => spec.name.to_owned(),
+            Self::Yaml => spec.yaml_path().unwrap_or(spec.name).to_owned(),
+        }
+    }
+
     /// Option and value for a message: unquoted, as they were read.
     pub fn plain(self, spec: &OptionSpec, text: &str) -> String {
+        let name = self.name(spec);
         match self {
-            Self::Flag => format!("--{}={text}", spec.name),
-            Self::Variable => format!("{}={text}", spec.variable()),
-            Self::Toml => format!("{} = {}", spec.name, visible(text)),
-            Self::Yaml => format!("{}: {}", spec.yaml_path().unwrap_or(spec.name), visible(text)),
+            Self::Flag | Self::Variable => format!("{name}={text}"),
+            Self::Toml => format!("{name} = {}", visible(text)),
+            Self::Yaml => format!("{name}: {}", visible(text)),
         }
     }
 }

@@ -11,19 +11,17 @@ use std::{
 use thiserror::Error;
 
 use super::{
-    Compat, Config, Notice, Problem,
-    feature::{Absence, Feature},
-    gates, go, judge,
+    Compat, Config, Notice, Problem, gates, go,
     layers::Layers,
     model::{
         Advertise, Allowed, Auth, AutoCompaction, Bootstrap, BootstrapMethod, ClusterState, DiscoveryV3, FeatureGates,
         Http, InitialCluster, Integrity, Keepalive, KeyPair, Legacy, Limits, Listen, Log, LogFormat, LogLevel,
-        LogOutput, Member, Metrics, Ping, ProxyMode, Quota, Raft, Rotation, Storage, Tls, TlsSide, TlsVersion,
-        TokenProvider, Tracing, Watch,
+        LogOutput, Member, Metrics, Ping, Presented, ProxyMode, Quota, Raft, Role, Rotation, Storage, Tls, TlsSide,
+        TlsVersion, TokenProvider, Tracing, Watch,
     },
     raw::RawConfig,
     rotation, table,
-    url::{ListenUrl, Url},
+    url::{self, ListenUrl, Scheme, Url},
 };
 
 /// Longest election timeout, as in etcd.
@@ -35,6 +33,10 @@ const QUOTA_BYTES_SUGGESTED_MAX: u64 = 8 << 30;
 /// From this size on etcd warns of the request limit.
 const REQUEST_BYTES_SUGGESTED_MAX: usize = 10 << 20;
 const BCRYPT_COST_DEFAULT: u32 = 10;
+/// What to do about a listener that could be encrypted.
+const ENCRYPT: &str = "write https, or unixs, if connections are to be encrypted";
+/// What stands before the name of a credential.
+const CREDENTIAL: &str = "credential:";
 /// Suites by the names that etcd takes, those of TLS 1.3 among them.
 const CIPHER_SUITES: [&str; 27] = [
     "TLS_AES_128_GCM_SHA256",
@@ -75,6 +77,7 @@ pub(super) fn resolve(
 ) -> (Config, Vec<Problem>, Vec<Notice>) {
     let mut resolver = Resolver { raw, layers, default_host, problems: Vec::new(), notices: Vec::new() };
     let config = resolver.config(threads);
+    resolver.refuse_blind_proxy(&config);
     (config, resolver.problems, resolver.notices)
 }
 
@@ -156,7 +159,8 @@ impl Resolver<'_> {
     /// etcd knows the word and does not do it since 3.6; its own file has no such key any more.
     fn refuse_proxy_fallback(&mut self) {
         let is_old = self.layers.compat < Compat::V3_6 || self.layers.is_exclusive;
-        if self.raw.discovery_fallback == "proxy" && !is_old {
+        // Where v2 discovery is asked for it is served, whatever is imitated, and so is its fallback.
+        if self.raw.discovery_fallback == "proxy" && !is_old && self.raw.discovery.is_empty() {
             let what = "v2 proxy is deprecated, and --discovery-fallback can't be configured as \"proxy\"";
             self.refuse("discovery-fallback", what);
         }
@@ -266,20 +270,10 @@ impl Resolver<'_> {
 
     /// URLs that connections of this member use.
     fn urls(&mut self, option: &str, texts: &[String]) -> Vec<Url> {
-        let urls = Url::sorted(texts.iter().map(String::as_str)).unwrap_or_else(|what| {
+        Url::sorted(texts.iter().map(String::as_str)).unwrap_or_else(|what| {
             self.refuse(option, what);
             Vec::new()
-        });
-        self.refuse_missing_tls(option, &urls);
-        urls
-    }
-
-    fn refuse_missing_tls(&mut self, option: &str, urls: &[Url]) {
-        let encrypted = urls.iter().find(|url| url.scheme().is_tls());
-        if let (Some(url), Some(Absence::Refuse(why))) = (encrypted, Feature::Tls.absence()) {
-            let what = format!("{url} needs TLS, which this version does not have yet, and without it {why}");
-            self.problems.push(self.layers.problem(option, what).into_lack());
-        }
+        })
     }
 
     fn advertise(&mut self, listen: &Listen) -> Advertise {
@@ -335,9 +329,18 @@ impl Resolver<'_> {
         let state = if raw.initial_cluster_state == "existing" { ClusterState::Existing } else { ClusterState::New };
         let has_cluster = self.layers.is_set("initial-cluster") && !raw.initial_cluster.is_empty();
         let v3 = !raw.discovery_endpoints.is_empty() || !raw.discovery_token.is_empty();
-        let ways = [!raw.discovery.is_empty(), !raw.discovery_srv.is_empty(), v3, has_cluster];
-        if ways.into_iter().filter(|way| *way).count() > 1 {
-            self.refuse_two_ways(if has_cluster { "initial-cluster" } else { "discovery-srv" });
+        let asks_v3 = !raw.discovery_endpoints.is_empty();
+        let ways = [
+            ("initial-cluster", has_cluster),
+            ("discovery-srv", !raw.discovery_srv.is_empty()),
+            ("discovery", !raw.discovery.is_empty()),
+            ("discovery-endpoints", asks_v3),
+        ];
+        let taken: Vec<&str> = ways.into_iter().filter(|(_, is_taken)| *is_taken).map(|(option, _)| option).collect();
+        if let [first, _, ..] = taken.as_slice() {
+            self.refuse_ways(first, &taken);
+        } else {
+            self.refuse_two_generations();
         }
         let method = if !raw.discovery.is_empty() {
             self.discovery_v2()
@@ -352,37 +355,79 @@ impl Resolver<'_> {
         Bootstrap { state, token: raw.initial_cluster_token.clone(), method }
     }
 
-    /// Only when none of them is already refused for want of a feature.
-    fn refuse_two_ways(&mut self, option: &str) {
+    /// Several options are set of which each is a way to find the cluster.
+    fn refuse_ways(&mut self, option: &str, taken: &[&str]) {
         let names = match self.layers.compat {
             Compat::V3_5 => "\"initial-cluster\", \"discovery\" or \"discovery-srv\"",
             Compat::V3_6 => "\"initial-cluster\", \"discovery\", \"discovery-endpoints\" or \"discovery-srv\"",
             Compat::V3_7 => "\"initial-cluster\", \"discovery-endpoints\" or \"discovery-srv\"",
         };
-        let ways = ["discovery", "discovery-srv", "discovery-endpoints", "discovery-token"];
-        let refused = |name: &&str| table::find(name).is_some_and(|spec| judge::is_refused(spec, self.layers));
-        if !ways.iter().any(refused) {
-            self.refuse(option, format!("multiple discovery or bootstrap flags are set. Choose one of {names}"));
+        let what = format!("multiple discovery or bootstrap flags are set. Choose one of {names}");
+        let names: Vec<String> = taken.iter().map(|name| self.layers.spelled(name)).collect();
+        self.refuse_beside(option, what, &format!("leave all but one of {} empty", names.join(" and ")));
+    }
+
+    /// What would be right alone.
+    fn refuse_beside(&mut self, option: &str, what: impl Into<String>, remedy: &str) {
+        if !self.layers.is_broken(option) {
+            self.problems.push(self.layers.problem(option, what.into()).with_remedy(remedy.to_owned()));
         }
     }
 
+    fn refuse_two_generations(&mut self) {
+        let raw = self.raw;
+        let v2 = [&raw.discovery, &raw.discovery_proxy];
+        let v3 = [
+            &raw.discovery_token,
+            &raw.discovery_cert,
+            &raw.discovery_key,
+            &raw.discovery_cacert,
+            &raw.discovery_user,
+            &raw.discovery_password,
+        ];
+        let is_v3 = !raw.discovery_endpoints.is_empty() || v3.iter().any(|text| !text.is_empty());
+        if is_v3 && v2.iter().any(|text| !text.is_empty()) {
+            let what = "both v2 discovery settings (discovery, discovery-proxy) and v3 discovery settings \
+                        (discovery-token, discovery-endpoints, discovery-cert, discovery-key, discovery-cacert, \
+                        discovery-user, discovery-password) are set";
+            let option = if raw.discovery.is_empty() { "discovery-proxy" } else { "discovery" };
+            self.refuse_beside(option, what, "leave those of one kind empty");
+        }
+    }
+
+    /// Whoever comes too late becomes a proxy unless told otherwise, whatever version of etcd is imitated: it is what
+    /// this kind of discovery promises.
     fn discovery_v2(&mut self) -> BootstrapMethod {
         let raw = self.raw;
+        if let Err(why) = url::check_web(&raw.discovery) {
+            self.refuse("discovery", why);
+        }
         let proxy = Some(raw.discovery_proxy.clone()).filter(|proxy| !proxy.is_empty());
-        let fall_back_to_proxy = raw.discovery_fallback == "proxy";
+        let told = self.layers.is_set("discovery-fallback");
+        let fall_back_to_proxy = !told || raw.discovery_fallback == "proxy";
         BootstrapMethod::DiscoveryV2 { url: raw.discovery.clone(), proxy, fall_back_to_proxy }
+    }
+
+    /// v3 discovery has members register, and nothing for others to read before that.
+    fn refuse_blind_proxy(&mut self, config: &Config) {
+        let is_proxy = matches!(config.role(), Ok(Role::Proxy(_)));
+        let by_v3 = matches!(config.bootstrap.method, BootstrapMethod::DiscoveryV3(_));
+        if is_proxy && by_v3 && !config.has_proxy_cluster() {
+            let option =
+                if self.raw.discovery_endpoints.is_empty() { "discovery-token" } else { "discovery-endpoints" };
+            self.refuse(option, "v3 discovery tells a proxy nothing: name the members with --initial-cluster");
+        }
     }
 
     fn discovery_v3(&mut self) -> BootstrapMethod {
         let raw = self.raw;
-        if Feature::DiscoveryV3.absence().is_none() {
-            if raw.discovery_token.is_empty() || raw.discovery_endpoints.is_empty() {
-                let given = if raw.discovery_token.is_empty() { "discovery-endpoints" } else { "discovery-token" };
-                self.refuse(given, "both --discovery-token and --discovery-endpoints must be set");
-            }
-            if raw.discovery_endpoints.iter().any(String::is_empty) {
-                self.refuse("discovery-endpoints", "--discovery-endpoints must not contain empty endpoints");
-            }
+        if raw.discovery_token.is_empty() || raw.discovery_endpoints.is_empty() {
+            let given = if raw.discovery_token.is_empty() { "discovery-endpoints" } else { "discovery-token" };
+            let what = "both --discovery-token and --discovery-endpoints must be set";
+            self.refuse_beside(given, what, "set the other one, too");
+        }
+        if raw.discovery_endpoints.iter().any(String::is_empty) {
+            self.refuse("discovery-endpoints", "--discovery-endpoints must not contain empty endpoints");
         }
         BootstrapMethod::DiscoveryV3(Box::new(DiscoveryV3 {
             token: raw.discovery_token.clone(),
@@ -394,7 +439,7 @@ impl Resolver<'_> {
             insecure_transport: raw.discovery_insecure_transport,
             insecure_skip_tls_verify: raw.discovery_insecure_skip_tls_verify,
             pair: self.pair(["discovery-cert", "discovery-key"], &raw.discovery_cert, &raw.discovery_key, server_pair),
-            ca: path(&raw.discovery_cacert),
+            ca: self.file("discovery-cacert", &raw.discovery_cacert),
             user: raw.discovery_user.clone(),
             password: raw.discovery_password.clone(),
         }))
@@ -408,13 +453,10 @@ impl Resolver<'_> {
         if !self.layers.is_set("initial-cluster") || text == default {
             return InitialCluster(BTreeMap::from([(self.raw.name.clone(), advertise.peer.clone())]));
         }
-        let cluster = InitialCluster::parse(text).unwrap_or_else(|why| {
+        InitialCluster::parse(text).unwrap_or_else(|why| {
             self.refuse("initial-cluster", format!("error setting up initial cluster: {why}"));
             InitialCluster::default()
-        });
-        let urls: Vec<Url> = cluster.0.values().flatten().cloned().collect();
-        self.refuse_missing_tls("initial-cluster", &urls);
-        cluster
+        })
     }
 
     fn raft(&mut self) -> Raft {
@@ -468,7 +510,7 @@ impl Resolver<'_> {
 
     /// Listening elsewhere without saying where clients find it is a mistake, except in etcd's own file or as a proxy.
     fn require_advertised_clients(&mut self) {
-        let proxy = self.layers.compat == Compat::V3_5 && self.raw.proxy != "off";
+        let proxy = self.raw.proxy != "off";
         let listens = self.layers.is_set("listen-client-urls");
         if listens && !self.layers.is_set("advertise-client-urls") && !self.layers.is_exclusive && !proxy {
             let example = self.raw.listen_client_urls.join(",");
@@ -698,6 +740,7 @@ impl Resolver<'_> {
             cors: allowed(&raw.cors),
             host_whitelist: allowed(&raw.host_whitelist),
             pprof: raw.enable_pprof,
+            discovery_service: raw.discovery_service,
         }
     }
 
@@ -751,11 +794,6 @@ impl Resolver<'_> {
     }
 
     fn jwt<'w>(&mut self, words: impl Iterator<Item = &'w str>) -> TokenProvider {
-        if let Some(Absence::Refuse(why)) = Feature::Jwt.absence() {
-            let what = format!("this version does not have {} yet, and without it {why}", Feature::Jwt.name());
-            self.problems.push(self.layers.problem("auth-token", what).into_lack());
-            return TokenProvider::None;
-        }
         let mut options = BTreeMap::new();
         for word in words {
             let pair = word.split_once('=');
@@ -772,9 +810,8 @@ impl Resolver<'_> {
         let (min_version, max_version) = self.tls_versions();
         let client = self.client_side();
         let peer = self.peer_side();
-        if Feature::Tls.absence().is_none() {
-            self.demand_pairs(listen, &client, &peer);
-        }
+        self.demand_pairs(listen, &client, &peer);
+        self.tell_ignored(listen, &client, &peer);
         let years = u32::try_from(self.raw.self_signed_cert_validity).unwrap_or(u32::MAX).max(1);
         Tls {
             client,
@@ -823,8 +860,10 @@ impl Resolver<'_> {
 
     fn client_side(&mut self) -> TlsSide {
         let raw = self.raw;
+        let (cns, names) = (filled(&raw.client_cert_allowed_cn), filled(&raw.client_cert_allowed_hostname));
+        self.demand_one_kind_of_names("client-cert-allowed-cn", &cns, &names);
         TlsSide {
-            server: self.pair(["cert-file", "key-file"], &raw.cert_file, &raw.key_file, server_pair),
+            server: self.shown("", raw.auto_tls, [&raw.cert_file, &raw.key_file]),
             client: self.pair(
                 ["client-cert-file", "client-key-file"],
                 &raw.client_cert_file,
@@ -832,33 +871,21 @@ impl Resolver<'_> {
                 client_pair,
             ),
             client_cert_auth: raw.client_cert_auth,
-            trusted_ca: path(&raw.trusted_ca_file),
-            auto: raw.auto_tls,
-            crl: path(&raw.client_crl_file),
-            allowed_cns: Vec::new(),
-            allowed_hostnames: filled(&raw.client_cert_allowed_hostname),
+            trusted_ca: self.file("trusted-ca-file", &raw.trusted_ca_file),
+            crl: self.file("client-crl-file", &raw.client_crl_file),
+            allowed_cns: cns,
+            allowed_hostnames: names,
             skip_client_san: false,
         }
+        .with_password(self.file("key-password-file", &raw.key_password_file).as_ref())
     }
 
     fn peer_side(&mut self) -> TlsSide {
         let raw = self.raw;
         let (cns, names) = (filled(&raw.peer_cert_allowed_cn), filled(&raw.peer_cert_allowed_hostname));
-        if !cns.is_empty() && !names.is_empty() {
-            let list = |words: &[String]| words.iter().map(|word| go::quote(word)).collect::<Vec<_>>().join(" ");
-            let both = format!("(cns=[{}], hostnames=[{}])", list(&cns), list(&names));
-            self.refuse(
-                "peer-cert-allowed-cn",
-                format!("AllowedCNs and AllowedHostnames are mutually exclusive {both}"),
-            );
-        }
+        self.demand_one_kind_of_names("peer-cert-allowed-cn", &cns, &names);
         TlsSide {
-            server: self.pair(
-                ["peer-cert-file", "peer-key-file"],
-                &raw.peer_cert_file,
-                &raw.peer_key_file,
-                server_pair,
-            ),
+            server: self.shown("peer-", raw.peer_auto_tls, [&raw.peer_cert_file, &raw.peer_key_file]),
             client: self.pair(
                 ["peer-client-cert-file", "peer-client-key-file"],
                 &raw.peer_client_cert_file,
@@ -866,49 +893,144 @@ impl Resolver<'_> {
                 client_pair,
             ),
             client_cert_auth: raw.peer_client_cert_auth,
-            trusted_ca: path(&raw.peer_trusted_ca_file),
-            auto: raw.peer_auto_tls,
-            crl: path(&raw.peer_crl_file),
+            trusted_ca: self.file("peer-trusted-ca-file", &raw.peer_trusted_ca_file),
+            crl: self.file("peer-crl-file", &raw.peer_crl_file),
             allowed_cns: cns,
             allowed_hostnames: names,
             skip_client_san: raw.peer_skip_client_san_verification,
         }
+        .with_password(self.file("peer-key-password-file", &raw.peer_key_password_file).as_ref())
+    }
+
+    /// Common names or hosts, not both.
+    fn demand_one_kind_of_names(&mut self, option: &str, cns: &[String], hosts: &[String]) {
+        if cns.is_empty() || hosts.is_empty() {
+            return;
+        }
+        let list = |words: &[String]| words.iter().map(|word| go::quote(word)).collect::<Vec<_>>().join(" ");
+        let both = format!("(cns=[{}], hostnames=[{}])", list(cns), list(hosts));
+        self.refuse(option, format!("AllowedCNs and AllowedHostnames are mutually exclusive {both}"));
     }
 
     /// Certificate and key, both or neither. `text` gives etcd's words for one of them alone.
-    fn pair(&mut self, options: [&str; 2], cert: &str, key: &str, text: fn(&str, &str) -> String) -> Option<KeyPair> {
-        match (path(cert), path(key)) {
-            (Some(cert), Some(key)) => Some(KeyPair { cert, key }),
+    fn pair(
+        &mut self,
+        options: [&'static str; 2],
+        cert: &str,
+        key: &str,
+        text: fn(&str, &str) -> String,
+    ) -> Option<KeyPair> {
+        let [cert_option, key_option] = options;
+        match (self.file(cert_option, cert), self.file(key_option, key)) {
+            (Some(cert), Some(key)) => Some(KeyPair { cert, key, password: None }),
             (None, None) => None,
-            (given, _) if Feature::Tls.absence().is_none() => {
-                let [cert_option, key_option] = options;
-                self.refuse(if given.is_some() { cert_option } else { key_option }, text(key, cert));
+            (given, _) => {
+                let option = if given.is_some() { cert_option } else { key_option };
+                self.refuse_unshown(option, text(key, cert), &format!("give both {cert_option} and {key_option}"));
                 None
             }
-            _ => None,
+        }
+    }
+
+    /// A file by its path, or as `credential:NAME` one that the service manager has handed over (systemd.exec(5)).
+    fn file(&mut self, option: &'static str, text: &str) -> Option<PathBuf> {
+        let Some(name) = text.strip_prefix(CREDENTIAL) else { return path(text) };
+        if name.is_empty() || name.contains('/') || name == ".." {
+            let what = format!("{} is no name of a credential: write {CREDENTIAL}NAME", go::quote(name));
+            self.refuse(option, what);
+            return None;
+        }
+        let Some(directory) = &self.layers.credentials else {
+            let remedy = format!("write LoadCredential={name}:/path/to/the/file into the unit, or name a file");
+            self.warn(option, "no credentials were handed over", vec![("credential", name.to_owned())], &remedy);
+            return path(text);
+        };
+        Some(directory.join(name))
+    }
+
+    /// What the listeners of the side whose options begin with `prefix` show; a pair is stronger than a generated one.
+    fn shown(&mut self, prefix: &'static str, auto: bool, [cert, key]: [&str; 2]) -> Option<Presented> {
+        let (options, auto_option, side) = match prefix {
+            "" => (["cert-file", "key-file"], "auto-tls", "client"),
+            _ => (["peer-cert-file", "peer-key-file"], "peer-auto-tls", "peer"),
+        };
+        let pair = self.pair(options, cert, key, server_pair);
+        if auto && !(cert.is_empty() && key.is_empty()) {
+            let remedy = format!("leave {auto_option} out");
+            self.warn(auto_option, &format!("ignoring {side} auto TLS since certs given"), vec![], &remedy);
+        }
+        match pair {
+            Some(pair) => Some(Presented::Files(pair)),
+            None => auto.then_some(Presented::Generated),
         }
     }
 
     /// Encrypted listeners have something to show.
     fn demand_pairs(&mut self, listen: &Listen, client: &TlsSide, peer: &TlsSide) {
         let encrypted = |urls: &[ListenUrl]| urls.iter().map(|url| url.url.clone()).find(|url| url.scheme().is_tls());
-        let shown = |side: &TlsSide| side.server.is_some() || side.auto;
+        let raw = self.raw;
+        // Half a pair was refused already.
+        let is_client_shown = client.server.is_some() || !(raw.cert_file.is_empty() && raw.key_file.is_empty());
+        let is_peer_shown = peer.server.is_some() || !(raw.peer_cert_file.is_empty() && raw.peer_key_file.is_empty());
         if let Some(url) =
-            encrypted(&listen.client).or_else(|| encrypted(&listen.client_http)).filter(|_| !shown(client))
+            encrypted(&listen.client).or_else(|| encrypted(&listen.client_http)).filter(|_| !is_client_shown)
         {
             let what = format!(
                 "TLS key/cert (--cert-file, --key-file) must be provided for client url {url} with HTTPS scheme"
             );
-            self.refuse("listen-client-urls", what);
+            self.refuse_unshown("listen-client-urls", what, "give cert-file and key-file, or auto-tls");
         }
-        if encrypted(&listen.peer).is_some() && !shown(peer) {
-            let what =
-                "TLS key/cert (--peer-cert-file, --peer-key-file) must be provided for peer urls with HTTPS scheme";
-            self.refuse("listen-peer-urls", what);
+        if let Some(url) = encrypted(&listen.peer).filter(|_| !is_peer_shown) {
+            let place =
+                if url.scheme().is_unix() { url.host().to_owned() } else { format!("{}:{}", url.host(), url.port()) };
+            let what = format!("cannot listen on TLS for {place}: KeyFile and CertFile are not presented");
+            self.refuse_unshown("listen-peer-urls", what, "give peer-cert-file and peer-key-file, or peer-auto-tls");
         }
-        if encrypted(&listen.metrics).is_some() && !shown(client) {
+        if encrypted(&listen.metrics).is_some() && !is_client_shown {
             let what = "client TLS key/cert (--cert-file, --key-file) must be provided for metrics secure url";
-            self.refuse("listen-metrics-urls", what);
+            self.refuse_unshown("listen-metrics-urls", what, "give cert-file and key-file, or auto-tls");
+        }
+    }
+
+    fn refuse_unshown(&mut self, option: &str, what: impl Into<String>, remedy: &str) {
+        if !self.layers.is_broken(option) {
+            self.problems.push(self.layers.problem(option, what.into()).with_remedy(remedy.to_owned()));
+        }
+    }
+
+    /// Listeners that are not encrypted beside what only encrypted ones use, in etcd's words.
+    fn tell_ignored(&mut self, listen: &Listen, client: &TlsSide, peer: &TlsSide) {
+        let plain = |urls: &[ListenUrl], is_plain: fn(Scheme) -> bool| -> Vec<String> {
+            let plain = urls.iter().filter(|url| is_plain(url.url.scheme()));
+            plain.map(|url| url.url.to_string()).collect()
+        };
+        for url in plain(&listen.peer, |scheme| scheme == Scheme::Http) {
+            let field = ("peer-url", url);
+            if peer.server.is_some() {
+                let message = "scheme is HTTP while key and cert files are present; ignoring key and cert files";
+                self.warn("listen-peer-urls", message, vec![field.clone()], ENCRYPT);
+            }
+            if peer.client_cert_auth {
+                let message = "scheme is HTTP while --peer-client-cert-auth is enabled; ignoring client cert auth for \
+                               this URL";
+                self.warn("listen-peer-urls", message, vec![field], ENCRYPT);
+            }
+        }
+        let options = [("listen-client-urls", &listen.client), ("listen-client-http-urls", &listen.client_http)];
+        for (option, urls) in options {
+            for url in plain(urls, |scheme| !scheme.is_tls()) {
+                let field = ("client-url", url);
+                if client.server.is_some() {
+                    let message =
+                        "scheme is http or unix while key and cert files are present; ignoring key and cert files";
+                    self.warn(option, message, vec![field.clone()], ENCRYPT);
+                }
+                if client.client_cert_auth {
+                    let message = "scheme is http or unix while --client-cert-auth is enabled; ignoring client cert auth \
+                                   for this URL";
+                    self.warn(option, message, vec![field], ENCRYPT);
+                }
+            }
         }
     }
 
@@ -947,7 +1069,7 @@ impl InitialCluster {
     }
 
     /// A URL that two members claim, or one member twice over.
-    fn repeated(&self) -> Option<&Url> {
+    pub fn repeated(&self) -> Option<&Url> {
         let mut all: Vec<&Url> = self.0.values().flatten().collect();
         all.sort();
         all.windows(2).find(|pair| pair.first() == pair.last()).and_then(|pair| pair.first().copied())
@@ -982,8 +1104,53 @@ pub struct OwnEntryError {
 /// # Errors
 /// [`OwnEntryError`].
 pub fn check_own_entry(config: &Config, lookup: Lookup<'_>) -> Result<(), OwnEntryError> {
-    let BootstrapMethod::Static(cluster) = &config.bootstrap.method else { return Ok(()) };
-    let name = &config.member.name;
+    if config.role() != Ok(Role::Member) {
+        // Who stands in for the members is none of them.
+        return Ok(());
+    }
+    match &config.bootstrap.method {
+        BootstrapMethod::Static(cluster) => check_entry(config, cluster, &config.member.name, lookup),
+        BootstrapMethod::DnsSrv { .. } => Ok(()),
+        BootstrapMethod::DiscoveryV2 { .. } | BootstrapMethod::DiscoveryV3(_) => check_state(config),
+    }
+}
+
+/// Discovery founds clusters, and lets nobody join one.
+fn check_state(config: &Config) -> Result<(), OwnEntryError> {
+    if config.bootstrap.state == ClusterState::New {
+        return Ok(());
+    }
+    Err(OwnEntryError {
+        option: "initial-cluster-state",
+        what: "discovery URL should not be set when joining existing initial cluster".to_owned(),
+        remedy: "give --initial-cluster with all members instead of discovery, or found a cluster".to_owned(),
+    })
+}
+
+/// The entry called `name` in a founding list against the advertised peer URLs; see [`check_own_entry`].
+///
+/// # Errors
+/// [`OwnEntryError`].
+pub fn check_entry(
+    config: &Config,
+    cluster: &InitialCluster,
+    name: &str,
+    lookup: Lookup<'_>,
+) -> Result<(), OwnEntryError> {
+    let advertised = (config.bootstrap.state == ClusterState::New).then_some(config.advertise.peer.as_slice());
+    check_founder(cluster, name, advertised, lookup)
+}
+
+/// The entry called `name` in a founding list against the peer URLs it advertises, if those have to agree.
+///
+/// # Errors
+/// [`OwnEntryError`].
+pub fn check_founder(
+    cluster: &InitialCluster,
+    name: &str,
+    advertised: Option<&[Url]>,
+    lookup: Lookup<'_>,
+) -> Result<(), OwnEntryError> {
     let Some(urls) = cluster.0.get(name) else {
         let quoted = go::quote(name);
         let what = format!("couldn't find local name {quoted} in the initial cluster configuration");
@@ -995,10 +1162,10 @@ pub fn check_own_entry(config: &Config, lookup: Lookup<'_>) -> Result<(), OwnEnt
         let remedy = format!("list {url} once: every member needs a peer URL of its own");
         return Err(OwnEntryError { option: "initial-cluster", what, remedy });
     }
-    if config.bootstrap.state == ClusterState::Existing || same_hosts(urls, &config.advertise.peer, lookup) {
-        return Ok(());
+    match advertised {
+        Some(advertised) if !same_hosts(urls, advertised, lookup) => Err(mismatch(name, urls, advertised)),
+        _ => Ok(()),
     }
-    Err(mismatch(name, urls, &config.advertise.peer))
 }
 
 /// Whether both lists name the same places. A host nobody can look up counts as right.

@@ -60,6 +60,9 @@ fn derived(spec: &OptionSpec, config: &Config) -> Option<Value> {
         ("data-dir", _) => Some(Value::Text(config.member.data_dir.to_string_lossy().into_owned())),
         ("initial-cluster", BootstrapMethod::Static(cluster)) => Some(Value::Text(cluster.to_string())),
         ("initial-cluster", _) => Some(Value::Text(String::new())),
+        ("discovery-fallback", BootstrapMethod::DiscoveryV2 { fall_back_to_proxy, .. }) => {
+            Some(Value::Text(if *fall_back_to_proxy { "proxy" } else { "exit" }.to_owned()))
+        }
         ("initial-advertise-peer-urls", _) => urls(&config.advertise.peer),
         ("advertise-client-urls", _) => urls(&config.advertise.client),
         _ => None,

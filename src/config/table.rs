@@ -596,36 +596,28 @@ pub const OPTIONS: &[OptionSpec] = &[
     ),
     opt(Group::Clustering, "discovery", Kind::Text, "", "URL of a token of the v2 discovery service.")
         .until(6)
-        .needs(Feature::DiscoveryV2)
         .example("https://discovery.example.com/TOKEN"),
     opt(Group::Clustering, "discovery-token", Kind::Text, "", "v3 discovery: the token.")
         .since(6)
         .yaml("discovery-config.token")
-        .needs(Feature::DiscoveryV3)
         .example("TOKEN"),
     opt(Group::Clustering, "discovery-endpoints", Kind::Words, "", "v3 discovery: endpoints of the cluster that is asked.")
         .since(6)
         .yaml("discovery-config.client.endpoints")
-        .needs(Feature::DiscoveryV3)
         .example("http://10.0.0.9:2379"),
     opt(Group::Clustering, "discovery-dial-timeout", Kind::Duration, "2s", "v3 discovery: time to connect.")
-        .tunes(Feature::DiscoveryV3)
         .since(6)
         .yaml("discovery-config.client.dial-timeout"),
     opt(Group::Clustering, "discovery-request-timeout", Kind::Duration, "5s", "v3 discovery: time for one request.")
-        .tunes(Feature::DiscoveryV3)
         .since(6)
         .yaml("discovery-config.client.request-timeout"),
     opt(Group::Clustering, "discovery-keepalive-time", Kind::Duration, "2s", "v3 discovery: time between pings.")
-        .tunes(Feature::DiscoveryV3)
         .since(6)
         .yaml("discovery-config.client.keepalive-time"),
     opt(Group::Clustering, "discovery-keepalive-timeout", Kind::Duration, "6s", "v3 discovery: time for an answer to a ping.")
-        .tunes(Feature::DiscoveryV3)
         .since(6)
         .yaml("discovery-config.client.keepalive-timeout"),
     opt(Group::Clustering, "discovery-insecure-transport", Kind::Switch, "true", "v3 discovery: connect without TLS.")
-        .tunes(Feature::DiscoveryV3)
         .since(6)
         .yaml("discovery-config.client.secure.insecure-transport"),
     opt(
@@ -635,34 +627,28 @@ pub const OPTIONS: &[OptionSpec] = &[
         "false",
         "v3 discovery: do not verify the server's certificate.",
     )
-        .tunes(Feature::DiscoveryV3)
     .since(6)
     .yaml("discovery-config.client.secure.insecure-skip-tls-verify"),
     opt(Group::Clustering, "discovery-cert", Kind::Path, "", "v3 discovery: client certificate.")
         .since(6)
         .yaml("discovery-config.client.secure.cert")
-        .needs(Feature::Tls)
         .example("/etc/etcd/pki/discovery.crt"),
     opt(Group::Clustering, "discovery-key", Kind::Path, "", "v3 discovery: key of the client certificate.")
         .since(6)
         .yaml("discovery-config.client.secure.key")
-        .needs(Feature::Tls)
         .example("/etc/etcd/pki/discovery.key"),
     opt(Group::Clustering, "discovery-cacert", Kind::Path, "", "v3 discovery: CA of the server.")
         .since(6)
         .yaml("discovery-config.client.secure.cacert")
-        .needs(Feature::Tls)
         .example("/etc/etcd/pki/ca.crt"),
     opt(Group::Clustering, "discovery-user", Kind::Text, "", "v3 discovery: user[:password].")
         .since(6)
         .yaml("discovery-config.client.auth.username")
-        .needs(Feature::DiscoveryV3)
         .example("root")
         .secret(),
     opt(Group::Clustering, "discovery-password", Kind::Text, "", "v3 discovery: the password.")
         .since(6)
         .yaml("discovery-config.client.auth.password")
-        .needs(Feature::DiscoveryV3)
         .example("SECRET")
         .secret(),
     opt(
@@ -670,19 +656,25 @@ pub const OPTIONS: &[OptionSpec] = &[
         "discovery-fallback",
         Kind::Select(&["exit", "proxy"]),
         "exit",
-        "What to do when discovery finds the cluster full.",
+        "What to do when discovery finds the cluster full. With --discovery the default is always 'proxy'.",
     )
-        .tunes(Feature::DiscoveryV2)
     .before(Compat::V3_6, "proxy"),
     opt(Group::Clustering, "discovery-proxy", Kind::Text, "", "HTTP proxy on the way to the v2 discovery service.")
         .until(6)
-        .needs(Feature::DiscoveryV2)
         .example("http://proxy:3128"),
     opt(Group::Clustering, "discovery-srv", Kind::Text, "", "Domain whose SRV records list the members.")
-        .needs(Feature::DiscoverySrv)
         .example("example.com"),
-    opt(Group::Clustering, "discovery-srv-name", Kind::Text, "", "Suffix of the SRV service name.")
-        .tunes(Feature::DiscoverySrv).since(4).example("prod"),
+    opt(Group::Clustering, "discovery-srv-name", Kind::Text, "", "Suffix of the SRV service name.").since(4).example("prod"),
+    opt(
+        Group::Clustering,
+        "discovery-service",
+        Kind::Switch,
+        "false",
+        "Serve the discovery service on the client port, too: /new for tokens of other clusters, and a page at /.",
+    )
+    .ours()
+    .yaml_of_ours()
+    .example("true"),
     opt(Group::Clustering, "strict-reconfig-check", Kind::Switch, "true", "Refuse membership changes that would lose quorum."),
     opt(Group::Clustering, "pre-vote", Kind::Switch, "true", "Ask before standing for election.").since(4),
     opt(
@@ -705,7 +697,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     .since(5)
     .until(7)
     .before(Compat::V3_6, "not-yet")
-    .needs(Feature::V2Api)
+    .no_effect("the v2 API stays under every value; --enable-v2=false switches it off")
     .deprecated(
         Compat::V3_6,
         "--v2-deprecation is deprecated and scheduled for removal in v3.8. The default value is enforced, ignoring user input.",
@@ -713,97 +705,80 @@ pub const OPTIONS: &[OptionSpec] = &[
     // Security.
     opt(Group::Security, "cert-file", Kind::Path, "", "Certificate of the client listeners.")
         .yaml("client-transport-security.cert-file")
-        .live()
-        .needs(Feature::Tls)
         .example("/etc/etcd/pki/server.crt"),
     opt(Group::Security, "key-file", Kind::Path, "", "Key of the client listeners.")
         .yaml("client-transport-security.key-file")
-        .live()
-        .needs(Feature::Tls)
         .example("/etc/etcd/pki/server.key"),
+    opt(Group::Security, "key-password-file", Kind::Path, "", "Passwords of encrypted keys of clients' listeners, one a line.")
+        .ours()
+        .yaml("client-transport-security.key-password-file")
+        .example("/etc/etcd/pki/server.pass"),
     opt(Group::Security, "client-cert-auth", Kind::Switch, "false", "Demand client certificates.")
         .yaml("client-transport-security.client-cert-auth")
-        .needs(Feature::Tls)
         .example("true"),
     opt(Group::Security, "client-cert-file", Kind::Path, "", "Certificate the server shows when it dials itself.")
         .since(5)
         .yaml("client-transport-security.client-cert-file")
-        .live()
-        .needs(Feature::Tls)
+        .no_effect("the gateway does not dial the member it is part of")
         .example("/etc/etcd/pki/client.crt"),
     opt(Group::Security, "client-key-file", Kind::Path, "", "Key of client-cert-file.")
         .since(5)
         .yaml("client-transport-security.client-key-file")
-        .live()
-        .needs(Feature::Tls)
+        .no_effect("the gateway does not dial the member it is part of")
         .example("/etc/etcd/pki/client.key"),
     opt(Group::Security, "client-crl-file", Kind::Path, "", "Revoked client certificates.")
         .yaml_of_ours()
-        .live()
-        .needs(Feature::Tls)
         .example("/etc/etcd/pki/client.crl"),
     opt(Group::Security, "client-cert-allowed-hostname", Kind::Words, "", "Accepted names in client certificates.")
         .since(4)
         .yaml("client-transport-security.allowed-hostname")
-        .needs(Feature::Tls)
         .example("client.example.com"),
+    opt(Group::Security, "client-cert-allowed-cn", Kind::Words, "", "Accepted common names of clients.")
+        .ours()
+        .yaml("client-transport-security.allowed-cn")
+        .example("etcd-client"),
     opt(Group::Security, "trusted-ca-file", Kind::Path, "", "CA of client certificates.")
         .yaml("client-transport-security.trusted-ca-file")
-        .live()
-        .needs(Feature::Tls)
         .example("/etc/etcd/pki/ca.crt"),
     opt(Group::Security, "auto-tls", Kind::Switch, "false", "Make a certificate for the client listeners.")
         .yaml("client-transport-security.auto-tls")
-        .needs(Feature::Tls)
         .example("true"),
     opt(Group::Security, "peer-cert-file", Kind::Path, "", "Certificate between members.")
         .yaml("peer-transport-security.cert-file")
-        .live()
-        .needs(Feature::Tls)
         .example("/etc/etcd/pki/peer.crt"),
     opt(Group::Security, "peer-key-file", Kind::Path, "", "Key between members.")
         .yaml("peer-transport-security.key-file")
-        .live()
-        .needs(Feature::Tls)
         .example("/etc/etcd/pki/peer.key"),
+    opt(Group::Security, "peer-key-password-file", Kind::Path, "", "Passwords of encrypted keys between members, one a line.")
+        .ours()
+        .yaml("peer-transport-security.key-password-file")
+        .example("/etc/etcd/pki/peer.pass"),
     opt(Group::Security, "peer-client-cert-auth", Kind::Switch, "false", "Demand certificates of members.")
         .yaml("peer-transport-security.client-cert-auth")
-        .needs(Feature::Tls)
         .example("true"),
     opt(Group::Security, "peer-client-cert-file", Kind::Path, "", "Certificate shown when dialling a member.")
         .since(5)
         .yaml("peer-transport-security.client-cert-file")
-        .live()
-        .needs(Feature::Tls)
         .example("/etc/etcd/pki/peer-client.crt"),
     opt(Group::Security, "peer-client-key-file", Kind::Path, "", "Key of peer-client-cert-file.")
         .since(5)
         .yaml("peer-transport-security.client-key-file")
-        .live()
-        .needs(Feature::Tls)
         .example("/etc/etcd/pki/peer-client.key"),
     opt(Group::Security, "peer-trusted-ca-file", Kind::Path, "", "CA of members.")
         .yaml("peer-transport-security.trusted-ca-file")
-        .live()
-        .needs(Feature::Tls)
         .example("/etc/etcd/pki/peer-ca.crt"),
     opt(Group::Security, "peer-cert-allowed-cn", Kind::Words, "", "Accepted common names of members.")
         .yaml("peer-transport-security.allowed-cn")
-        .needs(Feature::Tls)
         .example("etcd-peer"),
     opt(Group::Security, "peer-cert-allowed-hostname", Kind::Words, "", "Accepted names in certificates of members.")
         .since(4)
         .yaml("peer-transport-security.allowed-hostname")
-        .needs(Feature::Tls)
         .example("etcd1.example.com"),
     opt(Group::Security, "peer-auto-tls", Kind::Switch, "false", "Make a certificate for the peer listeners.")
         .yaml("peer-transport-security.auto-tls")
-        .needs(Feature::Tls)
         .example("true"),
     opt(Group::Security, "peer-crl-file", Kind::Path, "", "Revoked certificates of members.")
         .yaml_of_ours()
-        .live()
-        .needs(Feature::Tls)
         .example("/etc/etcd/pki/peer.crl"),
     opt(
         Group::Security,
@@ -812,21 +787,16 @@ pub const OPTIONS: &[OptionSpec] = &[
         "false",
         "Do not compare names in a member's certificate with its address.",
     )
-        .tunes(Feature::Tls)
     .since(6)
     .yaml("peer-transport-security.skip-client-san-verification"),
     opt(Group::Security, "self-signed-cert-validity", Kind::Uint, "1", "Lifetime of certificates made by auto-tls.")
-        .tunes(Feature::Tls)
         .since(5)
         .unit(Unit::Years),
     opt(Group::Security, "cipher-suites", Kind::Words, "", "TLS 1.2 cipher suites; empty for the library's choice.")
-        .tunes(Feature::Tls)
         .example("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"),
     opt(Group::Security, "tls-min-version", Kind::Text, "TLS1.2", "Lowest TLS version: TLS1.2, TLS1.3.").words(&["TLS1.2", "TLS1.3"])
-        .tunes(Feature::Tls)
         .since(4),
     opt(Group::Security, "tls-max-version", Kind::Text, "", "Highest TLS version: TLS1.2, TLS1.3; empty for the newest.").words(&["", "TLS1.2", "TLS1.3"])
-        .tunes(Feature::Tls)
         .since(4)
         .example("TLS1.3"),
     opt(Group::Security, "cors", Kind::Origins, "*", "Origins that browsers may come from; * for all.").live(),
@@ -836,10 +806,9 @@ pub const OPTIONS: &[OptionSpec] = &[
     // Auth.
     opt(Group::Auth, "auth-token", Kind::Text, "simple", "Kind of tokens: simple, or jwt with its options.")
         .example("jwt,pub-key=app.rsa.pub,priv-key=app.rsa,sign-method=RS512,ttl=10m"),
-    opt(Group::Auth, "bcrypt-cost", Kind::Uint, "10", "Cost of password hashes, 4 to 31.").since(4).needs(Feature::Auth),
+    opt(Group::Auth, "bcrypt-cost", Kind::Uint, "10", "Cost of password hashes, 4 to 31.").since(4),
     opt(Group::Auth, "auth-token-ttl", Kind::Uint, "300", "Lifetime of simple tokens.")
-        .unit(Unit::Seconds)
-        .needs(Feature::Auth),
+        .unit(Unit::Seconds),
     // Profiling and monitoring.
     opt(Group::Monitoring, "enable-pprof", Kind::Switch, "false", "Serve profiles under /debug/pprof/.")
 .no_effect("there are no profiles to serve"),
@@ -988,7 +957,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     opt(Group::Old, "experimental-enable-v2v3", Kind::Text, "", "Serve the v2 API over v3 keys with this prefix.")
         .until(5)
         .deprecated(Compat::V3_5, V35)
-        .needs(Feature::V2Api)
+        .no_effect("the v2 API has a store of its own, which loses nothing")
         .example("/v2"),
     // Names of etcd 3.3 to 3.5.
     opt(Group::Old, "ca-file", Kind::Path, "", "Old name of trusted-ca-file together with client-cert-auth.")
@@ -1019,36 +988,29 @@ pub const OPTIONS: &[OptionSpec] = &[
         .deprecated(Compat::V3_5, "[WARNING] Deprecated '--log-package-levels=%V' flag is set; use '--logger=zap' flag instead")
         .no_effect("one level holds for the whole program")
         .example("etcdserver=WARNING"),
-    opt(Group::Old, "enable-v2", Kind::Switch, "false", "Serve the v2 API.")
+    opt(Group::Old, "enable-v2", Kind::Switch, "true", "Serve the v2 API.")
         .until(5)
-        .deprecated(Compat::V3_5, V35)
-        .needs(Feature::V2Api),
+        .deprecated(Compat::V3_5, V35),
     opt(Group::Old, "proxy", Kind::Select(OFF_ON), "off", "Run as a v2 HTTP proxy.")
         .until(5)
-        .deprecated(Compat::V3_5, V35)
-        .needs(Feature::V2Proxy),
+        .deprecated(Compat::V3_5, V35),
     opt(Group::Old, "proxy-failure-wait", Kind::Uint, "5000", "v2 proxy: how long a failed member is left alone.")
-        .tunes(Feature::V2Proxy)
         .until(5)
         .unit(Unit::Milliseconds)
         .deprecated(Compat::V3_5, V35),
     opt(Group::Old, "proxy-refresh-interval", Kind::Uint, "30000", "v2 proxy: time between two looks at the membership.")
-        .tunes(Feature::V2Proxy)
         .until(5)
         .unit(Unit::Milliseconds)
         .deprecated(Compat::V3_5, V35),
     opt(Group::Old, "proxy-dial-timeout", Kind::Uint, "1000", "v2 proxy: time to connect to a member.")
-        .tunes(Feature::V2Proxy)
         .until(5)
         .unit(Unit::Milliseconds)
         .deprecated(Compat::V3_5, V35),
     opt(Group::Old, "proxy-write-timeout", Kind::Uint, "5000", "v2 proxy: time for a write to a member.")
-        .tunes(Feature::V2Proxy)
         .until(5)
         .unit(Unit::Milliseconds)
         .deprecated(Compat::V3_5, V35),
     opt(Group::Old, "proxy-read-timeout", Kind::Uint, "0", "v2 proxy: time for a read from a member, 0 for no limit.")
-        .tunes(Feature::V2Proxy)
         .until(5)
         .unit(Unit::Milliseconds)
         .deprecated(Compat::V3_5, V35),

@@ -46,7 +46,7 @@ impl Url {
     /// etcd's text for what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim();
-        let parts = Parts::split(text).map_err(|why| format!("parse {}: {why}", go::quote(text)))?;
+        let parts = UrlParts::split(text).map_err(|why| format!("parse {}: {why}", go::quote(text)))?;
         let scheme = match parts.scheme.as_str() {
             "http" => Scheme::Http,
             "https" => Scheme::Https,
@@ -155,15 +155,22 @@ impl fmt::Display for ListenUrl {
 }
 
 /// A URL cut the way Go's `net/url` cuts it. User, query and fragment are not looked at.
-struct Parts<'t> {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UrlParts<'t> {
     /// Lower case; empty when there is none.
-    scheme: String,
-    host: &'t str,
-    path: &'t str,
+    pub scheme: String,
+    /// With the port, if there is one.
+    pub host: &'t str,
+    /// Everything behind the host, or behind the scheme if no host follows.
+    pub path: &'t str,
 }
 
-impl<'t> Parts<'t> {
-    fn split(text: &'t str) -> Result<Self, String> {
+impl<'t> UrlParts<'t> {
+    /// Cuts `text`.
+    ///
+    /// # Errors
+    /// Go's words for what is wrong with it.
+    pub fn split(text: &'t str) -> Result<Self, String> {
         if text.chars().any(|c| c.is_ascii_control()) {
             return Err("net/url: invalid control character in URL".to_owned());
         }
@@ -188,6 +195,18 @@ impl<'t> Parts<'t> {
         }
         Ok(Self { scheme: String::new(), host: "", path: text })
     }
+}
+
+/// Checks that `text` is the URL of a web service: any path, but a host, and one of two schemes.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn check_web(text: &str) -> Result<(), String> {
+    let parts = UrlParts::split(text.trim()).map_err(|why| format!("parse {}: {why}", go::quote(text)))?;
+    if !["http", "https"].contains(&parts.scheme.as_str()) {
+        return Err(format!("unsupported protocol scheme {}", go::quote(&parts.scheme)));
+    }
+    if parts.host.is_empty() { Err(format!("no host in {}", go::quote(text))) } else { Ok(()) }
 }
 
 /// The scheme and what follows its colon; `None` when the text has no scheme.

@@ -22,17 +22,23 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::{self, Api, Places, Serves},
+    api::{self, Api, Beside, Places, Serves},
     clock,
-    config::{self, ClusterState, Config, ListenUrl, TokenProvider},
+    config::{self, ClusterState, Config, ListenUrl, Role, TokenProvider},
+    discovery::Founders,
     metrics,
     server::{self, Bootstrap, DataDir, Handle, REMOVED_REMEDY, Server, ServerFailure, Trouble},
+    tls::{self, Acceptor},
 };
 
 use super::{
     descriptors::Descriptors,
+    discovery::{self, Discovered},
+    discovery_service,
     logging::FATAL,
+    proxy::{self, Found},
     reload::Reloading,
+    secure::Secure,
     settings,
     sockets::{self, Inherited, Socket},
     systemd::{self, State},
@@ -42,18 +48,18 @@ use super::{
 /// How long the peer port may take to close: what is open there is cut.
 const DRAIN_PEERS: Duration = Duration::from_millis(100);
 /// How long open calls and background duties may take to end: callers expect an exit within 1.5 s of SIGTERM.
-const DRAIN: Duration = Duration::from_millis(700);
+pub(super) const DRAIN: Duration = Duration::from_millis(700);
 /// How often the service manager hears how the member stands.
-const STATUS_INTERVAL: Duration = Duration::from_secs(5);
+pub(super) const STATUS_INTERVAL: Duration = Duration::from_secs(5);
 /// By how much the start-up time-out is extended at a time, while recovering or waiting for a quorum.
-const EXTENSION: Duration = Duration::from_secs(30);
+pub(super) const EXTENSION: Duration = Duration::from_secs(30);
 /// How often a member that waits for its quorum says so.
-const REMINDER: Duration = Duration::from_secs(3);
+pub(super) const REMINDER: Duration = Duration::from_secs(3);
 /// A thread at one piece of work for this long is stuck, whatever the watchdog's period is.
 const PROGRESS_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The name of every part that accepts connections.
-const LISTENER: &str = "listener";
+pub(super) const LISTENER: &str = "listener";
 /// The exit code of SIGQUIT, as of every Go program.
 const QUIT_CODE: i32 = 2;
 
@@ -94,7 +100,7 @@ impl Stopped {
     }
 
     /// A part that ended although nobody had asked it to; for a listener in etcd's words.
-    fn part(ended: &Ended) -> Self {
+    pub(super) fn part(ended: &Ended) -> Self {
         let message = if ended.name == LISTENER { "listener failed" } else { "the member stopped" };
         Self { message, cause: ended.to_string() }
     }
@@ -109,22 +115,57 @@ pub(super) fn run(config: &Config, reloading: Reloading) -> Result<Ending> {
         signal(SignalKind::hangup()).context("watching signals")?
     };
     export_settings(config);
+    if let Role::Proxy(mode) = config.role()? {
+        return proxy::run(runtime, config, (hangup, reloading), Found::Configured(mode));
+    }
     check_own_entry(config)?;
     let descriptors = Descriptors::of_process()?;
-    let options = settings::server_options(config, descriptors)?;
-    let dir = DataDir::open(&config.member.data_dir, config.member.wal_dir_dedicated.as_deref())?;
+    let dir = DataDir::claim(&config.member.data_dir, config.member.wal_dir_dedicated.as_deref())?;
+    let secure = Secure::of(config)?;
+    let mut options = settings::server_options(config, descriptors, secure.dialler.clone())?;
     systemd::notify(&[State::Status("recovering".to_owned()), State::Extend(EXTENSION)]);
-    let bootstrap = runtime.block_on(bootstrap(config, &options))?;
+    let mut listeners = None;
+    let mut founders = None;
+    if discovery::is_needed(config, &dir)? {
+        // Bound before anybody is told of this member, who could not listen.
+        listeners = Some(Listeners::bind(config, descriptors.places, &secure)?);
+        match runtime.block_on(discovery::search(config)) {
+            Ok(Discovered::Founders { founders: all, server_name }) => {
+                founders = Some(all);
+                if let Some(name) = server_name {
+                    options.dialler = options.dialler.named(&name);
+                }
+            }
+            Ok(Discovered::Full(members)) => {
+                // The directory is the proxy's from here on.
+                drop(dir);
+                let found = Found::Full { members, listeners: listeners.map(Box::new), secure };
+                return proxy::run(runtime, config, (hangup, reloading), found);
+            }
+            ended => {
+                // Who still looks up a name is not waited for.
+                runtime.shutdown_timeout(Duration::ZERO);
+                return discovery::ending(ended);
+            }
+        }
+    }
+    dir.prepare()?;
+    let bootstrap = runtime.block_on(bootstrap(config, &options, founders))?;
     // Bound first: a member founded by a start that then cannot listen would keep the URLs of that start.
-    let listeners = Listeners::bind(config, descriptors.places)?;
+    let listeners = listeners.map_or_else(|| Listeners::bind(config, descriptors.places, &secure), Ok)?;
     let opened = server::open(dir, &options, &bootstrap)?;
+    discovery::forget(config);
     tracing::info!(
         local_member_id = %opened.identity.member,
         cluster_id = %opened.identity.cluster,
         "{}", if opened.restarted { "restarting local member" } else { "starting local member" }
     );
     if opened.restarted && config.gates.initial_corrupt_check {
-        runtime.block_on(server::check_initially(&opened, options.tunables.request_timeout))?;
+        runtime.block_on(server::check_initially(
+            &opened,
+            options.tunables.request_timeout,
+            options.dialler.clone(),
+        ))?;
     }
     let server = Server::start(opened, options).context("starting the member's threads")?;
     let ending = runtime.block_on(serve(&runtime, config, &server, listeners, (hangup, reloading)));
@@ -144,7 +185,7 @@ pub(super) fn run(config: &Config, reloading: Reloading) -> Result<Ending> {
     }
 }
 
-fn start_runtime(config: &Config) -> Result<Runtime> {
+pub(super) fn start_runtime(config: &Config) -> Result<Runtime> {
     let threads = config.threads.or_else(|| available_parallelism().ok()).map_or(1, NonZero::get);
     let started = AtomicUsize::new(0);
     // Workers are started first, and for good. Whoever counts threads by their names is to find as many as he asked for.
@@ -177,15 +218,16 @@ fn check_own_entry(config: &Config) -> Result<()> {
 }
 
 /// What a member without data begins with, after its peers were asked whether it may. One that has data needs nothing.
-async fn bootstrap(config: &Config, options: &server::Options) -> Result<Bootstrap> {
-    let mut bootstrap = settings::bootstrap(config);
+async fn bootstrap(config: &Config, options: &server::Options, founders: Option<Founders>) -> Result<Bootstrap> {
+    let mut bootstrap = settings::bootstrap(config, founders);
     if config.member.is_initialized() {
         return Ok(bootstrap);
     }
     match config.bootstrap.state {
-        ClusterState::New => server::check_not_bootstrapped(&bootstrap, &options.name).await?,
+        ClusterState::New => server::check_not_bootstrapped(&options.dialler, &bootstrap, &options.name).await?,
         ClusterState::Existing => {
-            let found = server::find_cluster(&bootstrap.initial_cluster, &options.name, options.version).await?;
+            let (listed, name) = (&bootstrap.initial_cluster, bootstrap.listed(&options.name));
+            let found = server::find_cluster(&options.dialler, listed, name, options.version).await?;
             bootstrap.joining = Some(found);
         }
     }
@@ -208,29 +250,67 @@ fn describe(failure: &ServerFailure) -> Removal {
 }
 
 /// Everything bound before the member starts, so that a wrong address is found at once.
-struct Listeners {
-    client: Vec<(ListenUrl, Socket)>,
-    client_http: Vec<(ListenUrl, Socket)>,
-    metrics: Vec<(ListenUrl, Socket)>,
-    peer: Vec<(ListenUrl, Socket)>,
+pub(super) struct Listeners {
+    pub(super) client: Vec<Listener>,
+    pub(super) client_http: Vec<Listener>,
+    pub(super) metrics: Vec<Listener>,
+    peer: Vec<Listener>,
     /// For the connections of all of them.
-    places: Places,
+    pub(super) places: Places,
+}
+
+/// One socket, and what is served there.
+pub(super) struct Listener {
+    /// One URL, or those with and without TLS of one address.
+    pub(super) urls: Vec<ListenUrl>,
+    pub(super) socket: Socket,
+    /// Encrypts, if a URL wants it.
+    pub(super) acceptor: Option<Acceptor>,
+}
+
+impl Listener {
+    pub(super) fn beside(&self) -> Beside {
+        let is_plain = |url: &ListenUrl| !url.url.scheme().is_tls();
+        if self.urls.iter().any(is_plain) { Beside::PlainText } else { Beside::Nothing }
+    }
 }
 
 impl Listeners {
-    fn bind(config: &Config, places: Places) -> Result<Self> {
+    fn bind(config: &Config, places: Places, secure: &Secure) -> Result<Self> {
+        Self::bind_with(config, &config.listen.peer, places, secure)
+    }
+
+    /// Those of a node that is no member: nothing listens for peers.
+    pub(super) fn bind_clients(config: &Config, places: Places, secure: &Secure) -> Result<Self> {
+        Self::bind_with(config, &[], places, secure)
+    }
+
+    fn bind_with(config: &Config, peer_urls: &[ListenUrl], places: Places, secure: &Secure) -> Result<Self> {
         let mut inherited = Inherited::of_process();
-        let mut bind = |urls: &[ListenUrl]| -> Result<Vec<_>> {
-            urls.iter().map(|url| Ok((url.clone(), sockets::bind(url, &mut inherited)?))).collect()
+        let mut bind = |urls: &[ListenUrl], acceptor: &Option<Acceptor>| -> Result<Vec<Listener>> {
+            let mut listeners: Vec<Listener> = Vec::new();
+            for url in urls {
+                let acceptor = acceptor.clone().filter(|_| url.url.scheme().is_tls());
+                if let Some(same) =
+                    listeners.iter_mut().find(|other| other.urls.iter().all(|url_| url_.bind == url.bind))
+                {
+                    same.urls.push(url.clone());
+                    same.acceptor = same.acceptor.take().or(acceptor);
+                    continue;
+                }
+                let socket = sockets::bind(url, &mut inherited)?;
+                listeners.push(Listener { urls: vec![url.clone()], socket, acceptor });
+            }
+            Ok(listeners)
         };
-        tracing::info!(listen_peer_urls = joined(&config.listen.peer), "configuring peer listeners");
-        let peer = bind(&config.listen.peer)?;
+        tracing::info!(listen_peer_urls = joined(peer_urls), "configuring peer listeners");
+        let peer = bind(peer_urls, &secure.peer)?;
         tracing::info!(listen_client_urls = joined(&config.listen.client), "configuring client listeners");
         let listeners = Self {
             peer,
-            client: bind(&config.listen.client)?,
-            client_http: bind(&config.listen.client_http)?,
-            metrics: bind(&config.listen.metrics)?,
+            client: bind(&config.listen.client, &secure.client)?,
+            client_http: bind(&config.listen.client_http, &secure.client)?,
+            metrics: bind(&config.listen.metrics, &secure.client)?,
             places,
         };
         for address in inherited.unused() {
@@ -240,7 +320,7 @@ impl Listeners {
     }
 }
 
-fn joined(urls: &[ListenUrl]) -> String {
+pub(super) fn joined(urls: &[ListenUrl]) -> String {
     urls.iter().map(|url| url.url.as_str()).collect::<Vec<_>>().join(",")
 }
 
@@ -272,15 +352,18 @@ async fn serve_all(
     let mut signals = Signals::new(handle.clone())?;
     let mut tasks = Tasks::default();
     let api = Api::new(handle.clone(), settings::serve_options(config), listeners.places, tasks.stop());
-    let status = Arc::new(Status::new(handle.clone()));
-    tasks.start("reload", reloading.run(Arc::clone(&api), Arc::clone(&status), hangup, tasks.stop()));
-    for (url, socket) in listeners.peer {
-        tracing::info!(address = url.url.as_str(), "serving peer traffic");
-        serve_socket(peers, &api, &url, socket, Serves::Peers)?;
+    if config.http.discovery_service {
+        api.set_guest(discovery_service::guest(&handle, tasks.stop()));
     }
-    for (url, socket) in listeners.metrics {
-        tracing::info!(address = url.url.as_str(), "serving metrics");
-        serve_socket(&mut tasks, &api, &url, socket, Serves::Metrics)?;
+    let status = Arc::new(Status::new(handle.clone()));
+    tasks.start("reload", reloading.run((Arc::clone(&api), Arc::clone(&status)), hangup, tasks.stop()));
+    for listener in listeners.peer {
+        tracing::info!(address = joined(&listener.urls), "serving peer traffic");
+        serve_socket(peers, &api, listener, Serves::Peers)?;
+    }
+    for listener in listeners.metrics {
+        tracing::info!(address = joined(&listener.urls), "serving metrics");
+        serve_socket(&mut tasks, &api, listener, Serves::Metrics)?;
     }
     start_duties(&mut tasks, &handle, &status);
     let joined = select! {
@@ -295,13 +378,13 @@ async fn serve_all(
     }
     warn_of_simple_tokens(config);
     let everything = if listeners.client_http.is_empty() { Serves::Everything } else { Serves::Grpc };
-    for (url, socket) in listeners.client {
-        announce(&url, "grpc+http");
-        serve_socket(&mut tasks, &api, &url, socket, everything)?;
+    for listener in listeners.client {
+        listener.urls.iter().for_each(|url| announce(url, "grpc+http"));
+        serve_socket(&mut tasks, &api, listener, everything)?;
     }
-    for (url, socket) in listeners.client_http {
-        announce(&url, "http");
-        serve_socket(&mut tasks, &api, &url, socket, Serves::Http)?;
+    for listener in listeners.client_http {
+        listener.urls.iter().for_each(|url| announce(url, "http"));
+        serve_socket(&mut tasks, &api, listener, Serves::Http)?;
     }
     tell_ready(&status);
     let signal = select! {
@@ -315,7 +398,7 @@ async fn serve_all(
 
 /// Part of the cluster, published, and able to answer a linearizable read. A member whose peers have no place for it
 /// ends here instead of waiting for ever.
-async fn join(handle: &Handle) -> Result<()> {
+pub(super) async fn join(handle: &Handle) -> Result<()> {
     let mut suspicion = None;
     let mut remind = interval(REMINDER);
     remind.reset();
@@ -360,6 +443,7 @@ fn waiting_line(handle: &Handle) -> String {
 fn start_duties(tasks: &mut Tasks, handle: &Handle, status: &Arc<Status>) {
     start_duty(tasks, "lease expiry", server::expire_leases(handle.clone()));
     start_duty(tasks, "auto compaction", server::compact_by_itself(handle.clone()));
+    start_duty(tasks, "v2 expiry", server::expire_v2_nodes(handle.clone()));
     start_duty(tasks, "housekeeping", server::keep_house(handle.clone()));
     start_duty(tasks, "version", server::negotiate_version(handle.clone()));
     start_duty(tasks, "downgrade", server::watch_downgrade(handle.clone()));
@@ -368,6 +452,7 @@ fn start_duties(tasks: &mut Tasks, handle: &Handle, status: &Arc<Status>) {
     start_duty(tasks, "hash check", server::check_hashes(handle.clone()));
     start_duty(tasks, "compaction hash check", server::check_compactions(handle.clone()));
     start_duty(tasks, "hash comparison", server::compare_hashes(handle.clone()));
+    start_duty(tasks, "certificates", keep_certificates());
     start_duty(tasks, "removal", server::watch_removal(handle.clone()));
     tasks.start("status", report_status(Arc::clone(status), tasks.stop()));
     if let Some(period) = systemd::watchdog_period() {
@@ -376,7 +461,11 @@ fn start_duties(tasks: &mut Tasks, handle: &Handle, status: &Arc<Status>) {
 }
 
 /// Duties end with the member; a stop ends them at once, wherever they are: what they do is safe to leave undone.
-fn start_duty(tasks: &mut Tasks, name: &'static str, duty: impl Future<Output = Result<(), Error>> + Send + 'static) {
+pub(super) fn start_duty(
+    tasks: &mut Tasks,
+    name: &'static str,
+    duty: impl Future<Output = Result<(), Error>> + Send + 'static,
+) {
     let stop = tasks.stop();
     tasks.start(name, async move {
         select! {
@@ -384,6 +473,12 @@ fn start_duty(tasks: &mut Tasks, name: &'static str, duty: impl Future<Output = 
             () = stop.cancelled() => Ok(()),
         }
     });
+}
+
+/// Certificates are looked at for as long as the process lives, whether or not anybody connects.
+pub(super) async fn keep_certificates() -> Result<(), Error> {
+    tls::keep_up().await;
+    Ok(())
 }
 
 /// Callers that start etcd with `--log-level=warn` see none of the records below and take this one for readiness.
@@ -395,34 +490,45 @@ fn warn_of_simple_tokens(config: &Config) {
 
 fn announce(url: &ListenUrl, traffic: &str) {
     tracing::info!("ready to serve client requests");
-    tracing::info!(
-        traffic,
-        address = url.url.as_str(),
-        "serving client traffic insecurely; this is strongly discouraged!"
-    );
+    let address = url.url.as_str();
+    if url.url.scheme().is_tls() {
+        tracing::info!(traffic, address, "serving client traffic securely");
+    } else {
+        tracing::info!(traffic, address, "serving client traffic insecurely; this is strongly discouraged!");
+    }
 }
 
-fn serve_socket(tasks: &mut Tasks, api: &Arc<Api>, url: &ListenUrl, socket: Socket, serves: Serves) -> Result<()> {
-    let (api, stop) = (Arc::clone(api), tasks.stop());
+fn serve_socket(tasks: &mut Tasks, api: &Arc<Api>, listener: Listener, serves: Serves) -> Result<()> {
+    let beside = listener.beside();
+    let Listener { urls, socket, acceptor } = listener;
+    let why = || format!("serving {}", joined(&urls));
     match socket {
-        Socket::Tcp(listener) => {
-            let listener =
-                tokio::net::TcpListener::from_std(listener).with_context(|| format!("serving {}", url.url))?;
-            tasks.start(LISTENER, async move {
-                api::serve(listener, api, serves, false, stop).await;
-                Ok(())
-            });
+        Socket::Tcp(socket) => {
+            let socket = tokio::net::TcpListener::from_std(socket).with_context(why)?;
+            start_listener(tasks, api, socket, acceptor.map(|acceptor| (acceptor, beside)), serves);
         }
-        Socket::Unix(listener) => {
-            let listener =
-                tokio::net::UnixListener::from_std(listener).with_context(|| format!("serving {}", url.url))?;
-            tasks.start(LISTENER, async move {
-                api::serve(listener, api, serves, false, stop).await;
-                Ok(())
-            });
+        Socket::Unix(socket) => {
+            let socket = tokio::net::UnixListener::from_std(socket).with_context(why)?;
+            start_listener(tasks, api, socket, acceptor.map(|acceptor| (acceptor, beside)), serves);
         }
     }
     Ok(())
+}
+
+fn start_listener<L>(tasks: &mut Tasks, api: &Arc<Api>, listener: L, secure: Option<(Acceptor, Beside)>, serves: Serves)
+where
+    L: api::Accept + api::Source + 'static,
+{
+    let (api, stop) = (Arc::clone(api), tasks.stop());
+    tasks.start(LISTENER, async move {
+        match secure {
+            Some((acceptor, beside)) => {
+                api::serve(api::Secure::new(listener, &acceptor, beside, serves), api, serves, stop).await;
+            }
+            None => api::serve(listener, api, serves, stop).await,
+        }
+        Ok(())
+    });
 }
 
 fn tell_ready(status: &Status) {
@@ -432,7 +538,7 @@ fn tell_ready(status: &Status) {
     }
 }
 
-fn status_line(handle: &Handle) -> String {
+pub(super) fn status_line(handle: &Handle) -> String {
     let status = handle.status();
     let role = match status.leader {
         Some(leader) if leader == status.member_id => "leader",
@@ -506,7 +612,7 @@ async fn report_status(status: Arc<Status>, stop: CancellationToken) -> Result<(
 }
 
 /// Feeds the watchdog twice per period while raft, log and apply threads each progress or are idle.
-async fn feed_watchdog(handle: Handle, period: Duration, stop: CancellationToken) -> Result<(), Error> {
+pub(super) async fn feed_watchdog(handle: Handle, period: Duration, stop: CancellationToken) -> Result<(), Error> {
     let mut beat = interval(period / 2);
     let patience = PROGRESS_PATIENCE.min(period);
     loop {

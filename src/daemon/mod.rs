@@ -1,5 +1,5 @@
-//! The daemon's life: options → logging → lock the data directory → open the state → bind → join → `READY=1` → run →
-//! `STOPPING=1` → stop accepting → drain → sync → exit.
+//! The daemon's life: options → logging → lock the data directory → discovery, if asked for → open the state → bind → join
+//! → `READY=1` → run → `STOPPING=1` → stop accepting → drain → sync → exit.
 //!
 //! Left to others: what a member does (`server`), what clients may ask (`api`), what options mean (`config`).
 //!
@@ -8,11 +8,19 @@
 //! member's threads make progress.
 
 mod descriptors;
+mod discovery;
+mod discovery_service;
+mod domain;
+mod gateway;
+mod grpc_proxy;
 mod lifecycle;
 pub mod logging;
+mod proxy;
 mod reload;
+mod secure;
 mod settings;
 mod sockets;
+mod standin;
 pub mod systemd;
 mod tasks;
 mod watch;
@@ -29,7 +37,7 @@ use logging::FATAL;
 use reload::Reloading;
 pub use tasks::{Ended, Tasks};
 
-use crate::config::{self, Command, ConfigErrors, Loaded, Loudness, Notice, Sources};
+use crate::config::{self, Command, Config, ConfigErrors, Loaded, Loudness, Notice, Role, Sources};
 
 /// Does what the command line of the daemon's binary says; `config` carries out `config check` and `config show`.
 pub fn main(sources: &Sources, config: impl FnOnce(&Sources, &[OsString]) -> ExitCode) -> ExitCode {
@@ -39,9 +47,9 @@ pub fn main(sources: &Sources, config: impl FnOnce(&Sources, &[OsString]) -> Exi
         Ok(Command::Version(compat)) => print(&config::version_text(compat, sources.called_as_etcd())),
         Ok(Command::Help) => print(&config::help_text()),
         Ok(Command::Config(arguments)) => config(sources, &arguments),
-        Ok(Command::Gateway(_)) => not_yet("gateway"),
-        Ok(Command::GrpcProxy(_)) => not_yet("grpc-proxy"),
-        Ok(Command::Discovery(_)) => not_yet("discovery"),
+        Ok(Command::Gateway(words)) => gateway::main(sources, &words),
+        Ok(Command::GrpcProxy(words)) => grpc_proxy::main(sources, &words),
+        Ok(Command::Discovery(arguments)) => discovery_service::main(sources, &arguments),
     }
 }
 
@@ -58,6 +66,7 @@ fn serve(sources: &Sources) -> ExitCode {
         }
     };
     log_start(sources, &loaded);
+    log_role(&loaded.config);
     let config = loaded.config.clone();
     match lifecycle::run(&config, Reloading::new(sources.clone(), loaded, log)) {
         Ok(ending) => ending.finish(),
@@ -99,6 +108,18 @@ fn log_start(sources: &Sources, loaded: &Loaded) {
     );
 }
 
+/// Where the data directory decides against the options, that is told.
+fn log_role(config: &Config) {
+    let kind = match config.role() {
+        Ok(Role::Member) => "member",
+        Ok(Role::Proxy(_)) => "proxy",
+        Err(_) => return,
+    };
+    if (kind == "proxy") != config.legacy.proxy.is_some() {
+        tracing::info!("the server is already initialized as {kind} before, starting as etcd {kind}...");
+    }
+}
+
 fn log_notice(notice: &Notice) {
     let fields: Vec<String> = notice.fields.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let details = (!fields.is_empty()).then(|| fields.join(" "));
@@ -118,11 +139,6 @@ fn refuse(sources: &Sources, errors: &ConfigErrors) -> ExitCode {
     }
     report(&text);
     ExitCode::from(errors.exit_code())
-}
-
-fn not_yet(command: &str) -> ExitCode {
-    report(&format!("the {command} command does not exist in this version; run etcd's own, or a later version\n"));
-    ExitCode::FAILURE
 }
 
 /// Standard error may be closed; the exit code still tells.

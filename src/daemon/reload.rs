@@ -48,6 +48,32 @@ impl Trigger {
     }
 }
 
+/// What runs and takes over a new configuration.
+pub(super) trait Subject: Send + Sync + 'static {
+    /// Takes over what is live of `config`; it cannot fail.
+    fn apply(&self, config: &Config);
+    /// A reload begins; `true` if its end has to be told.
+    fn reload_begins(&self) -> bool;
+    /// It has ended, with the first line of why it was refused; `is_told` is what [`Subject::reload_begins`] said.
+    fn reload_ended(&self, refusal: Option<String>, is_told: bool);
+}
+
+/// A member.
+impl Subject for (Arc<Api>, Arc<Status>) {
+    fn apply(&self, config: &Config) {
+        self.0.set_options(settings::serve_options(config));
+        self.0.server().tune(settings::tunables(config));
+    }
+
+    fn reload_begins(&self) -> bool {
+        self.1.reload_begins()
+    }
+
+    fn reload_ended(&self, refusal: Option<String>, is_told: bool) {
+        self.1.reload_ended(refusal, is_told);
+    }
+}
+
 /// What the daemon was started with and has taken over since.
 #[derive(Debug)]
 pub(super) struct Reloading {
@@ -78,8 +104,7 @@ impl Reloading {
     /// Never; what fails is told, and tried again with the next change.
     pub(super) async fn run(
         mut self,
-        api: Arc<Api>,
-        status: Arc<Status>,
+        subject: impl Subject,
         mut hangup: Signal,
         stop: CancellationToken,
     ) -> Result<(), Error> {
@@ -88,10 +113,10 @@ impl Reloading {
         loop {
             select! {
                 () = stop.cancelled() => return Ok(()),
-                _ = hangup.recv() => self.reload(Trigger::Hangup, &api, &status).await,
+                _ = hangup.recv() => self.reload(Trigger::Hangup, &subject).await,
                 _ = look.tick() => {
                     if self.is_due().await {
-                        self.reload(Trigger::File, &api, &status).await;
+                        self.reload(Trigger::File, &subject).await;
                     }
                 }
             }
@@ -117,9 +142,9 @@ impl Reloading {
         spawn_blocking(move || Look::at(&files)).await.unwrap_or_default()
     }
 
-    async fn reload(&mut self, trigger: Trigger, api: &Api, status: &Status) {
-        let is_told = status.reload_begins();
-        let outcome = self.take_over(trigger, api).await;
+    async fn reload(&mut self, trigger: Trigger, subject: &impl Subject) {
+        let is_told = subject.reload_begins();
+        let outcome = self.take_over(trigger, subject).await;
         let (result, refusal) = match outcome {
             Ok(()) => ("applied", None),
             Err(error) => {
@@ -133,11 +158,11 @@ impl Reloading {
             }
         };
         metrics::CONFIG_RELOADS.with([result]).inc();
-        status.reload_ended(refusal, is_told);
+        subject.reload_ended(refusal, is_told);
     }
 
     /// All or nothing: what can fail comes before what takes effect.
-    async fn take_over(&mut self, trigger: Trigger, api: &Api) -> Result<()> {
+    async fn take_over(&mut self, trigger: Trigger, subject: &impl Subject) -> Result<()> {
         let Reread { loaded, remarks } = self.read().await?;
         let changes = self.settings.changes(&loaded.settings);
         let config = self.config.with_live(&loaded.config);
@@ -152,8 +177,7 @@ impl Reloading {
         // 2. The rest, nothing of which can fail.
         self.log.set_outputs(outputs);
         metrics::set_extensive(config.metrics.extensive);
-        api.set_options(settings::serve_options(&config));
-        api.server().tune(settings::tunables(&config));
+        subject.apply(&config);
         // 3. It is told, once.
         loaded.notices.iter().filter(|notice| self.is_new(notice)).for_each(log_notice);
         record(trigger, &changes, &remarks);

@@ -1,13 +1,19 @@
 //! From the configuration to what each part of the daemon wants to know.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
+use anyhow::Context as _;
 use tracing::Level;
 
 use crate::{
     api::{self, AllowList, ServeOptions},
-    config::{Allowed, AutoCompaction, BootstrapMethod, Config, LogFormat, LogLevel, LogOutput, Url},
+    auth::{Jwt, TokenKind},
+    config::{
+        self, Allowed, AutoCompaction, BootstrapMethod, Config, LogFormat, LogLevel, LogOutput, TokenProvider, Url,
+    },
+    discovery::Founders,
     server::{self, Bootstrap, Policy, SNAPSHOT_BYTES_DEFAULT, Tunables},
+    tls::{Dialler, jws::key_file},
 };
 
 use super::{descriptors::Descriptors, logging};
@@ -20,7 +26,11 @@ const CACHE_BYTES: u64 = 16 << 20;
 ///
 /// # Errors
 /// A reported version that is no version, which only a defect in the table of versions can cause.
-pub(super) fn server_options(config: &Config, descriptors: Descriptors) -> anyhow::Result<server::Options> {
+pub(super) fn server_options(
+    config: &Config,
+    descriptors: Descriptors,
+    dialler: Dialler,
+) -> anyhow::Result<server::Options> {
     Ok(server::Options {
         name: config.member.name.clone(),
         client_urls: texts(&config.advertise.client),
@@ -34,11 +44,31 @@ pub(super) fn server_options(config: &Config, descriptors: Descriptors) -> anyho
         learners_max: config.member.learners_max,
         strict_reconfig: config.member.strict_reconfig_check,
         downgrade_check: config.integrity.downgrade_check,
+        dialler,
         lease_checkpoints: config.gates.lease_checkpoint,
+        tokens: tokens(&config.auth)?,
         unsafe_no_fsync: config.storage.unsafe_no_fsync,
         cache_bytes: CACHE_BYTES,
         files_max: descriptors.state_files,
         tunables: tunables(config),
+    })
+}
+
+/// Which tokens the member takes.
+///
+/// # Errors
+/// [`auth::JwtError`].
+fn tokens(auth: &config::Auth) -> anyhow::Result<TokenKind> {
+    Ok(match &auth.token {
+        TokenProvider::None => TokenKind::None,
+        TokenProvider::Simple => TokenKind::Simple(auth.token_ttl),
+        TokenProvider::Jwt(options) => {
+            let unknown = Jwt::unknown_options(options);
+            if !unknown.is_empty() {
+                tracing::warn!(keys = ?unknown, "unknown JWT options");
+            }
+            TokenKind::Jwt(Arc::new(Jwt::new(options, key_file).context("auth-token")?))
+        }
     })
 }
 
@@ -65,15 +95,17 @@ pub(super) fn tunables(config: &Config) -> Tunables {
     }
 }
 
-/// The founding members. Other ways of finding a cluster are refused when options are read, as long as they do not
-/// exist.
-pub(super) fn bootstrap(config: &Config) -> Bootstrap {
+/// The founding members: those that were discovered, else those that the options list.
+pub(super) fn bootstrap(config: &Config, discovered: Option<Founders>) -> Bootstrap {
+    let alone_at = config.member.force_new_cluster.then(|| texts(&config.advertise.peer));
+    if let Some(Founders { members, token, own }) = discovered {
+        return Bootstrap { initial_cluster: members, token, joining: None, alone_at, listed_as: Some(own) };
+    }
     let initial_cluster = match &config.bootstrap.method {
         BootstrapMethod::Static(members) => members.0.iter().map(|(name, urls)| (name.clone(), texts(urls))).collect(),
         _ => BTreeMap::new(),
     };
-    let alone_at = config.member.force_new_cluster.then(|| texts(&config.advertise.peer));
-    Bootstrap { initial_cluster, token: config.bootstrap.token.clone(), joining: None, alone_at }
+    Bootstrap { initial_cluster, token: config.bootstrap.token.clone(), joining: None, alone_at, listed_as: None }
 }
 
 /// What the client listeners serve.
@@ -88,6 +120,9 @@ pub(super) fn serve_options(config: &Config) -> ServeOptions {
             timeout: config.keepalive.ping.as_ref().map_or_else(Default::default, |ping| ping.timeout),
         },
         gateway: config.http.gateway,
+        client_cert_auth: config.tls.client.client_cert_auth,
+        bcrypt_cost: config.auth.bcrypt_cost,
+        v2: config.legacy.enable_v2,
         cors: allow_list(&config.http.cors),
         host_whitelist: allow_list(&config.http.host_whitelist),
         election_timeout: config.raft.election,
@@ -128,6 +163,6 @@ fn allow_list(allowed: &Allowed) -> AllowList {
     }
 }
 
-fn texts(urls: &[Url]) -> Vec<String> {
+pub(super) fn texts(urls: &[Url]) -> Vec<String> {
     urls.iter().map(|url| url.as_str().to_owned()).collect()
 }

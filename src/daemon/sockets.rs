@@ -61,24 +61,32 @@ impl Inherited {
 pub(super) fn bind(url: &ListenUrl, inherited: &mut Inherited) -> Result<Socket> {
     match &url.bind {
         Bind::Unix(path) => Ok(Socket::Unix(bind_file(path)?)),
-        bind => bind_tcp(url, &bind.addresses(), inherited),
+        bind => bind_tcp(url.url.as_str(), &bind.addresses(), inherited).map(Socket::Tcp),
     }
 }
 
-fn bind_tcp(url: &ListenUrl, addresses: &[SocketAddr], inherited: &mut Inherited) -> Result<Socket> {
+/// Binds `address`, unless systemd has done so already.
+///
+/// # Errors
+/// As [`bind`].
+pub(super) fn bind_address(address: SocketAddr) -> Result<TcpListener> {
+    bind_tcp("--listen-addr", &[address], &mut Inherited::of_process())
+}
+
+fn bind_tcp(name: &str, addresses: &[SocketAddr], inherited: &mut Inherited) -> Result<TcpListener> {
     let listener = match inherited.take(addresses) {
         Some(listener) => listener,
         None => first_bound(addresses).map_err(|(address, cause)| {
             let (reason, remedy) = unbound(&cause);
-            anyhow::anyhow!("listen tcp {address}: bind: {reason} ({}): {remedy}", url.url)
+            anyhow::anyhow!("listen tcp {address}: bind: {reason} ({name}): {remedy}")
         })?,
     };
     // The system takes no more than it is configured for; a shorter queue still works.
     if let Err(error) = Backlog::new(WAITING_MAX).and_then(|waiting| listen(&listener, waiting)) {
-        tracing::debug!(%error, url = %url.url, "cannot lengthen the queue of a listener");
+        tracing::debug!(%error, name, "cannot lengthen the queue of a listener");
     }
     listener.set_nonblocking(true).context("setting a listener to non-blocking")?;
-    Ok(Socket::Tcp(listener))
+    Ok(listener)
 }
 
 /// Why an address was not bound, in Go's words, and what to do.

@@ -4,7 +4,7 @@ use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io,
     os::unix::fs::{FileExt, OpenOptionsExt},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use nix::errno::Errno;
@@ -27,6 +27,33 @@ impl FileDirectory {
     /// Refers to `path` without looking at it.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into() }
+    }
+}
+
+impl OpenFile {
+    /// Opens a file that is only read.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    pub fn read_only(path: &Path) -> io::Result<Self> {
+        Ok(Self { file: File::open(path)? })
+    }
+
+    /// Takes the lock that others may share, as long as they only read. False if somebody has it for themselves.
+    /// Released on drop.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    pub fn try_lock_shared(&self) -> io::Result<bool> {
+        taken(self.file.try_lock_shared())
+    }
+}
+
+fn taken(outcome: Result<(), TryLockError>) -> io::Result<bool> {
+    match outcome {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 
@@ -114,11 +141,7 @@ impl DiskFile for OpenFile {
     }
 
     fn try_lock(&self) -> io::Result<bool> {
-        match self.file.try_lock() {
-            Ok(()) => Ok(true),
-            Err(TryLockError::WouldBlock) => Ok(false),
-            Err(TryLockError::Error(error)) => Err(error),
-        }
+        taken(self.file.try_lock())
     }
 }
 
@@ -160,5 +183,9 @@ mod tests {
         assert!(!second.try_lock().unwrap());
         drop(first);
         assert!(second.try_lock().unwrap());
+        let reads = [(); 2].map(|()| OpenFile::read_only(&directory.path("a")).unwrap());
+        assert_eq!(reads.each_ref().map(|file| file.try_lock_shared().unwrap()), [false; 2]);
+        drop(second);
+        assert_eq!(reads.each_ref().map(|file| file.try_lock_shared().unwrap()), [true; 2]);
     }
 }

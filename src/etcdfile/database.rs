@@ -8,7 +8,10 @@ use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 use super::bbolt::{BboltError, Reader};
-use crate::{codec::crc, disk::DiskFile};
+use crate::{
+    codec::crc,
+    disk::{DiskFile, SECTOR_BYTES},
+};
 
 /// A bucket of etcd's database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,9 +88,11 @@ pub const AUTH_REVISION_KEY: &str = "authRevision";
 /// What etcd writes as [`AUTH_REVISION_KEY`] into a new database.
 pub const AUTH_REVISION_FIRST: u64 = 1;
 /// Rows that [`Bucket::Meta`] is read for; etcd knows six.
-const META_ROWS_MAX: usize = 64;
+pub(super) const META_ROWS_MAX: usize = 64;
 /// Bytes of the checksum behind the pages of a snapshot file.
 pub const TRAILER_BYTES: u64 = 32;
+/// The same, as the length of a slice.
+const SUM_LEN: usize = 32;
 /// Bytes that are summed at a time.
 const SUM_BYTES: usize = 1 << 20;
 
@@ -110,6 +115,16 @@ pub enum DatabaseError {
         bucket: Bucket,
         /// Which.
         key: &'static str,
+    },
+    /// A row that etcd does not write.
+    #[error("row {key} of bucket {bucket} is damaged: {what}")]
+    Change {
+        /// The bucket's name.
+        bucket: String,
+        /// The row's key, escaped for printing.
+        key: String,
+        /// What is wrong with it.
+        what: &'static str,
     },
     /// A database of etcd 3.4 or older.
     #[error("the database does not say at which index and term it stands; start it once with etcd 3.5 or newer")]
@@ -157,6 +172,16 @@ pub fn check_buckets<F: DiskFile>(reader: &Reader<F>) -> Result<(), DatabaseErro
 /// # Errors
 /// [`DatabaseError::NoPosition`], [`DatabaseError::Row`], and what is wrong with the file.
 pub fn position<F: DiskFile>(reader: &Reader<F>) -> Result<Position, DatabaseError> {
+    let position = stated_position(reader)?;
+    let stands = position.index != 0 && position.term != 0;
+    if stands { Ok(position) } else { Err(DatabaseError::NoPosition) }
+}
+
+/// What the database says of where it stands, zeros where it does not say.
+///
+/// # Errors
+/// [`DatabaseError::Row`], and what is wrong with the file.
+pub fn stated_position<F: DiskFile>(reader: &Reader<F>) -> Result<Position, DatabaseError> {
     let mut position = Position::default();
     for row in reader.bucket(Bucket::Meta.name().as_bytes())?.take(META_ROWS_MAX) {
         let row = row?;
@@ -169,8 +194,7 @@ pub fn position<F: DiskFile>(reader: &Reader<F>) -> Result<Position, DatabaseErr
             _ => {}
         }
     }
-    let stands = position.index != 0 && position.term != 0;
-    if stands { Ok(position) } else { Err(DatabaseError::NoPosition) }
+    Ok(position)
 }
 
 fn number(value: &Bytes, key: &'static str) -> Result<u64, DatabaseError> {
@@ -221,6 +245,60 @@ pub fn check_seal<F: DiskFile>(reader: &Reader<F>) -> Result<(), DatabaseError> 
     let mut carried = [0; 32];
     file.read_at(&mut carried, bytes).map_err(BboltError::io("read"))?;
     if sha256(file, bytes)? == carried { Ok(()) } else { Err(DatabaseError::Sum) }
+}
+
+/// The SHA-256 that a snapshot file carries at its end, and the one of everything before. Nothing for a file whose length is
+/// that of whole sectors: a database that was copied.
+///
+/// # Errors
+/// Failure to read.
+pub fn seals<F: DiskFile>(file: &F) -> Result<Option<(Seal, Seal)>, DatabaseError> {
+    let size = file.size().map_err(BboltError::io("measure"))?;
+    let Some(bytes) = size.checked_sub(TRAILER_BYTES).filter(|_| has_seal(size)) else { return Ok(None) };
+    let mut carried = [0; SUM_LEN];
+    file.read_at(&mut carried, bytes).map_err(BboltError::io("read"))?;
+    Ok(Some((carried, sha256(file, bytes)?)))
+}
+
+/// A SHA-256.
+pub type Seal = [u8; SUM_LEN];
+
+/// Checks a snapshot file as it comes, piece by piece.
+#[derive(Debug, Default)]
+pub struct SealCheck {
+    sum: Sha256,
+    /// The last bytes, which may be the checksum.
+    tail: Vec<u8>,
+    bytes: u64,
+}
+
+impl SealCheck {
+    /// Takes the next piece.
+    pub fn update(&mut self, piece: &[u8]) {
+        self.bytes += piece.len() as u64;
+        self.tail.extend_from_slice(piece);
+        let summed = self.tail.len().saturating_sub(SUM_LEN);
+        self.sum.update(self.tail.get(..summed).unwrap_or_default());
+        self.tail.drain(..summed);
+    }
+
+    /// Bytes that have come.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Whether they end in the SHA-256 of those before.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Sum`].
+    pub fn finish(self) -> Result<(), DatabaseError> {
+        if self.sum.finalize().as_slice() == self.tail { Ok(()) } else { Err(DatabaseError::Sum) }
+    }
+}
+
+/// Whether a file of this length ends in a checksum: pages are multiples of a sector.
+pub fn has_seal(file_bytes: u64) -> bool {
+    file_bytes % SECTOR_BYTES as u64 == TRAILER_BYTES
 }
 
 fn sha256<F: DiskFile>(file: &F, bytes: u64) -> Result<[u8; 32], BboltError> {
@@ -304,10 +382,29 @@ mod tests {
         let (directory, file) = written(&[("meta", INDEX_KEY, SEVEN)]);
         let reader = Reader::open(file).unwrap();
         assert!(matches!(check_seal(&reader), Err(DatabaseError::NoSum { extra: 0 })));
+        assert_eq!(seals(reader.file()).unwrap(), None);
         seal(reader.file(), reader.bytes()).unwrap();
         check_seal(&reader).unwrap();
         assert_eq!(reader.file().size().unwrap() % 512, 32);
+        assert!(seals(reader.file()).unwrap().is_some_and(|(carried, computed)| carried == computed));
         directory.corrupt("db", 9_000, |byte| byte ^ 1);
         assert!(matches!(check_seal(&reader), Err(DatabaseError::Sum)));
+    }
+
+    #[test]
+    fn seal_is_checked_as_it_comes_whatever_the_pieces() {
+        let pages = vec![7; 2_048];
+        let sealed = [&pages[..], &Sha256::digest(&pages)].concat();
+        let check = |file: &[u8], piece: usize| {
+            let mut check = SealCheck::default();
+            file.chunks(piece).for_each(|piece| check.update(piece));
+            (check.bytes(), check.finish().is_ok())
+        };
+        for piece in [1, 31, 32, 33, 2_048, 5_000] {
+            assert_eq!(check(&sealed, piece), (2_080, true), "{piece}");
+            assert_eq!(check(&sealed[1..], piece), (2_079, false), "{piece}");
+        }
+        assert_eq!([check(&[], 1), check(&sealed[..2_048], 9)], [(0, false), (2_048, false)]);
+        assert_eq!([0, 32, 2_048, 2_080, 2_081].map(has_seal), [false, true, false, true, false]);
     }
 }

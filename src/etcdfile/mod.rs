@@ -6,4 +6,5 @@
 pub mod bbolt;
 pub mod database;
 pub mod snap;
+pub mod summary;
 pub mod v2json;

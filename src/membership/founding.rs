@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use prost::Message;
 use thiserror::Error;
 
-use super::{Attributes, Member, MemberChange, cluster_id, founding_member_id};
+use super::{Attributes, Cluster, Member, MemberChange, cluster_id, founding_member_id};
 use crate::{
     pb::raftpb::{ConfState, Entry, EntryType, HardState},
     types::{ClusterId, MemberId, RequestId},
@@ -77,6 +77,15 @@ impl Founding {
         ConfState { voters: self.members.keys().map(|id| id.0).collect(), ..ConfState::default() }
     }
 
+    /// The cluster behind [`Founding::entries`].
+    pub fn cluster(&self) -> Cluster {
+        let mut cluster = Cluster::new(self.cluster, self.configuration());
+        for member in self.members() {
+            cluster.apply(&MemberChange::add(member.clone()));
+        }
+        cluster
+    }
+
     /// Entries 1 to n of the log, term 1: one addition per founder, name included (peer-and-disk, §1.5).
     pub fn entries(&self) -> Vec<Entry> {
         (1..).zip(self.members()).map(|(index, member)| founding_entry(index, member)).collect()
@@ -138,6 +147,8 @@ mod tests {
             founding.members().map(|member| (RequestId(0), MemberChange::add(member.clone()))).collect();
         assert_eq!(added, expected);
         assert_eq!(founding.hard_state(), HardState { term: 1, vote: 0, commit: 3 });
+        let cluster = founding.cluster();
+        assert!(cluster.members().eq(founding.members()) && cluster.configuration() == &founding.configuration());
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub use founding::{Founding, FoundingError};
 pub use ids::{added_member_id, cluster_id, founding_member_id};
 pub use member::{Attributes, Member};
 pub use rows::{Bucket, CONFIGURATION_KEY, ClusterRows, DOWNGRADE_KEY, Row, RowError, VERSION_KEY};
-pub use urls::{check_peer_urls, demand_tls};
+pub use urls::check_peer_urls;
 pub use version::{Version, VersionError};
 
 use crate::types::Rejection;

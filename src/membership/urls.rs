@@ -17,12 +17,6 @@ pub fn check_peer_urls<S: AsRef<str>>(urls: &[S]) -> Result<Vec<String>, Rejecti
     checked.filter(|list| !list.is_empty()).ok_or(Rejection::BadMemberUrls)
 }
 
-/// Whether members at these peer URLs can be reached by TLS alone.
-pub fn demand_tls<S: AsRef<str>>(urls: &[S]) -> bool {
-    let encrypted = |url: &S| ["https://", "unixs://"].iter().any(|scheme| url.as_ref().starts_with(scheme));
-    !urls.is_empty() && urls.iter().all(encrypted)
-}
-
 fn check(url: &str) -> Option<String> {
     let (scheme, rest) = url.split_once("://")?;
     let scheme = scheme.to_ascii_lowercase();
@@ -54,13 +48,6 @@ mod tests {
     fn good_urls_come_back_sorted_and_trimmed() {
         let urls = [" http://b:2380", "HTTPS://[::1]:1", "unix://sock:0"];
         assert_eq!(check_peer_urls(&urls).unwrap(), ["http://b:2380", "https://[::1]:1", "unix://sock:0"]);
-    }
-
-    #[test]
-    fn one_plain_url_is_enough() {
-        assert!(demand_tls(&["https://a:1", "unixs://b"]));
-        assert!(!demand_tls(&["https://a:1", "http://a:2"]));
-        assert!(!demand_tls::<&str>(&[]));
     }
 
     #[test]

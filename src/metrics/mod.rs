@@ -36,6 +36,24 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Everything, in the Prometheus text format, ordered by name.
 pub fn exposition() -> String {
+    exposition_where(|_| true)
+}
+
+/// What a proxy counts and measures: a name of the member at zero would be taken for a member in trouble.
+pub fn exposition_of_proxy() -> String {
+    const PREFIXES: [&str; 7] = [
+        "etcd_grpc_proxy_",
+        "etcd_network_client_grpc_",
+        "grpc_server_",
+        "os_fd_",
+        "process_",
+        "quorate_build_info",
+        "quorate_tls_",
+    ];
+    exposition_where(|name| PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
+}
+
+fn exposition_where(is_shown: impl Fn(&str) -> bool) -> String {
     process::refresh();
     let table = TABLE.iter().map(|entry| {
         let mut out = String::new();
@@ -44,6 +62,7 @@ pub fn exposition() -> String {
     });
     let mut families: Vec<(&str, String)> = table.chain(grpc::collect()).chain(process::collect()).collect();
     families.push(build_info());
+    families.retain(|(name, _)| is_shown(name));
     families.sort_unstable_by_key(|(name, _)| *name);
     families.into_iter().map(|(_, text)| text).collect()
 }
@@ -69,6 +88,13 @@ mod tests {
         let names: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
         assert!(names.is_sorted());
         assert!(names.len() > 80);
+    }
+
+    #[test]
+    fn a_proxy_shows_nothing_of_a_member() {
+        let text = exposition_of_proxy();
+        assert!(text.contains("\netcd_grpc_proxy_events_coalescing_total "));
+        assert!(!text.contains("etcd_server_has_leader"));
     }
 
     #[test]

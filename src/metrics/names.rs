@@ -37,8 +37,12 @@ pub type Histograms<const L: usize> = Family<Histogram, L>;
 const DISK: &[f64] = &const { doubling::<14>(0.001) };
 /// Requests inside the member: 100 µs to 52 s.
 const REQUEST: &[f64] = &const { doubling::<20>(0.0001) };
+/// Requests of the v2 API: 500 µs to 2 s.
+const V2_REQUEST: &[f64] = &const { doubling::<13>(0.0005) };
 /// Sending or receiving a snapshot: 100 ms to 51 s.
 const TRANSFER: &[f64] = &const { doubling::<10>(0.1) };
+/// Requests through the proxy: 500 µs to 2 s.
+const PROXY: &[f64] = &const { doubling::<13>(0.0005) };
 /// Walks over the whole state: 10 ms to 164 s.
 const WALK: &[f64] = &const { doubling::<15>(0.01) };
 
@@ -76,6 +80,10 @@ instruments! {
         "1 for each feature gate that is on, 0 for each that is off.";
     CONFIG_RELOADS: Counters<1> = counters(["result"]), "quorate_config_reloads_total",
         "Times the configuration was read again while the member ran, by what came of it: applied or rejected.";
+    CERTIFICATE_ENDS: Gauges<2> = gauges(["file", "kind"]), "quorate_tls_certificate_end_timestamp_seconds",
+        "When the first certificate in a file ends, or a list of revoked ones is due, in seconds since 1970.";
+    HANDSHAKES_FAILED: Counters<2> = counters(["endpoint", "reason"]), "quorate_tls_handshakes_failed_total",
+        "TLS handshakes of listeners that came to nothing: refused, timed out, or cut off to make room.";
     PROPOSALS_COMMITTED: Gauge = Gauge::new(), "etcd_server_proposals_committed_total",
         "Index of the last entry known to be committed.";
     PROPOSALS_APPLIED: Gauge = Gauge::new(), "etcd_server_proposals_applied_total", "Index of the last applied entry.";
@@ -246,6 +254,32 @@ instruments! {
     STORE_WATCH_REQUESTS: Counter = Counter::new(), "etcd_debugging_store_watch_requests_total",
         "Watches of the v2 store ever asked for.";
     STORE_WATCHERS: Gauge = Gauge::new(), "etcd_debugging_store_watchers", "Watches of the v2 store waiting.";
+
+    // The v2 API over HTTP.
+    V2_RECEIVED: Counters<1> = counters(["method"]), "etcd_http_received_total", "Requests of the v2 API but watches.";
+    V2_FAILED: Counters<2> = counters(["code", "method"]), "etcd_http_failed_total",
+        "Requests of the v2 API but watches that were refused.";
+    V2_SUCCESS_DURATION: Histograms<1> = Family::new(["method"], || seconds(V2_REQUEST)), "etcd_http_successful_duration_seconds",
+        "Time to answer a request of the v2 API but a watch.";
+
+    // The gRPC proxy; etcd's members show these, too.
+    PROXY_WATCHERS_COALESCED: Gauge = Gauge::new(), "etcd_grpc_proxy_watchers_coalescing_total",
+        "Watchers that share a watch on the cluster with another one.";
+    PROXY_EVENTS_COALESCED: Counter = Counter::new(), "etcd_grpc_proxy_events_coalescing_total",
+        "Deliveries to watchers that cost the cluster none of its own.";
+    PROXY_CACHE_KEYS: Gauge = Gauge::new(), "etcd_grpc_proxy_cache_keys_total", "Answers kept.";
+    PROXY_CACHE_HITS: Gauge = Gauge::new(), "etcd_grpc_proxy_cache_hits_total", "Reads answered from what was kept.";
+    PROXY_CACHE_MISSES: Gauge = Gauge::new(), "etcd_grpc_proxy_cache_misses_total",
+        "Reads that might have been answered from what was kept.";
+
+    // The v2 HTTP proxy.
+    PROXY_REQUESTS: Counters<1> = counters(["method"]), "etcd_proxy_requests_total", "Requests that clients have sent to the proxy.";
+    PROXY_HANDLED: Counters<2> = counters(["code", "method"]), "etcd_proxy_handled_total",
+        "Requests that the proxy has answered, by the status of the answer.";
+    PROXY_DROPPED: Counters<2> = counters(["method", "proxying_error"]), "etcd_proxy_dropped_total",
+        "Requests to which the proxy had no answer of a member.";
+    PROXY_DURATION: Histograms<1> = Family::new(["method"], || seconds(PROXY)), "etcd_proxy_handling_duration_seconds",
+        "Time from a request to the head of its answer.";
 
     // The host.
     OS_FD_LIMIT: Gauge = Gauge::new(), "os_fd_limit", "Most file descriptors this process may open.";

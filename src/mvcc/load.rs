@@ -44,6 +44,14 @@ pub enum ImportError {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// Revisions end before.
+    #[error("the last revision is {last}: it cannot be raised by {count}")]
+    Revision {
+        /// The last one in the file.
+        last: i64,
+        /// How many were to be passed over.
+        count: u64,
+    },
     /// This member's store failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -56,7 +64,7 @@ pub struct Loader<D: Directory> {
     rest: Sorter<D>,
     /// The rows of `Meta`, which stand before all others.
     head: BTreeMap<Bytes, Bytes>,
-    last: Option<Revision>,
+    check: RowCheck,
     /// The newest row without a value.
     bumped: Option<Revision>,
     scratch: Vec<u8>,
@@ -70,7 +78,7 @@ impl<D: Directory> Loader<D> {
             versions: Sorter::new(directory.clone(), "versions", memory_bytes - rest_bytes),
             rest: Sorter::new(directory.clone(), "rest", rest_bytes),
             head: BTreeMap::new(),
-            last: None,
+            check: RowCheck::default(),
             bumped: None,
             scratch: Vec::new(),
         }
@@ -90,29 +98,16 @@ impl<D: Directory> Loader<D> {
         self.rest.push(&[&[table.prefix()], key], &[&value])
     }
 
-    /// Takes a row of the bucket `key`. An empty value is what `snapshot restore --bump-revision` leaves behind: to etcd it
-    /// is a version of the empty key, which nobody can read or remove, and which is hashed.
+    /// Takes a row of the bucket `key`, checked by [`RowCheck`].
     ///
     /// # Errors
-    /// [`ImportError::Row`] if the row does not decode, is out of order, or is not spelled as etcd spells it: it would be
-    /// hashed and handed on in another spelling. Failure to write.
+    /// [`ImportError::Row`], failure to write.
     pub fn change(&mut self, row_key: &[u8], value: Bytes) -> Result<(), ImportError> {
-        let bad = |what| ImportError::Row { key: row_key.escape_ascii().to_string(), what };
-        let (at, tombstone) = split_key(row_key).ok_or_else(|| bad("the key is not a revision"))?;
-        if self.last.is_some_and(|last| at <= last) {
-            return Err(bad("the revision is not above that of the row before"));
-        }
-        self.last = Some(at);
-        let sum = ((row_key.len() + value.len()) as u64, crc::append(crc::append(0, row_key), &value));
-        if value.is_empty() {
-            return if tombstone { Err(bad("a tombstone has no key")) } else { Ok(self.bump(at, sum)?) };
-        }
-        let pair = KeyValue::decode(value).map_err(|_| bad("the value is not a pair"))?;
-        check_pair(&pair, at, tombstone).map_err(bad)?;
-        if rows::etcd_sum(at, tombstone, &pair, &mut self.scratch) != sum {
-            return Err(bad("the pair is not spelled as etcd spells it"));
-        }
-        Ok(self.push_version(at, tombstone, sum, pair)?)
+        let Checked { at, tombstone, sum, pair } = self.check.row(row_key, value)?;
+        Ok(match pair {
+            None => self.bump(at, sum),
+            Some(pair) => self.push_version(at, tombstone, sum, pair),
+        }?)
     }
 
     /// Only the `Revision` table knows of such a row.
@@ -142,10 +137,27 @@ impl<D: Directory> Loader<D> {
         self.versions.push(&[&row_key], &[&self.scratch, &header, &value])
     }
 
+    /// Passes over `count` revisions and marks everything up to there as compacted, once all rows were taken: who has seen
+    /// revisions behind those of the file is told that they are compacted, and never meets other changes at them. The row
+    /// left behind is etcd's, without a value. Returns the new revision.
+    ///
+    /// # Errors
+    /// [`ImportError::Revision`], failure to write.
+    pub fn skip_revisions(&mut self, count: u64) -> Result<i64, ImportError> {
+        let last = self.check.last.map_or(0, |last| last.main);
+        let main = i64::try_from(count).ok().and_then(|count| last.checked_add(count)).filter(|main| *main < i64::MAX);
+        let main = main.ok_or(ImportError::Revision { last, count })?;
+        let mut row_key = Vec::new();
+        rows::etcd_key(Revision { main, sub: 0 }, false, &mut row_key);
+        self.change(&row_key, Bytes::new())?;
+        self.head.insert(Table::Meta.key(SCHEDULED), meta_value(main));
+        Ok(main)
+    }
+
     /// The revision that a store opened on all of it will stand at.
     pub fn revision(&self) -> i64 {
         let compacted = |name| self.head.get(&Table::Meta.key(name)).and_then(meta_main).unwrap_or(FIRST);
-        let changed = self.last.map_or(FIRST, |last| last.main);
+        let changed = self.check.revision();
         [SCHEDULED, FINISHED].map(compacted).into_iter().fold(changed, i64::max)
     }
 
@@ -157,6 +169,60 @@ impl<D: Directory> Loader<D> {
         let versions = self.versions.finish()?;
         let head = self.head.into_iter();
         engine.ingest(&mut Loading { versions, rest: Some(self.rest), stage: Stage::Head(head) })
+    }
+}
+
+/// Reads rows of the bucket `key` in their order and believes nothing of them.
+#[derive(Debug, Default)]
+pub struct RowCheck {
+    last: Option<Revision>,
+    scratch: Vec<u8>,
+}
+
+/// A sound row of the bucket `key`.
+#[derive(Debug)]
+pub struct Checked {
+    at: Revision,
+    tombstone: bool,
+    /// Length and checksum of the row.
+    sum: (u64, u32),
+    /// Nothing for a row without a value.
+    pair: Option<KeyValue>,
+}
+
+impl RowCheck {
+    /// Checks the next row. An empty value is what `snapshot restore --bump-revision` leaves behind: to etcd it
+    /// is a version of the empty key, which nobody can read or remove, and which is hashed.
+    ///
+    /// # Errors
+    /// [`ImportError::Row`] if the row does not decode, is out of order, or is not spelled as etcd spells it: it would be
+    /// hashed and handed on in another spelling.
+    pub fn row(&mut self, row_key: &[u8], value: Bytes) -> Result<Checked, ImportError> {
+        let bad = |what| ImportError::Row { key: row_key.escape_ascii().to_string(), what };
+        let (at, tombstone) = split_key(row_key).ok_or_else(|| bad("the key is not a revision"))?;
+        if self.last.is_some_and(|last| at <= last) {
+            return Err(bad("the revision is not above that of the row before"));
+        }
+        self.last = Some(at);
+        let sum = ((row_key.len() + value.len()) as u64, crc::append(crc::append(0, row_key), &value));
+        if value.is_empty() {
+            return if tombstone {
+                Err(bad("a tombstone has no key"))
+            } else {
+                Ok(Checked { at, tombstone, sum, pair: None })
+            };
+        }
+        let pair = KeyValue::decode(value).map_err(|_| bad("the value is not a pair"))?;
+        check_pair(&pair, at, tombstone).map_err(bad)?;
+        if rows::etcd_sum(at, tombstone, &pair, &mut self.scratch) != sum {
+            return Err(bad("the pair is not spelled as etcd spells it"));
+        }
+        Ok(Checked { at, tombstone, sum, pair: Some(pair) })
+    }
+
+    /// The main revision of the last row; 1 if there was none.
+    pub fn revision(&self) -> i64 {
+        self.last.map_or(FIRST, |last| last.main)
     }
 }
 
@@ -491,6 +557,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
         #[test]
         fn copy_goes_on_as_the_original(before in ops(), after in ops()) {
             let mut member = in_memory();

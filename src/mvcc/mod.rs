@@ -48,12 +48,12 @@ pub use change::Change;
 pub use compact::{CompactionStep, Compactor};
 pub use hash::{CompactionHashes, HashKv, HashWork};
 pub use history::{History, HistoryLimits, RevisionEvents};
-pub use load::{ImportError, Loader};
+pub use load::{ImportError, Loader, RowCheck};
 pub use plan::{Chunk, RangePlan};
 pub use store::Store;
 pub use transfer::{COMPACTION_ROWS, EtcdRow, EtcdRows};
 pub use verify::Verified;
-pub use view::View;
+pub use view::{View, attached};
 
 /// Why a read or a change was not carried out.
 #[derive(Debug, Clone, Error)]

@@ -625,7 +625,7 @@ fn run(member: &mut Member<impl Engine>, steps: Vec<Step>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(80))]
 
     #[test]
     fn store_in_memory_is_its_model(steps in vec(step(), 1..60)) {
@@ -645,7 +645,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(6))]
 
     #[test]
     fn store_on_disk_is_its_model(steps in vec(step(), 1..150)) {

@@ -167,7 +167,10 @@ impl<S: Read> View<S> {
 }
 
 /// The keys attached to `lease`, in key order.
-pub(super) fn attached(read: &impl Read, lease: LeaseId) -> Result<Vec<Bytes>, StorageError> {
+///
+/// # Errors
+/// [`StorageError`] if the engine cannot read.
+pub fn attached(read: &impl Read, lease: LeaseId) -> Result<Vec<Bytes>, StorageError> {
     let lower = rows::lease_key(lease.0, &[]);
     let attached = read.scan(Bound::Included(&lower), Bound::Unbounded);
     let attached = attached.take_while(|row| row.as_ref().map_or(true, |(key, _)| key.starts_with(&lower)));

@@ -40,6 +40,7 @@ pub mod nested;
 pub mod raftpb {
     include!(concat!(env!("OUT_DIR"), "/raftpb.rs"));
 }
+mod secret;
 /// The election service.
 pub mod v3electionpb {
     include!(concat!(env!("OUT_DIR"), "/v3electionpb.rs"));

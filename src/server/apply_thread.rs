@@ -87,6 +87,9 @@ pub(super) struct ApplyWork {
     compaction_begun: Duration,
     /// Changes that the hub's thread was not woken for.
     untold: usize,
+    /// The end of the log at the start. Tokens that entries up to there assign went with the process before, or may have
+    /// ended long ago.
+    before: LogIndex,
     failed: bool,
 }
 
@@ -109,10 +112,11 @@ impl Work for ApplyWork {
 }
 
 impl ApplyWork {
-    pub(super) fn new(applier: Applier<FjallEngine>, keeper: Keeper, shared: Arc<Shared>) -> Self {
+    /// `before` is the end of the log that was there already.
+    pub(super) fn new(applier: Applier<FjallEngine>, keeper: Keeper, shared: Arc<Shared>, before: LogIndex) -> Self {
         let compaction_begun = shared.clock.monotonic();
         let compaction_due = Some(Duration::ZERO);
-        Self { applier, keeper, shared, compaction_due, compaction_begun, untold: 0, failed: false }
+        Self { applier, keeper, shared, compaction_due, compaction_begun, untold: 0, before, failed: false }
     }
 
     fn carry_out(&mut self, orders: &mut Vec<ApplyOrder>) -> Result<(), ServerFailure> {
@@ -137,8 +141,10 @@ impl ApplyWork {
         let old = mem::replace(&mut self.applier, applier);
         self.shared.disk_bytes.store(engine.disk_bytes(), Ordering::Relaxed);
         let replaced = self.shared.replace_engine(Place { engine, generation: Some(generation) });
-        // 2. Lease countdowns are a leader's, and a leader is sent no snapshots.
+        // 2. Lease countdowns are a leader's, and a leader is sent no snapshots. What was passed over may have changed the
+        //    password of any user, so all of them log in again.
         *self.shared.lessor() = Lessor::new(lessor_options(&self.shared.options), leases);
+        self.shared.tokens().forget_all();
         // 3. Watchers go on through the past of the new state, or are told that it is compacted.
         let state = self.applier.published();
         let (index, revision, compacted) = (state.applied, state.view.revision(), state.view.compact_revision());
@@ -149,6 +155,7 @@ impl ApplyWork {
         // 4. Readers see it, and the transport whom it may speak with.
         self.shared.publish(state);
         self.shared.update_peers();
+        self.shared.v2.installed();
         // 5. Raft hears it. What the snapshot began to remove goes on being removed.
         self.shared.order_raft_quietly(RaftOrder::Input(Box::new(Input::Applied(index))));
         self.keeper.installed();
@@ -205,6 +212,7 @@ impl ApplyWork {
         if applied.iter().flat_map(|entry| &entry.effects).any(|effect| *effect == Effect::MembersChanged) {
             self.shared.update_peers();
         }
+        self.shared.v2.applied(&applied);
         // 5. Writers hear their answers.
         let runs = op_counts::runs(&applied);
         self.answer(applied);
@@ -276,6 +284,12 @@ impl ApplyWork {
                     self.shared.apply.nudge();
                 }
             }
+            Effect::TokenAssigned { .. } if index <= self.before => {}
+            Effect::TokenAssigned { user, token } => {
+                self.shared.tokens().assign(user, token.clone(), self.shared.now());
+            }
+            Effect::UserForgotten(user) => self.shared.tokens().forget_user(user),
+            Effect::TokensForgotten => self.shared.tokens().forget_all(),
             Effect::QuotaExceeded => self.shared.quota_exceeded.notify_one(),
             Effect::ClusterVersionChanged { lowered } => self.take_cluster_version(*lowered),
             Effect::LeaseCheckpointed { .. }

@@ -20,7 +20,7 @@ use crate::{
     apply::{AlarmKind, Digest},
     clock::Clock as _,
     pb::etcdserverpb::{AlarmRequest, AlarmType, InternalRaftRequest, alarm_request::AlarmAction},
-    transport::ask::{self, Target},
+    transport::ask,
     types::{LogIndex, MemberId},
 };
 
@@ -166,7 +166,7 @@ impl Handle {
     async fn points_of(&self, peer: MemberId) -> Vec<Point> {
         let path = self.digest_path();
         for url in self.shared.peers().remove(&peer).unwrap_or_default() {
-            match ask::get(Target { url: &url, patience: PATIENCE }, self.cluster_id(), &path).await {
+            match ask::get(self.target(&url, PATIENCE), self.cluster_id(), &path).await {
                 Ok(answer) => return Testimony::read(&answer, peer).unwrap_or_default(),
                 Err(why) => tracing::debug!(url, %why, "a member does not tell its digest"),
             }

@@ -4,6 +4,7 @@
 //! <data-dir>/            0700
 //!   LOCK                 exclusively locked while a process uses the directory
 //!   FORMAT               "quorate <version>"
+//!   REGISTRATION         what a discovery service was told, until there is a member (`discovery::registration`)
 //!   member/wal/          the log, unless --wal-dir moves it
 //!   member/snap/         .snap files
 //!   member/state/<n>/    the replicated state; CURRENT names the live n (`generations`)
@@ -22,7 +23,7 @@ use std::{
 
 use thiserror::Error;
 
-use super::generations::Generations;
+use super::{generations::Generations, offline::find_fence};
 
 /// Version of the directory's layout, and the only one this program reads.
 const FORMAT_VERSION: u32 = 1;
@@ -30,11 +31,17 @@ const FORMAT_VERSION: u32 = 1;
 const FOUNDED: &str = "member/FOUNDED";
 /// Exclusively locked while a process uses the directory.
 const LOCK: &str = "LOCK";
+/// Says whose the directory is, and in which layout.
+const FORMAT: &str = "FORMAT";
+/// A member that is being made by the offline tool.
+const UNFINISHED: &str = "member.partial";
 const FORMAT_MAGIC: &str = "quorate";
 const STATE: &str = "member/state";
 const SCRATCH: &str = "member/scratch";
 /// FORMAT and CURRENT are one short line; more is not ours.
 const MARKER_BYTES_MAX: u64 = 64;
+/// Longest path the system takes.
+const PATH_BYTES_MAX: u64 = 4_096;
 
 /// Why a data directory cannot be used.
 #[derive(Debug, Error)]
@@ -60,7 +67,7 @@ pub enum DataDirError {
     },
     /// An etcd data directory.
     #[error(
-        "data directory {path} holds the data of etcd (member/snap/db), which this version does not read: keep it for etcd, and give this member an empty --data-dir"
+        "data directory {path} holds the data of etcd (member/snap/db): take them over with `quorateutl import {path} --data-dir NEW` and start with NEW, or give this member an empty --data-dir"
     )]
     Etcd {
         /// The directory.
@@ -82,6 +89,22 @@ pub enum DataDirError {
     )]
     Unmarked {
         /// The directory.
+        path: PathBuf,
+    },
+    /// A directory that was handed on.
+    #[error("data directory {} was handed on; {} says where to and how it comes back", path.display(), note.display())]
+    HandedOn {
+        /// The directory.
+        path: PathBuf,
+        /// The note in it.
+        note: PathBuf,
+    },
+    /// Something that the offline tool began and did not finish.
+    #[error(
+        "{path} is what a restore or an import has left that was interrupted: remove the whole data directory, and begin again"
+    )]
+    Unfinished {
+        /// The unfinished part.
         path: PathBuf,
     },
     /// A CURRENT that is not the number of a generation.
@@ -122,18 +145,45 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Locks `root`, creating it with mode 0700 if needed, and checks whose it is.
+    /// [`DataDir::claim`], then [`DataDir::prepare`].
+    ///
+    /// # Errors
+    /// Every [`DataDirError`].
+    pub fn open(root: &Path, wal_dir: Option<&Path>) -> Result<Self, DataDirError> {
+        let dir = Self::claim(root, wal_dir)?;
+        dir.prepare()?;
+        Ok(dir)
+    }
+
+    /// Locks `root`, creating it with mode 0700 if needed, and checks whose it is. There is no `member/` in it until
+    /// [`DataDir::prepare`]: a node that is still looking for its cluster may end as something else.
     ///
     /// # Errors
     /// Every [`DataDirError`]; nothing of a foreign directory is changed beyond the lock file.
-    pub fn open(root: &Path, wal_dir: Option<&Path>) -> Result<Self, DataDirError> {
+    pub fn claim(root: &Path, wal_dir: Option<&Path>) -> Result<Self, DataDirError> {
         create(root)?;
         if root.join("member/snap/db").exists() {
             return Err(DataDirError::Etcd { path: root.to_owned() });
         }
+        if let Some(note) = find_fence(root) {
+            return Err(DataDirError::HandedOn { path: root.to_owned(), note });
+        }
         let lock = lock(root)?;
+        let unfinished = Self::unfinished_path(root);
+        if unfinished.exists() {
+            return Err(DataDirError::Unfinished { path: unfinished });
+        }
         check_format(root)?;
         let wal = wal_dir.map_or_else(|| root.join("member/wal"), Path::to_owned);
+        Ok(Self { root: root.to_owned(), wal, _lock: lock })
+    }
+
+    /// Makes room for a member.
+    ///
+    /// # Errors
+    /// [`DataDirError::Io`].
+    pub fn prepare(&self) -> Result<(), DataDirError> {
+        let root = self.root.as_path();
         clear(&root.join(SCRATCH))?;
         for path in [root.join("member"), root.join("member/snap"), root.join(STATE), root.join(SCRATCH)] {
             create(&path)?;
@@ -142,10 +192,19 @@ impl DataDir {
         for path in [root.to_owned(), root.join("member"), root.join(STATE)] {
             sync_directory(&path).map_err(DataDirError::io("syncing", &path))?;
         }
-        let dir = Self { root: root.to_owned(), wal, _lock: lock };
-        dir.warn_open_permissions();
-        dir.warn_foreign();
-        Ok(dir)
+        self.warn_open_permissions();
+        self.warn_foreign();
+        Ok(())
+    }
+
+    /// Locks `root` for a process that is no member and leaves everything else there alone; it is created with mode 0700 if
+    /// needed. The lock lasts as long as the file is open.
+    ///
+    /// # Errors
+    /// [`DataDirError::Io`] and [`DataDirError::InUse`].
+    pub fn lock_alone(root: &Path) -> Result<File, DataDirError> {
+        create(root)?;
+        lock(root)
     }
 
     /// Whether a process uses `root` now, without changing anything there. A directory that cannot be looked at counts as
@@ -159,6 +218,30 @@ impl DataDir {
     /// The file that is locked by who uses `root`.
     pub fn lock_path(root: &Path) -> PathBuf {
         root.join(LOCK)
+    }
+
+    /// Where the log was when a member was founded in `root`; nothing if it is no directory of ours, or has no member yet.
+    /// Changes nothing.
+    ///
+    /// # Errors
+    /// [`DataDirError::HandedOn`], markers that cannot be read.
+    pub fn log_of(root: &Path) -> Result<Option<PathBuf>, DataDirError> {
+        if let Some(note) = find_fence(root) {
+            return Err(DataDirError::HandedOn { path: root.to_owned(), note });
+        }
+        let ours = read_marker(&Self::format_path(root))?.is_some();
+        let founded = read_path(&root.join(FOUNDED))?;
+        Ok(founded.filter(|_| ours).map(PathBuf::from))
+    }
+
+    /// The file that says whose `root` is.
+    pub(super) fn format_path(root: &Path) -> PathBuf {
+        root.join(FORMAT)
+    }
+
+    /// What `member/` is called until it is complete.
+    pub(super) fn unfinished_path(root: &Path) -> PathBuf {
+        root.join(UNFINISHED)
     }
 
     /// Where the log's segments are.
@@ -232,7 +315,10 @@ impl DataDir {
         let ends =
             |endings: &'static [&'static str]| move |name: &str| endings.iter().any(|ending| name.ends_with(ending));
         let member = self.root.join("member");
-        warn_others(&self.root, plain(&[LOCK, "FORMAT", "FORMAT.tmp", "member", "fixtures", "proxy"]));
+        warn_others(
+            &self.root,
+            plain(&[LOCK, FORMAT, "FORMAT.tmp", "REGISTRATION", "REGISTRATION.tmp", "member", "fixtures", "proxy"]),
+        );
         warn_others(&member, plain(&["wal", "snap", "state", "scratch", "FOUNDED", "FOUNDED.tmp"]));
         warn_others(&member.join("snap"), ends(&[".snap", ".broken", ".tmp"]));
         warn_others(&self.wal, ends(&[".wal", ".broken", ".tmp"]));
@@ -287,6 +373,12 @@ pub(super) fn create(path: &Path) -> Result<(), DataDirError> {
     Ok(())
 }
 
+/// Makes the name of `path` durable.
+pub(super) fn sync_parent(path: &Path) -> Result<(), DataDirError> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    sync_directory(parent).map_err(DataDirError::io("syncing", parent))
+}
+
 /// Makes the names in a directory durable.
 fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
@@ -318,9 +410,18 @@ fn lock(root: &Path) -> Result<File, DataDirError> {
     }
 }
 
+fn format_line() -> String {
+    format!("{FORMAT_MAGIC} {FORMAT_VERSION}")
+}
+
+/// Says that `root` is ours.
+pub(super) fn write_format(root: &Path) -> Result<(), DataDirError> {
+    replace(&DataDir::format_path(root), &format_line())
+}
+
 fn check_format(root: &Path) -> Result<(), DataDirError> {
-    let path = root.join("FORMAT");
-    let expected = format!("{FORMAT_MAGIC} {FORMAT_VERSION}");
+    let path = DataDir::format_path(root);
+    let expected = format_line();
     match read_marker(&path)? {
         Some(line) if line == expected => Ok(()),
         Some(found) => Err(DataDirError::Format { path, found }),
@@ -331,6 +432,15 @@ fn check_format(root: &Path) -> Result<(), DataDirError> {
 
 /// The file's line without its end, `None` if there is no file. What is not a short text reads as what it is, escaped.
 pub(super) fn read_marker(path: &Path) -> Result<Option<String>, DataDirError> {
+    read_line(path, MARKER_BYTES_MAX)
+}
+
+/// As [`read_marker`], of a file that holds a path.
+fn read_path(path: &Path) -> Result<Option<String>, DataDirError> {
+    read_line(path, PATH_BYTES_MAX)
+}
+
+fn read_line(path: &Path, bytes_max: u64) -> Result<Option<String>, DataDirError> {
     use std::io::Read as _;
     let file = match File::open(path) {
         Ok(file) => file,
@@ -338,7 +448,7 @@ pub(super) fn read_marker(path: &Path) -> Result<Option<String>, DataDirError> {
         Err(cause) => return Err(DataDirError::io("opening", path)(cause)),
     };
     let mut bytes = Vec::new();
-    file.take(MARKER_BYTES_MAX).read_to_end(&mut bytes).map_err(DataDirError::io("reading", path))?;
+    file.take(bytes_max).read_to_end(&mut bytes).map_err(DataDirError::io("reading", path))?;
     let text = String::from_utf8_lossy(&bytes);
     Ok(Some(text.strip_suffix('\n').unwrap_or(&text).to_owned()))
 }

@@ -8,7 +8,7 @@ use thiserror::Error;
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    transport::ask::{self, Members, Target},
+    transport::ask::{self, Members},
     types::{ClusterId, MemberId},
 };
 
@@ -98,7 +98,7 @@ impl Handle {
         let peers = self.shared.peers().into_iter().filter(|(id, _)| *id != own);
         let ask = |(_, urls): (MemberId, Vec<String>)| async move {
             for url in urls {
-                if let Ok(answer) = ask::members(Target { url: &url, patience: PATIENCE }).await {
+                if let Ok(answer) = ask::members(self.target(&url, PATIENCE)).await {
                     return Some((url, answer));
                 }
             }

@@ -167,7 +167,7 @@ pub fn save_snapshot<E: Engine, D: Directory>(
 }
 
 /// Writes etcd's snapshot file for `mark`, durably.
-fn write_file<D: Directory>(
+pub(super) fn write_file<D: Directory>(
     directory: &D,
     mark: &Mark,
     files_kept: Option<usize>,

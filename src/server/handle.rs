@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use crate::{
     apply::{self, AlarmKind, Response},
+    auth,
     clock::Clock as _,
     membership::Version,
     metrics,
@@ -99,15 +100,31 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Appends `request` to the log and waits until it is applied. The header is filled here.
+    /// [`Handle::propose_as`] of nobody: what is asked of the key space or of users is refused while requests are checked.
+    ///
+    /// # Errors
+    /// As [`Handle::propose_as`].
+    pub async fn propose(&self, request: InternalRaftRequest) -> Result<Response, ServerError> {
+        self.propose_as(request, &auth::Identity::default()).await
+    }
+
+    /// Appends `request` of `who` to the log and waits until it is applied. The header is filled here.
     ///
     /// # Errors
     /// [`Rejection::TooManyRequests`] and [`Rejection::RequestTooLarge`] before anything happens;
     /// [`Rejection::DeadlineExceeded`] if nobody led in time; [`Rejection::Timeout`] if the outcome is unknown; otherwise
     /// what applying the entry says.
-    pub async fn propose(&self, request: InternalRaftRequest) -> Result<Response, ServerError> {
+    pub async fn propose_as(
+        &self,
+        request: InternalRaftRequest,
+        who: &auth::Identity,
+    ) -> Result<Response, ServerError> {
+        self.propose_encoded(self.encode(request, who)?).await
+    }
+
+    /// [`Handle::propose`] of an entry that is made already.
+    pub(super) async fn propose_encoded(&self, proposal: Proposal) -> Result<Response, ServerError> {
         let shared = &*self.shared;
-        let proposal = self.encode(request)?;
         let _pending = Pending;
         metrics::PROPOSALS_PENDING.inc();
         let begun = shared.clock.monotonic();
@@ -120,8 +137,8 @@ impl Handle {
         })
     }
 
-    /// [`Handle::propose`] of what the leader of `term` alone may want: it dies with the term instead of being
-    /// forwarded to a later leader.
+    /// [`Handle::propose_as`] this very member of what the leader of `term` alone may want: it dies with the term instead
+    /// of being forwarded to a later leader.
     ///
     /// # Errors
     /// [`Rejection::ProposalDropped`] if this member does not lead in `term`; as [`Handle::propose`].
@@ -130,28 +147,36 @@ impl Handle {
         request: InternalRaftRequest,
         term: Term,
     ) -> Result<Response, ServerError> {
-        let proposal = Proposal { only_in: Some(term), ..self.encode(request)? };
+        let proposal = Proposal { only_in: Some(term), ..self.encode(request, &self.own_identity())? };
         let submitted = timeout(self.shared.tunables().request_timeout, self.submit_once(proposal));
         submitted.await.unwrap_or(Err(Rejection::Timeout.into()))
     }
 
     /// The entry for `request`, if there may be one now.
-    fn encode(&self, mut request: InternalRaftRequest) -> Result<Proposal, Rejection> {
+    fn encode(&self, mut request: InternalRaftRequest, who: &auth::Identity) -> Result<Proposal, Rejection> {
         let shared = &*self.shared;
-        if shared.committed().0 > shared.applied().0 + APPLY_GAP_MAX {
-            return Err(Rejection::TooManyRequests);
-        }
+        self.check_gap()?;
         // What is committed must be decodable, whoever proposed it.
         if request.txn.as_ref().is_some_and(|txn| !check::txn_fits_entry(txn)) {
             return Err(Rejection::TooManyOps);
         }
         let id = shared.ids.next();
-        request.header = Some(RequestHeader { id: id.0, ..RequestHeader::default() });
+        let username = who.user.clone().into();
+        request.header = Some(RequestHeader { id: id.0, username, auth_revision: who.revision });
         let payload = request.encode_to_vec();
         if payload.len() > shared.tunables().request_bytes_max {
             return Err(Rejection::RequestTooLarge);
         }
         Ok(Proposal::new(id, payload))
+    }
+
+    /// Refuses proposals while too much is committed that is not applied.
+    ///
+    /// # Errors
+    /// [`Rejection::TooManyRequests`].
+    pub fn check_gap(&self) -> Result<(), Rejection> {
+        let behind = self.shared.committed().0 > self.shared.applied().0 + APPLY_GAP_MAX;
+        if behind { Err(Rejection::TooManyRequests) } else { Ok(()) }
     }
 
     /// Waits for a leader, for its share of the bytes in flight, and for the answer. `accepted` tells whether raft has

@@ -13,6 +13,7 @@ use tokio::select;
 
 use crate::{
     mvcc::{HashKv, ReadError},
+    tls::Dialler,
     transport::ask::{self, AskError, Target},
     types::{ClusterId, MemberId, Rejection},
 };
@@ -57,6 +58,7 @@ struct Peers {
     own: MemberId,
     cluster: ClusterId,
     patience: Duration,
+    dialler: Dialler,
     urls: BTreeMap<MemberId, Vec<String>>,
 }
 
@@ -80,7 +82,8 @@ impl Peers {
     async fn hash(&self, id: MemberId, urls: &[String], revision: i64) -> PeerHash {
         let mut said = PeerHash { id, urls: urls.to_vec(), hash: None, failure: None };
         for url in urls {
-            match ask::hash_kv(Target { url, patience: self.patience }, self.cluster, revision).await {
+            let target = Target { url, dialler: &self.dialler, patience: self.patience };
+            match ask::hash_kv(target, self.cluster, revision).await {
                 Ok(hash) => return PeerHash { hash: Some(hash), ..said },
                 Err(why) => {
                     tracing::warn!(
@@ -103,13 +106,13 @@ impl Peers {
 ///
 /// # Errors
 /// [`InitialCheckError`].
-pub async fn check_initially(opened: &Opened, patience: Duration) -> Result<(), InitialCheckError> {
+pub async fn check_initially(opened: &Opened, patience: Duration, dialler: Dialler) -> Result<(), InitialCheckError> {
     let own = opened.identity.member;
     tracing::info!(local_member_id = %own, timeout = ?patience, "starting initial corruption check");
     let state = opened.applier.published();
     let hash = state.view.hash_kv(0).map_err(|cause| InitialCheckError::Unreadable(own, cause))?;
     let urls = state.cluster.members().map(|member| (member.id, member.peer_urls.clone())).collect();
-    let peers = Peers { own, cluster: opened.identity.cluster, patience, urls };
+    let peers = Peers { own, cluster: opened.identity.cluster, patience, dialler, urls };
     let mut inconsistent = None;
     for peer in peers.hashes(hash.revision).await {
         if let Some(theirs) = contradiction(own, &hash, &peer) {
@@ -222,6 +225,7 @@ impl Handle {
             own: self.member_id(),
             cluster: self.cluster_id(),
             patience: self.shared.tunables().request_timeout,
+            dialler: self.shared.options.dialler.clone(),
             urls: self.shared.peers(),
         }
     }

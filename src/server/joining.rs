@@ -6,16 +6,16 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::{join_all, select_ok, try_join};
+use futures_util::future::join_all;
 use thiserror::Error;
 use tokio::time::Instant;
 
 use crate::{
-    config::feature::Feature,
     membership::{
-        Member, Version, demand_tls,
+        Member, Version,
         joining::{self, Mismatch},
     },
+    tls::Dialler,
     transport::ask::{self, AskError, Members, Target},
     types::{ClusterId, MemberId},
 };
@@ -29,8 +29,6 @@ use super::{
 const FOUNDING_PATIENCE: Duration = Duration::from_secs(1);
 /// Time a peer has to tell a newcomer about its cluster (etcd's).
 const JOINING_PATIENCE: Duration = Duration::from_secs(10);
-/// Time the members have to tell a newcomer whether their cluster has users.
-const USERS_PATIENCE: Duration = Duration::from_secs(3);
 /// No cluster older than this can be joined.
 const VERSION_MIN: Version = Version::minor(3, 0);
 
@@ -79,16 +77,6 @@ pub enum JoinError {
         "incompatible with current running cluster: {0}; start a member whose version is at least that of the cluster"
     )]
     Incompatible(String),
-    /// A member can only be reached by TLS.
-    #[error(
-        "member {0} demands TLS of its peers, which this version does not have: join a cluster whose peer URLs begin with http"
-    )]
-    Tls(MemberId),
-    /// The cluster has users.
-    #[error(
-        "the cluster has authentication enabled or holds users or roles, which this version cannot enforce: disable authentication and remove them before this member joins"
-    )]
-    Users,
 }
 
 /// Refuses to found a cluster in which this member was before, or another than its peers have founded. Peers that do
@@ -96,12 +84,12 @@ pub enum JoinError {
 ///
 /// # Errors
 /// [`JoinError::AlreadyBootstrapped`], [`JoinError::OtherCluster`].
-pub async fn check_not_bootstrapped(bootstrap: &Bootstrap, name: &str) -> Result<(), JoinError> {
+pub async fn check_not_bootstrapped(dialler: &Dialler, bootstrap: &Bootstrap, name: &str) -> Result<(), JoinError> {
     // What is wrong with the list itself is told when the member is founded.
     let Ok((_, Identity { member, cluster })) = bootstrap.founder(name) else { return Ok(()) };
-    let urls = others(&bootstrap.initial_cluster, name);
+    let urls = others(&bootstrap.initial_cluster, bootstrap.listed(name));
     let ask = |url: String| async move {
-        let answer = ask::members(Target { url: &url, patience: FOUNDING_PATIENCE }).await;
+        let answer = ask::members(Target { url: &url, dialler, patience: FOUNDING_PATIENCE }).await;
         answer.ok().map(|answer| (url, answer))
     };
     for (url, answer) in join_all(urls.into_iter().map(ask)).await.into_iter().flatten() {
@@ -116,26 +104,24 @@ pub async fn check_not_bootstrapped(bootstrap: &Bootstrap, name: &str) -> Result
     Ok(())
 }
 
-/// Finds the place that the cluster of `listed` has for the member `name`, which reports `version`.
+/// Finds the place that the cluster of `listed` has for the member `name`, which reports `version`. Peer URLs that want TLS
+/// are asked by `dialler`.
 ///
 /// # Errors
 /// [`JoinError`].
 pub async fn find_cluster(
+    dialler: &Dialler,
     listed: &BTreeMap<String, Vec<String>>,
     name: &str,
     version: Version,
 ) -> Result<Joining, JoinError> {
-    let (url, Members { cluster, members }) = first_answer(others(listed, name)).await?;
+    let (url, Members { cluster, members }) = first_answer(dialler, others(listed, name)).await?;
     if members.is_empty() {
         return Err(JoinError::NoMembers(url));
     }
     let mismatch = |mismatch| JoinError::Mismatch { cluster: joining::printed(cluster, &members), mismatch };
     let member = joining::own_id(&members, listed, name, same_places).map_err(mismatch)?;
-    let hidden = |member: &&Member| Feature::Tls.refuses() && demand_tls(&member.peer_urls);
-    if let Some(member) = members.iter().find(hidden) {
-        return Err(JoinError::Tls(member.id));
-    }
-    try_join(check_versions(&members, member, version), check_users(&members)).await?;
+    check_versions(dialler, &members, member, version).await?;
     Ok(Joining { identity: Identity { member, cluster }, members })
 }
 
@@ -144,10 +130,10 @@ fn others(listed: &BTreeMap<String, Vec<String>>, name: &str) -> BTreeSet<String
     listed.iter().filter(|(other, _)| *other != name).flat_map(|(_, urls)| urls.clone()).collect()
 }
 
-async fn first_answer(urls: BTreeSet<String>) -> Result<(String, Members), JoinError> {
+async fn first_answer(dialler: &Dialler, urls: BTreeSet<String>) -> Result<(String, Members), JoinError> {
     let mut failures = Vec::new();
     for url in urls {
-        match ask::members(Target { url: &url, patience: JOINING_PATIENCE }).await {
+        match ask::members(Target { url: &url, dialler, patience: JOINING_PATIENCE }).await {
             Ok(answer) => return Ok((url, answer)),
             Err(why) => failures.push(with_cause(&why)),
         }
@@ -163,10 +149,15 @@ pub(super) fn with_cause(error: &AskError) -> String {
 }
 
 /// Somebody has to know a cluster version, and none may be one that this member does not speak.
-async fn check_versions(members: &[Member], own: MemberId, version: Version) -> Result<(), JoinError> {
+async fn check_versions(
+    dialler: &Dialler,
+    members: &[Member],
+    own: MemberId,
+    version: Version,
+) -> Result<(), JoinError> {
     let urls = members.iter().filter(|member| member.id != own).flat_map(|member| &member.peer_urls);
     let mut known = false;
-    for answer in join_all(urls.map(|url| cluster_version(url, version))).await.into_iter().flatten() {
+    for answer in join_all(urls.map(|url| cluster_version(dialler, url, version))).await.into_iter().flatten() {
         let (cluster, downgrading) = answer;
         check_version(cluster, version, downgrading).map_err(JoinError::Incompatible)?;
         known = true;
@@ -179,28 +170,14 @@ async fn check_versions(members: &[Member], own: MemberId, version: Version) -> 
 ///
 /// The second is asked only where it can make a difference: it takes a quorum to answer, which a cluster of one that adds
 /// its second member has only with that one.
-async fn cluster_version(url: &str, own: Version) -> Option<(Version, bool)> {
+async fn cluster_version(dialler: &Dialler, url: &str, own: Version) -> Option<(Version, bool)> {
     let begun = Instant::now();
-    let cluster = ask::version(Target { url, patience: JOINING_PATIENCE }).await.ok()?.cluster?;
+    let cluster = ask::version(Target { url, dialler, patience: JOINING_PATIENCE }).await.ok()?.cluster?;
     if check_version(cluster, own, false) == check_version(cluster, own, true) {
         return Some((cluster, false));
     }
     let patience = JOINING_PATIENCE.saturating_sub(begun.elapsed());
-    Some((cluster, ask::downgrade_enabled(Target { url, patience }).await.unwrap_or(false)))
-}
-
-/// A cluster with users cannot be joined as long as they cannot be enforced.
-async fn check_users(members: &[Member]) -> Result<(), JoinError> {
-    if Feature::Auth.absence().is_some() && have_users(members).await { Err(JoinError::Users) } else { Ok(()) }
-}
-
-/// Whether the members say that there are users. Nobody may be able to: they want TLS, offer no JSON, or have no quorum.
-/// Then the log or the snapshot will tell.
-async fn have_users(members: &[Member]) -> bool {
-    let urls = members.iter().flat_map(|member| &member.attributes.client_urls);
-    let asked = urls.map(|url| Box::pin(ask::has_users(Target { url, patience: USERS_PATIENCE })));
-    let asked: Vec<_> = asked.collect();
-    !asked.is_empty() && select_ok(asked).await.is_ok_and(|(found, _)| found)
+    Some((cluster, ask::downgrade_enabled(Target { url, dialler, patience }).await.unwrap_or(false)))
 }
 
 /// While a downgrade is going on, a newcomer is to be one minor version below the cluster.
@@ -283,20 +260,21 @@ mod tests {
         (url, heard)
     }
 
-    /// It asked whether there was a downgrade, which made no difference, and then for users, one after the other, and waited
-    /// ten seconds for what only its own start could bring about.
+    /// It asked whether there was a downgrade, which made no difference, and waited ten seconds for what only its own start
+    /// could bring about.
     #[tokio::test]
     async fn second_member_does_not_wait_long_for_a_quorum_that_needs_it() {
         let (url, heard) = without_quorum();
         let listed = [("m1", url.as_str()), ("m2", "http://127.0.0.1:1")];
         let listed = listed.map(|(name, url)| (name.to_owned(), vec![url.to_owned()])).into();
         let begun = Instant::now();
-        let found = find_cluster(&listed, "m2", Version { major: 3, minor: 7, patch: 1 }).await.unwrap();
+        let found =
+            find_cluster(&Dialler::default(), &listed, "m2", Version { major: 3, minor: 7, patch: 1 }).await.unwrap();
         assert_eq!(found.identity, Identity { member: MemberId(2), cluster: ClusterId(0xc1) });
-        assert!(begun.elapsed() < USERS_PATIENCE + Duration::from_secs(2), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
         let mut asked: Vec<_> = heard.try_iter().collect();
         asked.sort();
-        assert_eq!(asked, ["/members", "/v3/auth/status", "/version"]);
+        assert_eq!(asked, ["/members", "/version"]);
     }
 
     #[test]

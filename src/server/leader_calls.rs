@@ -65,9 +65,8 @@ impl Handle {
     pub async fn lease_renew(&self, lease: LeaseId) -> Result<i64, ServerError> {
         let renewed = match self.lease_renew_here(lease).await {
             Err(ServerError::Rejected(Rejection::NotPrimaryLessor)) => {
-                let ask = |url: String, patience| async move {
-                    ask::lease_renew(Target { url: &url, patience }, lease).await
-                };
+                let ask =
+                    |url: String, patience| async move { ask::lease_renew(self.target(&url, patience), lease).await };
                 self.ask_leader(ask).await
             }
             here => here,
@@ -119,7 +118,7 @@ impl Handle {
             return here;
         }
         let ask = |url: String, patience| async move {
-            ask::lease_time_to_live(Target { url: &url, patience }, lease, keys).await
+            ask::lease_time_to_live(self.target(&url, patience), lease, keys).await
         };
         match self.ask_leader(ask).await {
             Ok(life) => Ok(Some(LeaseLife { remaining: life.ttl, granted: life.granted_ttl, keys: life.keys })),
@@ -177,6 +176,11 @@ impl Handle {
         });
         let unanswered = || if self.has_leader() { Rejection::Timeout } else { Rejection::NoLeader };
         asked.await.unwrap_or_else(|_| Err(unanswered().into()))
+    }
+
+    /// A peer URL to ask.
+    pub(super) fn target<'a>(&'a self, url: &'a str, patience: Duration) -> Target<'a> {
+        Target { url, dialler: &self.shared.options.dialler, patience }
     }
 
     async fn leader_urls(&self) -> Result<Vec<String>, Rejection> {

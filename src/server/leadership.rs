@@ -32,6 +32,11 @@ impl Leadership {
         self.last.replace(leader.unwrap_or_default()).is_some()
     }
 
+    /// When this member last saw a leader elected, by the monotonic clock.
+    pub fn elected(&self) -> Option<Duration> {
+        self.elected
+    }
+
     /// Whether a request that began at `begun` may have been lost with the leader before this one: it began after
     /// two election timeouts before the election, and before it.
     pub fn may_have_lost(&self, begun: Duration, election: Duration) -> bool {

@@ -162,7 +162,7 @@ impl Handle {
 
     async fn key_space_of(&self, urls: &[String], revision: i64) -> Option<Answer> {
         for url in urls {
-            match self.ask_key_space(Target { url, patience: PATIENCE }, revision).await {
+            match self.ask_key_space(self.target(url, PATIENCE), revision).await {
                 Ok(hash) => return Some(Answer::Hash(hash)),
                 Err(AskError::Rejected(Rejection::FutureRevision)) => return Some(Answer::NotReached),
                 Err(why) => tracing::info!(url, why = with_cause(&why), "a member does not tell its hash"),

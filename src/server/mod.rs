@@ -37,7 +37,9 @@ mod leader_calls;
 pub mod leadership;
 pub mod lease_office;
 mod log_reader;
+mod login;
 mod mixed;
+pub mod offline;
 mod op_counts;
 mod open;
 mod options;
@@ -50,6 +52,7 @@ pub mod recovery;
 mod shared;
 mod snapshots;
 pub mod ticker;
+pub mod v2;
 mod verdict;
 mod versions;
 mod waiters;
@@ -99,6 +102,8 @@ pub use open::{OpenError, Opened, open};
 pub use options::{APPLY_GAP_MAX, Options, Tunables};
 pub use recovery::{Bootstrap, Joining, StateError};
 pub use shared::{Identity, Thread};
+pub use snapshots::{CLIENT_SNAPSHOTS_MAX, ClientSnapshot, SnapshotError};
+pub use v2::expire_v2_nodes;
 pub use versions::{negotiate_version, watch_downgrade};
 pub use watch_thread::WatchStream;
 
@@ -220,8 +225,9 @@ impl Server {
         let handle = Handle { shared: Arc::clone(&shared) };
         let (for_raft, for_wal, for_apply, for_watch, for_reader) =
             (Arc::clone(&shared), Arc::clone(&shared), Arc::clone(&shared), Arc::clone(&shared), Arc::clone(&shared));
+        let before = member.last_index();
         shared.raft.take_up(RaftWork::new(member, Arc::clone(&shared)));
-        shared.apply.take_up(ApplyWork::new(applier, keeper, Arc::clone(&shared)));
+        shared.apply.take_up(ApplyWork::new(applier, keeper, Arc::clone(&shared), before));
         if let Some(input) = first {
             shared.order_raft(RaftOrder::Input(Box::new(input)));
         }
@@ -247,7 +253,8 @@ impl Server {
     /// tasks run on `runtime`; whoever serves the peer port hands it its requests.
     pub fn connect(&self, runtime: tokio::runtime::Handle) -> Arc<Transport> {
         let shared = &self.handle.shared;
-        let options = TransportOptions { election_timeout: shared.tunables().election };
+        let options =
+            TransportOptions { election_timeout: shared.tunables().election, dialler: shared.options.dialler.clone() };
         shared.snapshots.connect(runtime.clone());
         let transport = Transport::new(Arc::clone(shared) as Arc<dyn Local>, options, runtime);
         shared.transport.store(Some(Arc::clone(&transport)));
@@ -335,8 +342,10 @@ mod tests {
 
     use super::*;
     use crate::{
+        auth::{TOKEN_TTL_DEFAULT, TokenKind},
         membership::Version,
         pb::etcdserverpb::{InternalRaftRequest, PutRequest},
+        tls::Dialler,
     };
 
     fn options() -> Options {
@@ -353,7 +362,9 @@ mod tests {
             learners_max: 1,
             strict_reconfig: true,
             downgrade_check: Duration::from_secs(5),
+            dialler: Dialler::default(),
             lease_checkpoints: false,
+            tokens: TokenKind::Simple(TOKEN_TTL_DEFAULT),
             unsafe_no_fsync: true,
             cache_bytes: 1 << 20,
             files_max: 100,
@@ -377,7 +388,13 @@ mod tests {
 
     fn start(dir: &std::path::Path) -> Server {
         let members = BTreeMap::from([("m".to_owned(), vec!["http://localhost:2380".to_owned()])]);
-        let bootstrap = Bootstrap { initial_cluster: members, token: "t".to_owned(), joining: None, alone_at: None };
+        let bootstrap = Bootstrap {
+            initial_cluster: members,
+            token: "t".to_owned(),
+            joining: None,
+            alone_at: None,
+            listed_as: None,
+        };
         let opened = open(DataDir::open(dir, None).unwrap(), &options(), &bootstrap).unwrap();
         Server::start(opened, options()).unwrap()
     }

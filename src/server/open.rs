@@ -159,7 +159,7 @@ type Found = (Parts<FjallEngine, FileDirectory>, FjallEngine);
 
 /// A member that was here before.
 fn resumed(dir: &DataDir, options: &Options, bootstrap: &Bootstrap) -> Result<Found, OpenError> {
-    let on_disk = OnDisk { dir, options };
+    let on_disk = OnDisk { dir, engine: engine_options(options) };
     recovery::resume(&on_disk, FileDirectory::new(dir.wal()), &settings(options), bootstrap)
 }
 
@@ -179,9 +179,9 @@ fn begun(dir: &DataDir, options: &Options, bootstrap: &Bootstrap) -> Result<Foun
 }
 
 /// The generations in a data directory, as a start finds them.
-struct OnDisk<'a> {
-    dir: &'a DataDir,
-    options: &'a Options,
+pub(super) struct OnDisk<'a> {
+    pub(super) dir: &'a DataDir,
+    pub(super) engine: FjallOptions,
 }
 
 impl recovery::Generations for OnDisk<'_> {
@@ -191,7 +191,7 @@ impl recovery::Generations for OnDisk<'_> {
 
     fn live(&self) -> Result<(PathBuf, FjallEngine), OpenError> {
         let state = self.dir.generations().live()?.ok_or_else(|| self.dir.torn(false))?;
-        let engine = open_engine(&state, self.options)?;
+        let engine = open_with(&state, &self.engine)?;
         Ok((state, engine))
     }
 
@@ -202,7 +202,7 @@ impl recovery::Generations for OnDisk<'_> {
     }
 
     fn open(&self, name: &PathBuf) -> Result<FjallEngine, OpenError> {
-        open_engine(name, self.options)
+        open_with(name, &self.engine)
     }
 
     fn make_live(&self, name: &PathBuf) -> Result<(), OpenError> {
@@ -266,10 +266,16 @@ fn live(dir: &DataDir, state: PathBuf, engine: FjallEngine) -> Result<(PathBuf, 
 }
 
 pub(super) fn open_engine(path: &Path, options: &Options) -> Result<FjallEngine, OpenError> {
-    let fjall =
-        FjallOptions { cache_bytes: options.cache_bytes, files_max: options.files_max, ..FjallOptions::default() };
+    open_with(path, &engine_options(options))
+}
+
+fn engine_options(options: &Options) -> FjallOptions {
+    FjallOptions { cache_bytes: options.cache_bytes, files_max: options.files_max, ..FjallOptions::default() }
+}
+
+fn open_with(path: &Path, options: &FjallOptions) -> Result<FjallEngine, OpenError> {
     let failed = |cause: StorageError| OpenError::State { path: path.to_owned(), cause: cause.into() };
-    FjallEngine::open(path, &fjall).map_err(failed)
+    FjallEngine::open(path, options).map_err(failed)
 }
 
 /// Everything but the member's identifier, which the log tells.
@@ -304,6 +310,7 @@ mod tests {
     use crate::{
         membership::Version,
         server::{APPLY_GAP_MAX, Tunables},
+        tls::Dialler,
     };
 
     fn options() -> Options {
@@ -320,7 +327,9 @@ mod tests {
             learners_max: 1,
             strict_reconfig: true,
             downgrade_check: Duration::from_secs(5),
+            dialler: Dialler::default(),
             lease_checkpoints: false,
+            tokens: crate::auth::TokenKind::None,
             unsafe_no_fsync: false,
             cache_bytes: 1 << 20,
             files_max: 100,
@@ -345,7 +354,8 @@ mod tests {
     fn opened(root: &Path) -> Result<Opened, OpenError> {
         let urls = vec!["http://127.0.0.1:2380".to_owned()];
         let initial_cluster = BTreeMap::from([("a".to_owned(), urls)]);
-        let bootstrap = Bootstrap { initial_cluster, token: "t".to_owned(), joining: None, alone_at: None };
+        let bootstrap =
+            Bootstrap { initial_cluster, token: "t".to_owned(), joining: None, alone_at: None, listed_as: None };
         open(DataDir::open(root, None).unwrap(), &options(), &bootstrap)
     }
 

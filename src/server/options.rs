@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{lease::ttl_min_seconds, membership::Version};
+use crate::{auth::TokenKind, lease::ttl_min_seconds, membership::Version, tls::Dialler};
 
 use super::auto_compact::Policy;
 
@@ -39,12 +39,16 @@ pub struct Options {
     pub downgrade_check: Duration,
     /// Feature gate `LeaseCheckpoint`.
     pub lease_checkpoints: bool,
+    /// `auth-token` and `auth-token-ttl`.
+    pub tokens: TokenKind,
     /// `unsafe-no-fsync`.
     pub unsafe_no_fsync: bool,
     /// Bytes of blocks of the state kept in memory.
     pub cache_bytes: u64,
     /// Files of the state that are kept open.
     pub files_max: usize,
+    /// Dials peer URLs that want TLS.
+    pub dialler: Dialler,
     /// What may change while it runs, as it is at the start.
     pub tunables: Tunables,
 }

@@ -8,6 +8,7 @@ use std::{
 use futures_util::future::BoxFuture;
 
 use crate::{
+    clock::Clock as _,
     membership::{Member, Version},
     pb::raftpb::{Message, MessageType},
     raft::Input,
@@ -39,6 +40,7 @@ impl Local for Shared {
     }
 
     fn receive(&self, message: Message) -> Result<(), Busy> {
+        self.v2.on_received(&message, self.clock.monotonic());
         let arrival = self.arrivals.admit(message)?;
         match self.bring_raft(RaftOrder::Arrived(arrival)) {
             // A member that stops hears nobody any more.
@@ -48,6 +50,7 @@ impl Local for Shared {
     }
 
     fn unreachable(&self, peer: MemberId) {
+        self.v2.on_lost(peer);
         self.order_raft(RaftOrder::Input(Box::new(Input::Unreachable(peer))));
     }
 
@@ -79,8 +82,13 @@ impl Shared {
     pub(super) fn send(self: &Arc<Self>, messages: Vec<Message>) {
         let (snapshots, messages): (Vec<_>, Vec<_>) =
             messages.into_iter().partition(|message| message.r#type() == MessageType::MsgSnap);
+        let (messages, kept): (Vec<_>, Vec<_>) = messages.into_iter().partition(|message| self.may_send(message));
         if let Some(transport) = &*self.transport.load() {
+            self.v2.on_sent(&messages, self.clock.monotonic());
             transport.send(messages);
+        }
+        for message in &kept {
+            self.keep_back(MemberId(message.to));
         }
         for message in &snapshots {
             self.snapshots.send(self, message);

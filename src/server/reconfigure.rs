@@ -7,11 +7,10 @@ use tokio::{sync::oneshot, time::timeout};
 use crate::{
     apply::Response,
     clock::Clock as _,
-    config::feature::Feature,
-    membership::{Cluster, Member, MemberChange, added_member_id, check_peer_urls, demand_tls, reconfig},
+    membership::{Cluster, Member, MemberChange, added_member_id, check_peer_urls, reconfig},
     metrics,
     raft::Input,
-    transport::ask::{self, Target},
+    transport::ask,
     types::{MemberId, Rejection},
 };
 
@@ -29,10 +28,10 @@ impl Handle {
     /// Adds a member: the new member and the cluster it is part of.
     ///
     /// # Errors
-    /// [`Rejection::BadMemberUrls`], [`Rejection::PeerTlsUnavailable`]; what the strict check and applying say; [`Rejection::Timeout`] if the outcome is
+    /// [`Rejection::BadMemberUrls`]; what the strict check and applying say; [`Rejection::Timeout`] if the outcome is
     /// unknown.
     pub async fn member_add(&self, urls: &[String], learner: bool) -> Result<(Member, Arc<Cluster>), ServerError> {
-        let peer_urls = reachable(urls)?;
+        let peer_urls = check_peer_urls(urls)?;
         let id = added_member_id(&peer_urls, self.shared.clock.wall().as_secs());
         if self.shared.options.strict_reconfig {
             reconfig::may_add(&self.published().cluster, learner, &self.connected())?;
@@ -59,7 +58,7 @@ impl Handle {
     /// # Errors
     /// As [`Handle::member_add`].
     pub async fn member_update(&self, id: MemberId, urls: &[String]) -> Result<Arc<Cluster>, ServerError> {
-        let peer_urls = reachable(urls)?;
+        let peer_urls = check_peer_urls(urls)?;
         self.change_members(MemberChange::Update { id, peer_urls }).await
     }
 
@@ -72,7 +71,7 @@ impl Handle {
         let here = match self.member_promote_here(id).await {
             Err(ServerError::Rejected(Rejection::NotLeader)) => {
                 let ask =
-                    |url: String, patience| async move { ask::promote(Target { url: &url, patience }, id, None).await };
+                    |url: String, patience| async move { ask::promote(self.target(&url, patience), id, None).await };
                 return self.ask_leader(ask).await;
             }
             here => here,
@@ -152,10 +151,4 @@ impl Handle {
             |id: &MemberId| *id == own || self.connected_for(*id).is_some_and(|connected| connected >= HEALTH_INTERVAL);
         self.published().cluster.members().map(|member| member.id).filter(long).collect()
     }
-}
-
-/// The peer URLs of a member that the others can speak with.
-fn reachable(urls: &[String]) -> Result<Vec<String>, Rejection> {
-    let urls = check_peer_urls(urls)?;
-    if Feature::Tls.refuses() && demand_tls(&urls) { Err(Rejection::PeerTlsUnavailable) } else { Ok(urls) }
 }

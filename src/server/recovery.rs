@@ -38,12 +38,14 @@ pub struct Bootstrap {
     pub joining: Option<Joining>,
     /// `force-new-cluster`: a member that has data goes on alone, at these peer URLs.
     pub alone_at: Option<Vec<String>>,
+    /// What this member is called in `initial_cluster`, where that is not its own name: SRV records have none.
+    pub listed_as: Option<String>,
 }
 
 impl Bootstrap {
     /// Its members found the cluster.
     pub fn new(initial_cluster: BTreeMap<String, Vec<String>>, token: &str) -> Self {
-        Self { initial_cluster, token: token.to_owned(), joining: None, alone_at: None }
+        Self { initial_cluster, token: token.to_owned(), joining: None, alone_at: None, listed_as: None }
     }
 }
 
@@ -165,9 +167,14 @@ impl Bootstrap {
     /// [`PartsError::Founding`], [`PartsError::NotFounding`].
     pub fn founder(&self, name: &str) -> Result<(Founding, Identity), PartsError> {
         let founding = self.founding()?;
-        let own = founding.named(name).ok_or_else(|| PartsError::NotFounding(name.to_owned()))?;
+        let own = founding.named(self.listed(name)).ok_or_else(|| PartsError::NotFounding(name.to_owned()))?;
         let identity = Identity { member: own.id, cluster: founding.cluster_id() };
         Ok((founding, identity))
+    }
+
+    /// What the member `name` is called in the initial cluster.
+    pub fn listed<'n>(&'n self, name: &'n str) -> &'n str {
+        self.listed_as.as_deref().unwrap_or(name)
     }
 
     /// Whom a member that joins speaks with until it has heard of its cluster's members from the log.

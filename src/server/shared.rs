@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     apply::Response,
+    auth::Tokens,
     clock::{Chance as _, Clock, SystemChance, SystemClock},
     lease::Lessor,
     membership::Member,
@@ -43,6 +44,7 @@ use super::{
     reads::Reads,
     snapshots::Snapshots,
     ticker,
+    v2::V2,
     waiters::Waiters,
     watch_thread::WatchOrder,
 };
@@ -157,6 +159,8 @@ pub(super) struct Shared {
     pub(super) shares: Arc<Semaphore>,
     pub(super) reads: Reads,
     lessor: Mutex<Lessor>,
+    /// Assigned and forgotten by the apply thread, renewed by whoever meets one.
+    tokens: Mutex<Tokens>,
     pub(super) raft: Desk<RaftWork>,
     pub(super) wal: Inbox<WalOrder>,
     pub(super) apply: Desk<ApplyWork>,
@@ -182,6 +186,7 @@ pub(super) struct Shared {
     pub(super) removal_told: Notify,
     /// Told when the removal of this member was applied.
     pub(super) removed: Notify,
+    pub(super) v2: V2,
     /// The watch streams opened so far.
     pub(super) next_stream: AtomicU64,
     /// How many of them are open. Counted from before the hub hears of one until after it hears of its end.
@@ -211,6 +216,7 @@ impl Shared {
         let compacted = watch::Sender::new(first.view.compact_revision());
         let digests = Digests::default();
         digests.begin(first.applied, first.digest);
+        metrics::AUTH_REVISION.set_count(first.auth.revision());
         Self {
             ids: RequestIds::new(identity.member, SystemChance.next_u64()),
             applied_term: AtomicU64::new(0),
@@ -228,6 +234,7 @@ impl Shared {
             shares: Arc::new(Semaphore::new(PROPOSAL_BYTES_IN_FLIGHT_MAX)),
             reads: Reads::default(),
             lessor: Mutex::new(lessor),
+            tokens: Mutex::new(Tokens::new(&options.tokens)),
             raft: Desk::new(inbox_capacity),
             wal: Inbox::new(inbox_capacity),
             apply: Desk::new(inbox_capacity),
@@ -244,6 +251,7 @@ impl Shared {
             removal_told_by: Mutex::default(),
             removal_told: Notify::new(),
             removed: Notify::new(),
+            v2: V2::default(),
             next_stream: AtomicU64::new(0),
             streams_open: AtomicUsize::new(0),
             quota_exceeded: Notify::new(),
@@ -320,6 +328,10 @@ impl Shared {
         self.lessor.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn tokens(&self) -> MutexGuard<'_, Tokens> {
+        self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether a read here and now is linearizable without asking anybody.
     pub(super) fn is_alone(&self) -> bool {
         self.alone.load(Ordering::Acquire)
@@ -355,6 +367,7 @@ impl Shared {
     /// Gives readers a new state, then lets those go on who waited for it.
     pub(super) fn publish(&self, state: State) {
         let (applied, term) = (state.applied, state.term);
+        metrics::AUTH_REVISION.set_count(state.auth.revision());
         self.published.store(Arc::new(state));
         metrics::PROPOSALS_APPLIED.set_count(applied.0);
         if self.applied_term.swap(term.0, Ordering::AcqRel) != term.0 {

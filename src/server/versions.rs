@@ -13,7 +13,7 @@ use crate::{
         etcdserverpb::InternalRaftRequest,
         membershippb::{ClusterVersionSetRequest, DowngradeInfoSetRequest},
     },
-    transport::ask::{self, Target},
+    transport::ask,
     types::{MemberId, Rejection},
 };
 
@@ -104,21 +104,21 @@ impl Handle {
     async fn versions(&self) -> Versions {
         let own = self.member_id();
         let ask = |(id, urls): (MemberId, Vec<String>)| async move {
-            let version = if id == own { Some(self.shared.options.version) } else { version_of(&urls).await };
+            let version = if id == own { Some(self.shared.options.version) } else { self.version_of(&urls).await };
             (id, version)
         };
         join_all(self.shared.peers().into_iter().map(ask)).await.into_iter().collect()
     }
-}
 
-async fn version_of(urls: &[String]) -> Option<Version> {
-    for url in urls {
-        match ask::version(Target { url, patience: PATIENCE }).await {
-            Ok(versions) => return Some(versions.server),
-            Err(why) => tracing::debug!(url, %why, "a member does not tell its version"),
+    async fn version_of(&self, urls: &[String]) -> Option<Version> {
+        for url in urls {
+            match ask::version(self.target(url, PATIENCE)).await {
+                Ok(versions) => return Some(versions.server),
+                Err(why) => tracing::debug!(url, %why, "a member does not tell its version"),
+            }
         }
+        None
     }
-    None
 }
 
 /// Keeps the cluster's version where it belongs, on the leader.

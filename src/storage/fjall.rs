@@ -14,7 +14,8 @@
 //! (`background`).
 
 use std::{
-    io,
+    fs::File,
+    io::{self, Read as _},
     ops::Bound,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
@@ -23,6 +24,7 @@ use std::{
 
 use bytes::Bytes;
 use fjall::{AbstractTree as _, CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
+use xxhash_rust::xxh3::Xxh3;
 
 use super::{
     Engine, KEY_BYTES_MAX, Read, Row, Scan, StorageError, Usage, Writes,
@@ -151,11 +153,14 @@ impl FjallEngine {
         Arc::strong_count(&self.0) == 1 && self.open_snapshots() == 0
     }
 
-    /// Reads every row once, which checks every block against its checksum, and returns the number of rows.
+    /// Reads every table file and compares it with its checksum, then every row, and returns the number of rows.
     ///
     /// # Errors
     /// The first damage found.
     pub fn verify(&self) -> Result<u64, StorageError> {
+        for table in self.0.files.keyspace.tree.current_version().iter_tables() {
+            check_table(&table.path, table.checksum().into_u128())?;
+        }
         let snapshot = self.snapshot();
         let rows = snapshot.scan(Bound::Unbounded, Bound::Unbounded);
         rows.map(|row| row.map(|_| 1)).sum()
@@ -189,6 +194,26 @@ impl FjallEngine {
         Ok(())
     }
 }
+
+/// Compares a table file with its checksum: reading rows tells of damage, too, but not in which file.
+fn check_table(path: &Path, sum: u128) -> Result<(), StorageError> {
+    let read = || -> io::Result<u128> {
+        let (mut file, mut hash, mut chunk) = (File::open(path)?, Xxh3::new(), vec![0; CHUNK_BYTES]);
+        loop {
+            let length = file.read(&mut chunk)?;
+            if length == 0 {
+                return Ok(hash.digest128());
+            }
+            hash.update(chunk.get(..length).unwrap_or_default());
+        }
+    };
+    let found = read().map_err(|cause| StorageError::engine(path, "reading a table file", cause))?;
+    let what = || "the checksum of the table file does not match".to_owned();
+    if found == sum { Ok(()) } else { Err(StorageError::Damaged { path: path.to_owned(), what: what() }) }
+}
+
+/// Bytes of a table file that are read at a time.
+const CHUNK_BYTES: usize = 1 << 20;
 
 fn open_files(path: &Path, options: &FjallOptions) -> Result<Files, StorageError> {
     let database = Database::builder(path)

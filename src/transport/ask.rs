@@ -25,23 +25,22 @@ use crate::{
         },
         leasepb::{LeaseInternalRequest, LeaseInternalResponse},
     },
+    tls::Dialler,
     types::{ClusterId, LeaseId, MemberId, Rejection},
 };
 
 /// Longest answer taken: a lease may have a great many keys.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// What etcd before 3.7 says when somebody without a name asks whether authentication is enabled, and it is.
-const NAMELESS: &str = "user name is empty";
-/// What of users anybody may ask for as long as authentication is not enabled.
-const AUTH_PATHS: [&str; 3] = ["/v3/auth/status", "/v3/auth/user/list", "/v3/auth/role/list"];
 /// Longest text of a refusal that is kept.
 const REFUSAL_CHARS_MAX: usize = 1024;
 
 /// Whom to ask.
 #[derive(Clone, Copy, Debug)]
 pub struct Target<'a> {
-    /// A peer URL, `http://host:port`; for [`has_users`] a client URL.
+    /// A peer URL, `http://host:port` or `https://host:port`; for [`member_urls`] a client URL.
     pub url: &'a str,
+    /// Dials the URL if it wants TLS.
+    pub dialler: &'a Dialler,
     /// Time for dialling, asking and the whole answer.
     pub patience: Duration,
 }
@@ -121,6 +120,38 @@ pub async fn members(target: Target<'_>) -> Result<Members, AskError> {
     let cluster = answer.headers.get(CLUSTER).and_then(|id| id.to_str().ok()).and_then(member);
     let MemberId(cluster) = cluster.ok_or_else(|| target.garbled("it names no cluster"))?;
     Ok(Members { cluster: ClusterId(cluster), members: read_members(target, &answer.body)? })
+}
+
+/// Where one member is, as its cluster says to clients.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct MemberUrls {
+    /// For members.
+    #[serde(default, rename = "peerURLs")]
+    pub peer_urls: Vec<String>,
+    /// For clients; none before it has started.
+    #[serde(default, rename = "clientURLs")]
+    pub client_urls: Vec<String>,
+}
+
+/// Who belongs to the cluster, asked at a client URL: by the v2 API, else by the JSON gateway.
+///
+/// # Errors
+/// [`AskError`] of the last attempt.
+pub async fn member_urls(target: Target<'_>) -> Result<Vec<MemberUrls>, AskError> {
+    #[derive(Deserialize)]
+    struct Json {
+        members: Vec<MemberUrls>,
+    }
+    let v2 = ask(target, Method::GET, "/v2/members", HeaderMap::new(), Bytes::new()).await?;
+    let answer = if v2.status == StatusCode::OK {
+        v2
+    } else {
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+        ask(target, Method::POST, "/v3/cluster/member/list", headers, Bytes::from_static(b"{}"))
+            .await?
+            .expect_ok(target)?
+    };
+    Ok(read_json::<Json>(target, &answer.body)?.members)
 }
 
 /// Which version the member and the cluster are at.
@@ -255,35 +286,6 @@ pub async fn hash_kv(target: Target<'_>, cluster: ClusterId, revision: i64) -> R
     Ok(HashKv { current_revision: header.revision, hash, compact_revision, hash_revision })
 }
 
-/// Whether a cluster has authentication enabled, or users or roles. The target is a client URL, and its member needs a
-/// quorum to answer.
-///
-/// # Errors
-/// [`AskError`]; 404 from members that do not offer JSON.
-pub async fn has_users(target: Target<'_>) -> Result<bool, AskError> {
-    #[derive(Deserialize)]
-    struct Json {
-        #[serde(default)]
-        enabled: bool,
-        #[serde(default)]
-        users: Vec<String>,
-        #[serde(default)]
-        roles: Vec<String>,
-    }
-    for path in AUTH_PATHS {
-        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
-        let answer = ask(target, Method::POST, path, headers, Bytes::from_static(b"{}")).await?;
-        if answer.status == StatusCode::BAD_REQUEST && answer.text().contains(NAMELESS) {
-            return Ok(true);
-        }
-        let Json { enabled, users, roles } = read_json(target, &answer.expect_ok(target)?.body)?;
-        if enabled || !users.is_empty() || !roles.is_empty() {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
 /// Asks anything else with a `GET` of `path`: what our own members offer beyond etcd. `cluster` is named, so that a
 /// member of another one can refuse.
 ///
@@ -332,7 +334,7 @@ async fn ask(
     body: Bytes,
 ) -> Result<Answer, AskError> {
     let asking = async {
-        let mut connection = Connection::dial(target.url, target.patience).await?;
+        let mut connection = Connection::dial(target.url, target.dialler, target.patience).await?;
         let answer = connection.send(method, path, headers, full(body)).await?;
         let (parts, body) = answer.into_parts();
         let body = connection.whole(body, ANSWER_BYTES_MAX, target.patience).await?;

@@ -29,6 +29,7 @@ use super::{
 use crate::{
     clock::{self, Chance as _},
     pb::raftpb::{EntryType, Message},
+    tls::Dialler,
     types::MemberId,
 };
 
@@ -39,10 +40,12 @@ const REMOTES_MAX: usize = 16;
 const SNAPSHOTS_SENDING_MAX: usize = 16;
 
 /// What can be set about a transport.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct TransportOptions {
     /// The election timeout: a dialled connection must be up within a second more than this, as in etcd.
     pub election_timeout: Duration,
+    /// Dials peer URLs that want TLS.
+    pub dialler: Dialler,
 }
 
 /// Why a snapshot did not reach its receiver.
@@ -113,6 +116,7 @@ impl Transport {
                 local,
                 process: Process(clock::SystemChance.next_u64()),
                 election_ms: AtomicU64::new(millis(options.election_timeout)),
+                dialler: options.dialler,
                 runtime,
                 tasks,
                 stop,

@@ -23,6 +23,7 @@ use tokio::{
 };
 
 use super::patience::Patience;
+use crate::tls::{self, Dialler, Protocol};
 
 /// What is sent with a request.
 pub(super) type RequestBody = UnsyncBoxBody<Bytes, io::Error>;
@@ -31,6 +32,9 @@ pub(super) type RequestBody = UnsyncBoxBody<Bytes, io::Error>;
 const KEEPALIVE_IDLE_SECONDS: u32 = 30;
 /// Room made for an answer before it arrives.
 const ANSWER_RESERVED_BYTES_MAX: usize = 8 * 1024;
+
+/// Whom a socket file leads to.
+const LOCALHOST: &str = "localhost";
 
 trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
@@ -49,21 +53,23 @@ struct Driver {
 }
 
 impl Connection {
-    /// Dials the peer URL.
+    /// Dials the peer URL; by `dialler` if it wants TLS.
     ///
     /// # Errors
-    /// [`io::ErrorKind::TimedOut`] after `patience`, [`io::ErrorKind::Unsupported`] for a URL that wants TLS.
-    pub(super) async fn dial(url: &str, patience: Duration) -> io::Result<Self> {
-        timeout(patience, Self::establish(url)).await.map_err(|_| too_slow("connecting"))?
+    /// [`io::ErrorKind::TimedOut`] after `patience`, what the handshake failed with in the words of etcd.
+    pub(super) async fn dial(url: &str, dialler: &Dialler, patience: Duration) -> io::Result<Self> {
+        timeout(patience, Self::establish(url, dialler)).await.map_err(|_| too_slow("connecting"))?
     }
 
-    async fn establish(url: &str) -> io::Result<Self> {
+    async fn establish(url: &str, dialler: &Dialler) -> io::Result<Self> {
         let (scheme, rest) = url.split_once("://").ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
         let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
         let (io, host): (Box<dyn Io>, &str) = match scheme {
             "http" => (Box::new(tcp(authority).await?), authority),
-            "unix" => (Box::new(UnixStream::connect(rest).await?), "localhost"),
-            _ => return Err(io::Error::new(io::ErrorKind::Unsupported, "TLS between members is not available yet")),
+            "https" => (Box::new(encrypted(dialler, host_of(authority), tcp(authority).await?).await?), authority),
+            "unix" => (Box::new(UnixStream::connect(rest).await?), LOCALHOST),
+            "unixs" => (Box::new(encrypted(dialler, LOCALHOST, UnixStream::connect(rest).await?).await?), LOCALHOST),
+            _ => return Err(io::Error::new(io::ErrorKind::InvalidInput, "the scheme is none that members have")),
         };
         let (requests, connection) = http1::handshake(TokioIo::new(io)).await.map_err(io::Error::other)?;
         let host = HeaderValue::from_str(host).map_err(io::Error::other)?;
@@ -155,6 +161,20 @@ impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection").field("host", &self.host).finish_non_exhaustive()
     }
+}
+
+/// The host of `host:port`.
+fn host_of(authority: &str) -> &str {
+    authority.rsplit_once(':').map_or(authority, |(host, _)| host)
+}
+
+/// Members of etcd offer HTTP/2 by name and speak HTTP/1.1 to whoever names nothing.
+async fn encrypted<I>(dialler: &Dialler, host: &str, io: I) -> io::Result<tls::ClientStream<I>>
+where
+    I: AsyncRead + AsyncWrite + Unpin,
+{
+    let stream = dialler.connect(host, Protocol::Unnamed, io).await;
+    stream.map_err(|error| io::Error::new(error.kind(), tls::words(&error)))
 }
 
 async fn tcp(authority: &str) -> io::Result<TcpStream> {

@@ -100,7 +100,7 @@ async fn read(peer: &Peer, kind: StreamKind) -> StreamEnd {
 
 async fn open(peer: &Peer, kind: StreamKind, url: &str) -> Result<(Connection, Incoming), StreamEnd> {
     let local = &*peer.shared().local;
-    let mut connection = Connection::dial(url, peer.shared().dial_patience()).await?;
+    let mut connection = peer.dial(url).await?;
     let path = format!("{}{}", kind.path(), local.member());
     let mut headers = headers::stream_request(local, peer.id);
     headers::name_process(&mut headers, peer.shared().process);

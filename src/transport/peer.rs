@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -14,6 +15,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Capabilities, Local,
+    connect::Connection,
     headers::Introduction,
     outbox::{Outbox, StreamKind},
     processes::{Process, Processes},
@@ -22,6 +24,7 @@ use super::{
 use crate::{
     metrics::{self, Counter, Gauge},
     pb::raftpb::Message,
+    tls::Dialler,
     types::MemberId,
 };
 
@@ -40,6 +43,8 @@ pub(super) struct Shared {
     pub(super) process: Process,
     /// Milliseconds of one election timeout.
     pub(super) election_ms: AtomicU64,
+    /// Dials peer URLs that want TLS.
+    pub(super) dialler: Dialler,
     pub(super) runtime: tokio::runtime::Handle,
     pub(super) tasks: TaskTracker,
     pub(super) stop: CancellationToken,
@@ -148,6 +153,14 @@ impl Peer {
 
     pub(super) fn shared(&self) -> &Shared {
         &self.shared
+    }
+
+    /// Dials one of this peer's URLs.
+    ///
+    /// # Errors
+    /// As [`Connection::dial`].
+    pub(super) async fn dial(&self, url: &str) -> io::Result<Connection> {
+        Connection::dial(url, &self.shared.dialler, self.shared.dial_patience()).await
     }
 
     /// Queues messages for this peer, and tells raft if one of them found no room.

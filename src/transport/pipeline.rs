@@ -82,7 +82,7 @@ async fn post(peer: &Peer, kept: &mut Option<Kept>, message: &Message) -> Result
             Failure { cause, unsent }
         }
     };
-    let dialled = Connection::dial(&url, peer.shared().dial_patience()).await.map_err(failed(true))?;
+    let dialled = peer.dial(&url).await.map_err(failed(true))?;
     let connection = post_on(peer, dialled, message).await.map_err(failed(false))?;
     *kept = Some(Kept { connection, url, since: Instant::now() });
     Ok(())

@@ -75,7 +75,7 @@ impl Prober {
         let url = peer.url();
         let mut connection = match self.connection.take() {
             Some((dialled, connection)) if dialled == url => connection,
-            _ => Connection::dial(&url, peer.shared().dial_patience()).await?,
+            _ => peer.dial(&url).await?,
         };
         let begun = Instant::now();
         let health = timeout(READ_PATIENCE, ask(&mut connection)).await.map_err(io::Error::other)??;

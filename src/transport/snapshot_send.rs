@@ -86,7 +86,7 @@ async fn attempt(
         peer.pass_over(&url);
         SendError::Connection { url: url.clone(), cause }
     };
-    let mut connection = Connection::dial(&url, peer.shared().dial_patience()).await.map_err(failed)?;
+    let mut connection = peer.dial(&url).await.map_err(failed)?;
     let answer = request(peer, &mut connection, message, form, data).await.map_err(failed)?;
     let status = answer.status();
     if status == StatusCode::NO_CONTENT {

@@ -85,9 +85,6 @@ rejections! {
     NotEnoughStarted = Unknown, "etcdserver: re-configuration failed due to not enough started members";
     /// No or malformed peer URLs.
     BadMemberUrls = InvalidArgument, "etcdserver: given member URLs are invalid";
-    /// Peer URLs that want TLS, which members of this version do not speak with each other.
-    PeerTlsUnavailable = FailedPrecondition,
-        "etcdserver: members of this version do not speak TLS with each other yet: give the member a peer URL that begins with http:";
     /// No such member, or one that was removed.
     MemberNotFound = NotFound, "etcdserver: member not found";
     /// Promotion of a voter.
@@ -140,10 +137,42 @@ rejections! {
     ProposalDropped = Unknown, "raft proposal dropped";
     /// An alarm action nobody knows.
     UnknownAlarmAction = InvalidArgument, "etcdserver: unknown alarm action";
+    /// Authentication cannot be switched on without this user.
+    RootUserNotFound = FailedPrecondition, "etcdserver: root user does not exist";
+    /// Nor while it lacks this role.
+    RootRoleNotGranted = FailedPrecondition, "etcdserver: root user does not have root role";
+    /// There is a user of this name.
+    UserExists = FailedPrecondition, "etcdserver: user name already exists";
+    /// A user without a name, or a request of nobody where a user is needed.
+    UserNameEmpty = InvalidArgument, "etcdserver: user name is empty";
     /// No such user.
     UserNotFound = FailedPrecondition, "etcdserver: user name not found";
+    /// There is a role of this name.
+    RoleExists = FailedPrecondition, "etcdserver: role name already exists";
     /// No such role.
     RoleNotFound = FailedPrecondition, "etcdserver: role name not found";
+    /// A role without a name.
+    RoleNameEmpty = InvalidArgument, "etcdserver: role name is empty";
+    /// A grant that does not say of what.
+    PermissionNotGiven = InvalidArgument, "etcdserver: permission not given";
+    /// The user may not do this.
+    PermissionDenied = PermissionDenied, "etcdserver: permission denied";
+    /// The user does not have the role.
+    RoleNotGranted = FailedPrecondition, "etcdserver: role is not granted to the user";
+    /// The role does not have the permission.
+    PermissionNotGranted = FailedPrecondition, "etcdserver: permission is not granted to the role";
+    /// What would take root its place, or permit keys that are no range.
+    InvalidAuthManagement = InvalidArgument, "etcdserver: invalid auth management";
+    /// Users or roles have changed since the user was recognised.
+    AuthOldRevision = InvalidArgument, "etcdserver: revision of auth store is old";
+    /// A password where there can be none, or a hash that is none.
+    NoPasswordUser = Unknown, "auth: authentication failed, password was given for no password user";
+    /// Somebody to be logged in by a member that can check tokens and make none.
+    TokenVerifyOnly = Unknown, "auth: token signing attempted with verify-only key";
+    /// A name and a password that do not belong together.
+    AuthFailed = InvalidArgument, "etcdserver: authentication failed, invalid user ID or password";
+    /// A token that stands for nobody, or not any more.
+    InvalidAuthToken = Unauthenticated, "etcdserver: invalid auth token";
     /// Authentication is off.
     AuthNotEnabled = FailedPrecondition, "etcdserver: authentication is not enabled";
 }

@@ -31,6 +31,8 @@ pub enum Body {
     Refused(RefusalReason),
     /// The client's cancellation is done.
     Canceled,
+    /// The watcher is gone for this reason, which is neither its client's wish nor a compaction.
+    Ended(RefusalReason),
     /// The watcher is gone because its next revision is compacted away; its id stays taken until the client cancels.
     Compacted {
         /// Reads from here on would succeed.
@@ -47,7 +49,7 @@ pub enum Body {
     },
 }
 
-/// `cancel_reason` of a refusal.
+/// `cancel_reason` of a refusal or an end.
 pub type RefusalReason = Cow<'static, str>;
 
 impl Delivery {

@@ -16,22 +16,27 @@ pub(super) const EVENTS_FIELD: u32 = 11;
 
 /// Positions of neighbouring events in a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Run {
-    pub(super) start: u32,
-    pub(super) end: u32,
+pub struct Run {
+    /// The first.
+    pub start: u32,
+    /// The first that is not one of them.
+    pub end: u32,
 }
 
 /// What a watcher does not want to hear of, and whether it wants previous pairs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Cut {
-    pub(super) no_put: bool,
-    pub(super) no_delete: bool,
-    pub(super) prev_kv: bool,
+pub struct Cut {
+    /// Not of puts.
+    pub no_put: bool,
+    /// Not of deletes.
+    pub no_delete: bool,
+    /// Previous pairs, too.
+    pub prev_kv: bool,
 }
 
-/// All events of one revision.
+/// All events of one revision, or of several that arrived together.
 #[derive(Debug)]
-pub(super) struct Batch {
+pub struct Batch {
     changes: Arc<Changes>,
     /// Without and with previous pairs; made when first asked for.
     plain: OnceCell<Encoded>,
@@ -40,14 +45,16 @@ pub(super) struct Batch {
 
 /// Events that were selected, encoded as the field `events` of a response.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Selected {
-    pub(super) bytes: Bytes,
-    pub(super) events: u64,
+pub struct Selected {
+    /// The encoded field.
+    pub bytes: Bytes,
+    /// How many.
+    pub events: u64,
 }
 
 /// The results of one selection of events, one for each kind of watcher.
 #[derive(Debug, Default)]
-pub(super) struct Cuts {
+pub struct Cuts {
     made: [Option<Selected>; Cut::KINDS],
 }
 
@@ -77,26 +84,29 @@ impl Cut {
 }
 
 impl Batch {
-    pub(super) fn new(changes: Arc<Changes>) -> Self {
+    /// Takes events that are about to be encoded, each form at most once.
+    pub fn new(changes: Arc<Changes>) -> Self {
         Self { changes, plain: OnceCell::new(), full: OnceCell::new() }
     }
 
-    pub(super) fn revision(&self) -> i64 {
+    /// The revision of the last event.
+    pub fn revision(&self) -> i64 {
         self.changes.revision
     }
 
-    pub(super) fn events(&self) -> &[Event] {
+    /// The events.
+    pub fn events(&self) -> &[Event] {
         &self.changes.events
     }
 
     /// Bytes of keys and values held.
-    pub(super) fn weight(&self) -> usize {
+    pub fn weight(&self) -> usize {
         let weight = |kv: &KeyValue| kv.key.len() + kv.value.len();
         self.events().iter().flat_map(|event| [&event.kv, &event.prev_kv]).flatten().map(weight).sum()
     }
 
     /// The events of `runs` that `cut` takes, encoded. Shares memory with every other selection where it can.
-    pub(super) fn select(&self, runs: &[Run], cut: Cut) -> Selected {
+    pub fn select(&self, runs: &[Run], cut: Cut) -> Selected {
         let encoded = self.encoded(cut.prev_kv);
         if cut.takes_all() {
             return encoded.concat(runs);
@@ -124,7 +134,7 @@ impl Batch {
 
 impl Cuts {
     /// What `make` makes for this kind of watcher, made at most once.
-    pub(super) fn get(&mut self, cut: Cut, make: impl FnOnce() -> Selected) -> Selected {
+    pub fn get(&mut self, cut: Cut, make: impl FnOnce() -> Selected) -> Selected {
         match self.made.get_mut(cut.number()) {
             Some(slot) => slot.get_or_insert_with(make).clone(),
             None => make(),

@@ -46,9 +46,17 @@ impl Delivery {
     /// encoded bytes together (etcd: `max-request-bytes` + 512 KiB). A single event is never split.
     pub fn frames(self, header: Header, split_at: usize) -> Frames {
         let Header { cluster_id, member_id, raft_term } = header;
+        let header = ResponseHeader { cluster_id, member_id, revision: self.revision, raft_term };
+        self.body.frames(header, self.watch_id, split_at)
+    }
+}
+
+impl Body {
+    /// As [`Delivery::frames`], for whoever keeps streams of its own.
+    pub fn frames(self, header: ResponseHeader, watch_id: i64, split_at: usize) -> Frames {
         let mut frame = Frame {
-            header: ResponseHeader { cluster_id, member_id, revision: self.revision, raft_term },
-            watch_id: self.watch_id,
+            header,
+            watch_id,
             created: false,
             canceled: false,
             compact_revision: 0,
@@ -57,13 +65,14 @@ impl Delivery {
             events: Bytes::new(),
         };
         let mut may_split = false;
-        match self.body {
+        match self {
             Body::Created => frame.created = true,
             Body::Refused(reason) => {
                 (frame.created, frame.canceled) = (true, true);
                 frame.cancel_reason = reason;
             }
             Body::Canceled => frame.canceled = true,
+            Body::Ended(reason) => (frame.canceled, frame.cancel_reason) = (true, reason),
             Body::Compacted { compact_revision } => {
                 frame.canceled = true;
                 frame.compact_revision = compact_revision;
@@ -230,6 +239,7 @@ mod tests {
             Body::Created,
             Body::Refused("mvcc: watcher range is empty".into()),
             Body::Canceled,
+            Body::Ended("etcdserver: invalid auth token".into()),
             Body::Compacted { compact_revision: 500 },
             Body::Progress,
         ];

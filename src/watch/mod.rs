@@ -24,13 +24,14 @@ mod hub;
 mod intervals;
 mod matcher;
 mod serve;
-mod slab;
+pub(crate) mod slab;
 mod stream;
 #[cfg(test)]
 mod tests;
 
 pub use catch_up::{CatchUp, HISTORY_BYTES_MAX, HISTORY_REVISIONS_MAX, HISTORY_ROWS_MAX, Past, WATCHERS_PER_ROUND_MAX};
 pub use delivery::{Body, Delivery, NO_WATCHER, RefusalReason};
+pub use encode::{Batch, Cut, Cuts, Run, Selected};
 pub use frame::{Frame, Frames, Header};
 pub use hub::{Hub, HubStats};
 pub use stream::{ROOM_BYTES, ROOM_RESPONSES, StreamId};

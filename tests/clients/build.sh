@@ -1,14 +1,17 @@
 #!/bin/sh
 # Builds what tests/compat_*.rs run: programs that use other people's client libraries, and older etcd binaries.
-# Usage: tests/clients/build.sh DIR
-# Leaves in DIR: go-smoke, rust-smoke, etcd3/ and aetcd/ (Python environments), etcd-3.5.1, etcdctl-3.5.1. Builds again
-# only what changed. ORACLE_DIR names the directory of tests/support/oracle.sh, whose Go is used.
+# Usage: tests/clients/build.sh DIR [PART...]
+# Leaves in DIR: go-smoke, rust-smoke, etcd3/, aetcd/ and etcd2/ (Python environments), etcd-3.5.1, etcdctl-3.5.1, or only
+# the parts named (go_smoke, rust_smoke, python_etcd3, python_aetcd, python_etcd2, etcd_351). Builds again only what
+# changed. ORACLE_DIR names the directory of tests/support/oracle.sh, whose Go is used.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
-dir=${1:?usage: build.sh DIR}
+dir=${1:?usage: build.sh DIR [PART...]}
 mkdir -p "$dir"
 dir=$(cd "$dir" && pwd)
+shift
+parts=${*:-go_smoke rust_smoke python_etcd3 python_aetcd python_etcd2 etcd_351}
 exec 9>"$dir/lock"
 flock 9
 
@@ -16,6 +19,7 @@ flock 9
 stamped() {
     sources=$1 stamp="$dir/.$2"
     shift
+    case " $parts " in *" $1 "*) ;; *) return ;; esac
     sum=$(find "$here/$sources" "$here/build.sh" -type f | sort | xargs cat | sha256sum)
     [ "$(cat "$stamp" 2>/dev/null)" = "$sum" ] && return
     echo "clients: $1" >&2
@@ -43,6 +47,8 @@ rust_smoke() {
 # etcd3's generated code dates from before protobuf 4; aetcd's needs a newer one.
 python_etcd3() { environment etcd3 etcd3==0.12.0 'protobuf<4' grpcio tenacity six; }
 python_aetcd() { environment aetcd aetcd==1.0.0; }
+# The library of the v2 API.
+python_etcd2() { environment etcd2 python-etcd==0.4.5; }
 
 environment() {
     name=$1
@@ -65,4 +71,5 @@ stamped go go_smoke
 stamped rust rust_smoke
 stamped python python_etcd3
 stamped python python_aetcd
+stamped python python_etcd2
 stamped build.sh etcd_351

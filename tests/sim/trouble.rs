@@ -223,7 +223,7 @@ impl World {
             let urls = |member: &Member| (member.id.to_string(), member.peer_urls.clone());
             let initial_cluster = members.iter().map(urls).collect();
             let joining = Some(Joining { identity: Identity { member: member.id, cluster: cluster.id() }, members });
-            let bootstrap = Bootstrap { initial_cluster, token: "joined".to_owned(), joining, alone_at: None };
+            let bootstrap = Bootstrap { joining, ..Bootstrap::new(initial_cluster, "joined") };
             self.count("members joined");
             self.note(|_| format!("{name} joins as {}", member.id));
             self.add_host(name, bootstrap, member.id);

@@ -9,12 +9,16 @@ use std::time::Duration;
 
 /// Longest wait for anything a healthy cluster does.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+/// Lines of each log that a failure shows.
+const LOG_LINES_SHOWN: usize = 25;
 
 /// A cluster whose members can be killed, stopped and started one by one. Members are counted from 0.
 pub struct Cluster {
     pub members: Vec<Daemon>,
     /// Names and peer addresses in the order of members; nothing for those that have left.
     places: Vec<Option<(String, SocketAddr)>>,
+    /// `http` or `https`.
+    peer_scheme: &'static str,
 }
 
 impl Cluster {
@@ -39,7 +43,18 @@ impl Cluster {
     /// # Panics
     /// If they do not form a cluster in time.
     pub fn found<'a>(founders: impl IntoIterator<Item = (&'a Program, &'a [&'a str])>) -> Self {
-        let mut cluster = Self { members: Vec::new(), places: Vec::new() };
+        Self::found_over("http", founders)
+    }
+
+    /// As [`found`](Self::found), with peers that speak over this scheme.
+    ///
+    /// # Panics
+    /// If they do not form a cluster in time.
+    pub fn found_over<'a>(
+        peer_scheme: &'static str,
+        founders: impl IntoIterator<Item = (&'a Program, &'a [&'a str])>,
+    ) -> Self {
+        let mut cluster = Self { members: Vec::new(), places: Vec::new(), peer_scheme };
         for (program, arguments) in founders {
             cluster.prepare_of(program, arguments);
         }
@@ -63,6 +78,7 @@ impl Cluster {
     pub fn prepare_of(&mut self, program: &Program, arguments: &[&str]) -> usize {
         let name = format!("m{}", self.members.len() + 1);
         let mut member = Daemon::prepare(&std::env::temp_dir(), program, arguments);
+        member.peer_scheme = self.peer_scheme;
         member.add_argument(format!("--name={name}"));
         self.places.push(Some((name, member.peer)));
         self.members.push(member);
@@ -112,7 +128,7 @@ impl Cluster {
 
     /// All prepared members that have not left in the form of `initial-cluster`.
     pub fn initial_cluster(&self) -> String {
-        let entries = self.places.iter().flatten().map(|(name, peer)| format!("{name}=http://{peer}"));
+        let entries = self.places.iter().flatten().map(|(name, peer)| format!("{name}={}://{peer}", self.peer_scheme));
         entries.collect::<Vec<_>>().join(",")
     }
 
@@ -172,7 +188,18 @@ impl Cluster {
                 None
             }
         });
-        done.unwrap_or_else(|| panic!("{words:?} does not succeed: {said}"))
+        done.unwrap_or_else(|| panic!("{words:?} does not succeed at {number}: {said}\n{}", self.ends_of_logs()))
+    }
+
+    /// What the members said last.
+    fn ends_of_logs(&self) -> String {
+        let end = |(number, member): (usize, &Daemon)| {
+            let log = member.log();
+            let lines: Vec<_> = log.lines().collect();
+            let last = lines.len().saturating_sub(LOG_LINES_SHOWN);
+            format!("--- member {number}:\n{}\n", lines[last..].join("\n"))
+        };
+        self.members.iter().enumerate().map(end).collect()
     }
 }
 

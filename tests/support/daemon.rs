@@ -30,6 +30,10 @@ pub struct Daemon {
     directory: tempfile::TempDir,
     pub client: SocketAddr,
     pub peer: SocketAddr,
+    /// `http`, or `https` where the flags say how.
+    pub client_scheme: &'static str,
+    /// As `client_scheme`, between members.
+    pub peer_scheme: &'static str,
     child: Option<Child>,
     starts: usize,
 }
@@ -68,7 +72,9 @@ impl Daemon {
         let directory =
             tempfile::Builder::new().prefix("quorate-test-").tempdir_in(parent).expect("temporary directory");
         let arguments = arguments.iter().map(ToString::to_string).collect();
-        Self { program: program.clone(), arguments, directory, client, peer, child: None, starts: 0 }
+        let program = program.clone();
+        let [client_scheme, peer_scheme] = ["http"; 2];
+        Self { program, arguments, directory, client, peer, client_scheme, peer_scheme, child: None, starts: 0 }
     }
 
     /// Adds a flag that could only be written once the ports were known; it stands behind all others.
@@ -119,7 +125,7 @@ impl Daemon {
     }
 
     fn flags(&self) -> Vec<String> {
-        let (client, peer) = (self.endpoint(), format!("http://{}", self.peer));
+        let (client, peer) = (self.endpoint(), format!("{}://{}", self.peer_scheme, self.peer));
         [
             ("name", "m1"),
             ("data-dir", &self.data_dir().to_string_lossy()),
@@ -133,22 +139,25 @@ impl Daemon {
         .into()
     }
 
-    /// Waits until the daemon answers `/health` and has logged that it is ready; false after `limit` or its death.
+    /// Waits until the daemon answers `/health`, unless that is encrypted, and has logged that it is ready; false after `limit` or its death.
     pub fn wait_ready(&mut self, limit: Duration) -> bool {
         let ready = wait_for(limit, || {
             if self.exited().is_some() {
                 return Some(false);
             }
-            let healthy =
-                http::get(self.client, "/health").is_ok_and(|answer| answer.body.contains(r#""health":"true""#));
-            (healthy && self.log().contains(READY_LINE)).then_some(true)
+            // Its state can be found to differ before it is first asked here.
+            let told = [r#""health":"true""#, "ALARM CORRUPT"];
+            let serves = self.client_scheme == "https"
+                || http::get(self.client, "/health")
+                    .is_ok_and(|answer| told.iter().any(|told| answer.body.contains(told)));
+            (serves && self.log().contains(READY_LINE)).then_some(true)
         });
         ready == Some(true)
     }
 
     /// The base URL clients dial.
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.client)
+        format!("{}://{}", self.client_scheme, self.client)
     }
 
     pub fn data_dir(&self) -> PathBuf {

@@ -29,6 +29,8 @@ need_test() {
     have mkfs.ext4 || want e2fsprogs
     have etcdctl || want etcd-client
     have haproxy || want haproxy
+    have nginx && [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || want nginx-light libnginx-mod-stream
+    have dnsmasq || want dnsmasq-base
     have systemd-socket-activate || want systemd
     have python3 && python3 -c 'import ensurepip, venv' 2>/dev/null || want python3 python3-venv
     python3 -c 'import jsonschema' 2>/dev/null || /usr/bin/python3 -c 'import jsonschema' 2>/dev/null || want python3-jsonschema

@@ -4,12 +4,10 @@
 /// A part of etcd that whole comparisons stand or fall with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Feature {
-    /// Users, roles, tokens.
+    /// Switching authentication on: tokens, and checks of every call.
     Auth,
     /// Adding, removing, changing members.
     Members,
-    /// The Election and Lock services; client libraries bring recipes of their own.
-    ElectionAndLock,
     /// Snapshots for clients.
     Snapshot,
     /// Downgrades.
@@ -20,7 +18,7 @@ pub enum Feature {
 pub const REFUSAL: &str = "quorate: this version ";
 
 /// What is missing.
-pub const MISSING: &[Feature] = &[Feature::Auth, Feature::ElectionAndLock, Feature::Snapshot];
+pub const MISSING: &[Feature] = &[];
 
 /// Whether the daemon under test has `feature`.
 pub fn built(feature: Feature) -> bool {

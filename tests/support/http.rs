@@ -32,6 +32,17 @@ pub fn post(address: SocketAddr, path: &str, body: &str) -> Result<Answer, Error
     exchange(address, &format!("{head}Content-Length: {length}\r\n\r\n{body}"))
 }
 
+/// Sends one `PUT` of a form and reads the answer to its end.
+///
+/// # Errors
+/// As [`get`].
+pub fn put_form(address: SocketAddr, path: &str, form: &str) -> Result<Answer, Error> {
+    let length = form.len();
+    let kind = "application/x-www-form-urlencoded";
+    let head = format!("PUT {path} HTTP/1.0\r\nHost: {address}\r\nContent-Type: {kind}\r\n");
+    exchange(address, &format!("{head}Content-Length: {length}\r\n\r\n{form}"))
+}
+
 fn exchange(address: SocketAddr, request: &str) -> Result<Answer, Error> {
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;

@@ -4,7 +4,7 @@ use super::daemon::Daemon;
 use super::http;
 
 /// What a member is called in texts, and what tests call it instead.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Mask {
     names: Vec<(String, &'static str)>,
 }

@@ -5,10 +5,12 @@
 
 #![allow(dead_code, unreachable_pub, reason = "every test file includes this module and uses its own part of it")]
 
+pub mod certificates;
 pub mod cluster;
 pub mod corpus;
 pub mod daemon;
 pub mod deployment;
+pub mod discovery;
 pub mod faults;
 pub mod features;
 pub mod grpc;
@@ -16,9 +18,12 @@ pub mod hosts;
 pub mod http;
 pub mod linear;
 pub mod mask;
+pub mod offline;
 pub mod program;
 pub mod random;
+pub mod standin;
 pub mod traffic;
+pub mod v2;
 
 use std::ffi::OsStr;
 use std::str::FromStr;

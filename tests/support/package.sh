@@ -53,12 +53,12 @@ mode_of() { inside stat --format '%a %U:%G' "$1"; }
 unit_is_sound() { is "" complaints; }
 # The container has no manual pages.
 complaints() {
-    inside systemd-analyze verify /usr/lib/systemd/system/quorate{,@}.service /usr/share/doc/quorate/examples/quorate.socket 2>&1 |
+    inside systemd-analyze verify /usr/lib/systemd/system/quorate{,@,-proxy,-discovery}.service /usr/share/doc/quorate/examples/quorate.socket 2>&1 |
         grep -v "Command 'man" || true
 }
 exposure() { inside systemd-analyze security --no-pager "$1" | sed -n 's/.*exposure level for .*: \([0-9.]*\) .*/\1/p'; }
 stated_exposure() { sed -n 's/.*systemd-analyze security.* says \([0-9.]*\):.*/\1/p' "$root/packaging/quorate.service"; }
-is_hardened() { is "$(stated_exposure)" exposure quorate && is "$(stated_exposure)" exposure quorate@n1 && [[ $(stated_exposure) == [01].* ]]; }
+is_hardened() { is "$(stated_exposure)" exposure quorate-discovery && is "$(stated_exposure)" exposure quorate && is "$(stated_exposure)" exposure quorate@n1 && [[ $(stated_exposure) == [01].* ]]; }
 
 # The guide's file, with its address on this machine and nobody else in the cluster, and its data directory.
 configure_as_the_guide() {
@@ -173,6 +173,15 @@ instances_serve() {
         is "700 quorate:quorate" mode_of /var/lib/quorate-m2 && inside systemctl stop 'quorate@*'
 }
 
+# Its socket is bound when it is ready; a token outlives a restart of the service.
+discovers() {
+    local token
+    fails inside systemctl is-enabled quorate-discovery 2>/dev/null && inside systemctl start quorate-discovery &&
+        token=$(inside curl --silent 'http://127.0.0.1:8087/new?size=3') && [[ $token == http://127.0.0.1:8087/* ]] &&
+        inside systemctl restart quorate-discovery && inside curl --silent --fail "$token/_config/size" | grep '"value":"3"' >/dev/null &&
+        is "700 quorate:quorate" mode_of /var/lib/quorate-discovery && inside systemctl stop quorate-discovery
+}
+
 # RPM.
 # What rpm says, but for what is said of a new user. Debian's rpm wants to be told that it is meant.
 rpm_in_root() { rpm --force-debian --root "$(files)" --dbpath /var/lib/rpm "$@" 2>&1 | grep -v '^Creating ' || true; }
@@ -244,6 +253,7 @@ test_debian() {
     check "and does not start" fails state_is active
     allow_starts
     check "two members on one machine form a cluster" instances_serve
+    check "the discovery service starts when asked and keeps its tokens" discovers
 }
 
 test_compat() {

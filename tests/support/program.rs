@@ -69,7 +69,7 @@ impl Program {
 
     /// The etcd 3.5.1 that other people have packed: older than it should be.
     pub fn etcd_3_5_1() -> Self {
-        Self::new("etcd 3.5.1", clients().join("etcd-3.5.1"))
+        Self::new("etcd 3.5.1", clients_with("etcd_351").join("etcd-3.5.1"))
     }
 
     pub fn command(&self) -> Command {
@@ -142,4 +142,14 @@ pub fn clients() -> &'static Path {
         run_script("tests/clients/build.sh", &[dir.clone().into_os_string()]);
         dir
     })
+}
+
+/// The same directory, with one part of it brought up to date: what the parts are, tells `tests/clients/build.sh`.
+///
+/// # Panics
+/// As [`clients`].
+pub fn clients_with(part: &str) -> PathBuf {
+    let dir = target_dir().join("clients");
+    run_script("tests/clients/build.sh", &[dir.clone().into_os_string(), part.into()]);
+    dir
 }

@@ -18,7 +18,7 @@ use crate::{
     api::{
         Api,
         status::Status,
-        v3::{Call, Handler},
+        v3::{self, Call},
         wire::{Inbound, Outbound, Tally},
     },
     types::Code,
@@ -69,15 +69,12 @@ fn work(api: Arc<Api>, route: &'static Route, call: Call, body: Body, answers: m
     let method = route.method();
     async move {
         let _turn = api.json_turn().await?;
-        let Handler::Stream(serve) = method.handler else {
-            return Err(Status::new(Code::Internal, format!("{} is no stream", method.path)));
-        };
         let (requests_in, requests) = mpsc::channel(REQUESTS_MAX);
         let inbound = Inbound::channel(requests, method.counters);
         let mut outbound = Outbound::channel(answers, method.counters);
         let tally = Tally::start(method.counters);
         let outcome = tokio::select! {
-            outcome = call.within_deadline(serve(Arc::clone(&api), &call, inbound, &mut outbound)) => outcome,
+            outcome = v3::stream(Arc::clone(&api), method, call, inbound, &mut outbound) => outcome,
             never = feed(&api, route, body, requests_in) => match never {},
         };
         tally.end(&outcome);

@@ -14,7 +14,7 @@ use axum::{
 };
 
 use super::plain;
-use crate::api::{AllowList, Api};
+use crate::api::{AllowList, Api, CommonName, v2};
 
 const METHODS: HeaderValue = HeaderValue::from_static("POST, GET, OPTIONS, PUT, DELETE");
 const HEADERS: HeaderValue = HeaderValue::from_static("accept, content-type, authorization");
@@ -29,6 +29,7 @@ pub(super) async fn check(api: &Api, secure: bool, mut request: Request, next: N
     if !secure && !options.host_whitelist.allows(host(&request)) {
         return plain::text(StatusCode::MISDIRECTED_REQUEST, &refusal(host(&request)));
     }
+    let named = options.client_cert_auth && options.gateway && secure && is_named(&request);
     let cors = cors(&options.cors, request.headers());
     drop(options);
     if let Some(rest) = path.strip_prefix("/v3beta/") {
@@ -36,9 +37,13 @@ pub(super) async fn check(api: &Api, secure: bool, mut request: Request, next: N
         path = format!("/v3/{rest}");
         plain::set_path(request.uri_mut(), &path);
     }
-    let mut response = match plain::cleaned(request.uri()) {
+    if named && path.starts_with("/v3/") && api.server().published().auth.enabled() {
+        return plain::text(StatusCode::BAD_REQUEST, NAMED);
+    }
+    let elsewhere = || Some(plain::redirect(request.method(), &plain::cleaned(request.uri())?));
+    let mut response = match v2::moved(&request).or_else(elsewhere) {
         _ if request.method() == Method::OPTIONS => Response::default(),
-        Some(location) => plain::redirect(request.method(), &location),
+        Some(moved) => moved,
         None => {
             plain::set_path(request.uri_mut(), &path);
             next.run(request).await
@@ -46,6 +51,14 @@ pub(super) async fn check(api: &Api, secure: bool, mut request: Request, next: N
     };
     response.headers_mut().extend(cors);
     response
+}
+
+/// What clients hear whose certificate names a user, where the gateway takes nobody's word for its clients.
+const NAMED: &str = "CommonName of client sending a request against gateway will be ignored and not used as expected";
+
+/// Whether the client has shown a certificate with a common name.
+fn is_named(request: &Request) -> bool {
+    request.extensions().get::<CommonName>().is_some_and(|CommonName(name)| !name.is_empty())
 }
 
 /// What is wrong with the host header (RFC 9112, §3.2): whom a proxy takes such a request for meant for is anybody's

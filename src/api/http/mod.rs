@@ -18,7 +18,7 @@ use axum::{
     routing::any,
 };
 
-use super::{Api, Serves, gateway};
+use super::{Api, Serves, gateway, guest, v2};
 use plain::{any_method, get_only, not_found};
 
 /// Everything one listener serves over HTTP.
@@ -42,12 +42,25 @@ pub(super) fn router(api: &Arc<Api>, serves: Serves, secure: bool) -> Router {
                 .route("/v3/", any_method(api, gateway::serve))
                 .route("/v3/{*path}", any_method(api, gateway::serve));
         }
+        if api.options().v2 {
+            router = router.merge(v2::router(api));
+        }
         router = router.merge(reflection());
     }
-    let router = router.fallback(not_found);
     if serves == Serves::Metrics {
+        let router = router.fallback(not_found);
         return Router::new().fallback_service(router).layer(from_fn(clean));
     }
+    let host = Arc::clone(api);
+    let router = router.fallback(move |request: Request| {
+        let api = Arc::clone(&host);
+        async move {
+            match guest::answer(&api, secure, request).await {
+                Some(answer) => answer,
+                None => not_found().await,
+            }
+        }
+    });
     let api = Arc::clone(api);
     Router::new().fallback_service(router).layer(from_fn(move |request: Request, next: Next| {
         let api = Arc::clone(&api);

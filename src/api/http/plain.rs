@@ -16,7 +16,7 @@ use axum::{
 use crate::api::Api;
 
 /// A text with a status, in the form of Go's `http.Error`: one line, and browsers told not to guess.
-pub(super) fn text(status: StatusCode, text: &str) -> Response {
+pub(in crate::api) fn text(status: StatusCode, text: &str) -> Response {
     let mut response = Response::new(Body::from(format!("{text}\n")));
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -27,14 +27,20 @@ pub(super) fn text(status: StatusCode, text: &str) -> Response {
 
 /// The answer that sends a client elsewhere, in the form of Go's `http.Redirect`.
 pub(in crate::api) fn redirect(method: &Method, location: &str) -> Response {
+    redirect_with(StatusCode::TEMPORARY_REDIRECT, method, location)
+}
+
+/// As [`redirect`], with another status.
+pub(in crate::api) fn redirect_with(status: StatusCode, method: &Method, location: &str) -> Response {
     let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+    *response.status_mut() = status;
     if matches!(*method, Method::GET | Method::HEAD) {
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     }
     if *method == Method::GET {
         let shown = ESCAPES.iter().fold(location.to_owned(), |text, (from, to)| text.replace(from, to));
-        *response.body_mut() = Body::from(format!("<a href=\"{shown}\">Temporary Redirect</a>.\n\n"));
+        let name = status.canonical_reason().unwrap_or_default();
+        *response.body_mut() = Body::from(format!("<a href=\"{shown}\">{name}</a>.\n\n"));
     }
     if let Ok(location) = HeaderValue::from_str(location) {
         response.headers_mut().insert(LOCATION, location);
@@ -67,7 +73,7 @@ pub(super) fn cleaned(uri: &Uri) -> Option<String> {
 }
 
 /// A body of the given media type.
-pub(super) fn body(content_type: &'static str, body: impl Into<Body>) -> Response {
+pub(in crate::api) fn body(content_type: &'static str, body: impl Into<Body>) -> Response {
     let mut response = Response::new(body.into());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
@@ -87,7 +93,7 @@ pub(super) async fn not_found() -> Response {
 }
 
 /// A route that answers whatever the method.
-pub(super) fn any_method<F, R>(api: &Arc<Api>, answer: F) -> MethodRouter
+pub(in crate::api) fn any_method<F, R>(api: &Arc<Api>, answer: F) -> MethodRouter
 where
     F: Fn(Arc<Api>, Request) -> R + Clone + Send + Sync + 'static,
     R: Future<Output = Response> + Send,

@@ -1,6 +1,6 @@
 //! What a client says about its call besides the request.
 
-use std::{str, time::Duration};
+use std::{borrow::Cow, fmt, str, sync::Arc, time::Duration};
 
 use http::HeaderMap;
 
@@ -17,20 +17,50 @@ pub(super) const STREAM: &str = "stream";
 
 const HAS_LEADER: &str = "hasleader";
 const CLIENT_API_VERSION: &str = "client-api-version";
+const TOKEN: &str = "token";
+const AUTHORIZATION: &str = "authorization";
+const BEARER: &str = "Bearer ";
+/// The mark of calls that came as JSON, or want to be taken for such.
+const GATEWAY_MARK: &str = "grpcgateway-accept";
 const GRPC_TIMEOUT: &str = "grpc-timeout";
 /// Digits of a `grpc-timeout`.
 const TIMEOUT_DIGITS_MAX: usize = 8;
 
 /// The metadata of one call. Only the first value of a repeated key counts.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Call {
     metadata: HeaderMap,
+    common_name: Option<Arc<str>>,
+}
+
+/// Tokens are among the metadata.
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call").finish_non_exhaustive()
+    }
 }
 
 impl Call {
     /// The call with these request headers.
     pub(crate) fn new(metadata: HeaderMap) -> Self {
-        Self { metadata }
+        Self { metadata, common_name: None }
+    }
+
+    /// The call, on a connection whose client has shown a certificate of this common name.
+    pub(crate) fn of(self, common_name: Option<Arc<str>>) -> Self {
+        Self { common_name, ..self }
+    }
+
+    /// What the client says who it is by.
+    pub(super) fn token(&self) -> Option<Cow<'_, str>> {
+        let token = self.value(TOKEN).or_else(|| self.value(AUTHORIZATION))?;
+        Some(String::from_utf8_lossy(token.strip_prefix(BEARER.as_bytes()).unwrap_or(token)))
+    }
+
+    /// The common name of the certificate the client has shown. JSON is spoken by proxies, whose names are not those of
+    /// their clients.
+    pub(super) fn common_name(&self) -> Option<&str> {
+        self.common_name.as_deref().filter(|_| self.value(GATEWAY_MARK).is_none())
     }
 
     fn value(&self, key: &str) -> Option<&[u8]> {
@@ -103,14 +133,6 @@ impl Api {
         Ok(())
     }
 
-    /// [`Api::admit`] for a streaming call no learner serves.
-    ///
-    /// # Errors
-    /// The first refusal.
-    pub(super) fn admit_stream(&self, call: &Call) -> Result<(), Status> {
-        self.admit(call, STREAM, false)
-    }
-
     /// Ends when a stream must: with `NoLeader` after three election timeouts in a row without a leader, if the call
     /// asks for one, or with `Stopped` when the member shuts down.
     pub(super) async fn cut(&self, call: &Call) -> Status {
@@ -137,7 +159,7 @@ const LEADER_MISSES_MAX: u32 = 3;
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
+    use http::{HeaderName, HeaderValue};
 
     use super::*;
 
@@ -152,6 +174,28 @@ mod tests {
         assert!(call(HAS_LEADER, b"true").wants_leader());
         assert!(!call(HAS_LEADER, b"True").wants_leader());
         assert!(!Call::default().wants_leader());
+    }
+
+    #[test]
+    fn tokens_come_in_two_places() {
+        let metadata = |pairs: &[(&'static str, &'static str)]| {
+            pairs.iter().map(|(key, value)| (HeaderName::from_static(key), HeaderValue::from_static(value))).collect()
+        };
+        let token = |pairs| Call::new(metadata(pairs)).token().map(Cow::into_owned);
+        assert_eq!(token(&[]), None);
+        assert_eq!(token(&[("token", "a.1")]).as_deref(), Some("a.1"));
+        assert_eq!(token(&[("authorization", "Bearer a.1")]).as_deref(), Some("a.1"));
+        assert_eq!(token(&[("authorization", "b.2"), ("token", "Bearer a.1")]).as_deref(), Some("a.1"));
+        assert_eq!(token(&[("authorization", "bearer a.1")]).as_deref(), Some("bearer a.1"));
+        assert_eq!(token(&[("token", "")]).as_deref(), Some(""));
+    }
+
+    #[test]
+    fn names_of_certificates_are_not_taken_from_the_gateway() {
+        let name = Some(Arc::from("n"));
+        assert_eq!(Call::default().of(name.clone()).common_name(), Some("n"));
+        assert_eq!(call(GATEWAY_MARK, b"*/*").of(name).common_name(), None);
+        assert_eq!(Call::default().common_name(), None);
     }
 
     #[test]

@@ -1,15 +1,14 @@
 //! `grpc.health.v1.Health`: the server as a whole, under the empty name.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
 use bytes::Bytes;
 use prost::Message as _;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus};
 
-use super::{Call, Reply, call, decode, only_request};
+use super::{Reply, Session, call, decode, only_request};
 use crate::{
     api::{
-        Api,
         status::Status,
         wire::{Inbound, Outbound},
     },
@@ -31,9 +30,9 @@ struct HealthListResponse {
 }
 
 /// Says how a service does.
-pub(super) async fn check(api: Arc<Api>, call: Call, request: Bytes) -> Result<Reply, Status> {
+pub(super) async fn check(session: Session, request: Bytes) -> Result<Reply, Status> {
     let request: HealthCheckRequest = decode(request)?;
-    api.admit(&call, call::UNARY, false)?;
+    session.admit(call::UNARY, false)?;
     if request.service != WHOLE_SERVER {
         return Err(Status::new(Code::NotFound, "unknown service"));
     }
@@ -41,28 +40,23 @@ pub(super) async fn check(api: Arc<Api>, call: Call, request: Bytes) -> Result<R
 }
 
 /// Says how all services do.
-pub(super) async fn list(api: Arc<Api>, call: Call, request: Bytes) -> Result<Reply, Status> {
+pub(super) async fn list(session: Session, request: Bytes) -> Result<Reply, Status> {
     let HealthListRequest {} = decode(request)?;
-    api.admit(&call, call::UNARY, false)?;
+    session.admit(call::UNARY, false)?;
     let statuses = HashMap::from([(WHOLE_SERVER.to_owned(), response(ServingStatus::Serving))]);
     Ok(Reply::of(&HealthListResponse { statuses }))
 }
 
 /// Says how a service does, and again whenever that changes.
-pub(super) async fn watch(
-    api: Arc<Api>,
-    call: &Call,
-    mut inbound: Inbound,
-    outbound: &mut Outbound,
-) -> Result<(), Status> {
+pub(super) async fn watch(session: &Session, mut inbound: Inbound, outbound: &mut Outbound) -> Result<(), Status> {
     let request: HealthCheckRequest = only_request(&mut inbound).await?;
-    api.admit_stream(call)?;
+    session.admit_stream()?;
     let known = request.service == WHOLE_SERVER;
     let status = if known { ServingStatus::Serving } else { ServingStatus::ServiceUnknown };
     outbound.send(response(status).encode_to_vec().into()).await?;
     tokio::select! {
         () = outbound.closed() => return Err(Status::canceled()),
-        () = api.stopping() => {}
+        () = session.stopping() => {}
     }
     if known {
         outbound.send(response(ServingStatus::NotServing).encode_to_vec().into()).await?;

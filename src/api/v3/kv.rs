@@ -1,17 +1,17 @@
 //! `etcdserverpb.KV`: ranges, puts, deletes, transactions, compaction.
 
-use std::{
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::{Call, Reply, call, decode, only_request, parts, undecodable};
+use super::{
+    Reply, Session, call, decode, only_request, parts,
+    session::{observe, was_applied, word},
+    undecodable,
+};
 use crate::{
     api::{
-        Api,
         status::Status,
         wire::{Inbound, Outbound},
     },
@@ -27,8 +27,7 @@ use crate::{
         request_op::Request,
     },
     pb::nested::{self, NestedError},
-    server::ServerError,
-    types::{Code, Rejection},
+    types::Rejection,
 };
 
 /// Most operations and compares of a read-only transaction that is answered without leaving the worker thread.
@@ -39,12 +38,12 @@ const RANGES_CHECKED_SINCE: Version = Version::minor(3, 7);
 const STREAM_KVS_FIRST: usize = 10;
 
 /// Reads an interval.
-pub(super) async fn range(api: Arc<Api>, call: Call, request: Bytes) -> Result<Reply, Status> {
+pub(super) async fn range(session: Session, request: Bytes) -> Result<Reply, Status> {
     let request: RangeRequest = decode(request)?;
-    api.admit(&call, call::UNARY, request.serializable)?;
+    session.admit(call::UNARY, request.serializable)?;
     let arrived = Stopwatch::start();
     let mut begun = None;
-    let outcome = read_range(&api, request, arrived, &mut begun).await;
+    let outcome = read_range(&session, request, arrived, &mut begun).await;
     let took = arrived.elapsed();
     if let Some(begun) = begun {
         let reading = took.saturating_sub(arrived.until(&begun));
@@ -57,44 +56,45 @@ pub(super) async fn range(api: Arc<Api>, call: Call, request: Bytes) -> Result<R
 /// Reads an interval for a request that has `arrived`. `begun` is set when the state is read, from the last look at the
 /// clock before that.
 async fn read_range(
-    api: &Arc<Api>,
+    session: &Session,
     request: RangeRequest,
     arrived: Stopwatch,
     begun: &mut Option<Stopwatch>,
 ) -> Result<Reply, Status> {
     check::check_range(&request)?;
-    if request.serializable || api.server().reads_at_once() {
+    if request.serializable || session.reads_at_once() {
         *begun = Some(arrived);
     } else {
-        api.server().read_index().await?;
+        session.linearize().await?;
         *begun = Some(Stopwatch::start());
     }
+    let reading = session.reading().await?;
+    let view = reading.range(&request)?;
     if !request.range_end.is_empty() {
         metrics::MVCC_RANGE.inc();
-        return parts::read(api, request).await;
+        return parts::read(session, view.clone(), request).await;
     }
-    let mut answer = api.server().published().view.range(&request)?;
+    let mut answer = view.range(&request)?;
     metrics::MVCC_RANGE.inc();
-    api.complete(&mut answer.header);
+    session.complete(&mut answer.header);
     Ok(Reply::of(&answer))
 }
 
 /// Reads an interval in messages of bounded size, all at one revision.
 pub(super) async fn range_stream(
-    api: Arc<Api>,
-    call: &Call,
+    session: &Session,
     mut inbound: Inbound,
     outbound: &mut Outbound,
 ) -> Result<(), Status> {
     let request: RangeRequest = only_request(&mut inbound).await?;
-    api.admit_stream(call)?;
+    session.admit_stream()?;
     check_streamable(&request)?;
     if !request.serializable {
-        api.server().read_index().await?;
+        session.linearize().await?;
     }
     tokio::select! {
-        sent = send_range(&api, request, outbound) => sent,
-        cut = api.cut(call) => Err(cut),
+        sent = send_range(session, request, outbound) => sent,
+        cut = session.cut() => Err(cut),
     }
 }
 
@@ -114,16 +114,18 @@ fn check_streamable(request: &RangeRequest) -> Result<(), Status> {
 }
 
 /// Sends the pairs in chunks that grow and shrink towards the size of one request; the last one carries the frame.
-async fn send_range(api: &Arc<Api>, mut request: RangeRequest, outbound: &mut Outbound) -> Result<(), Status> {
+async fn send_range(session: &Session, mut request: RangeRequest, outbound: &mut Outbound) -> Result<(), Status> {
+    let reading = session.reading().await?;
+    let view = reading.range(&request)?.clone();
+    drop(reading);
     // Sorting by another target without an order is key order here: a stream has no place to sort.
     request.set_sort_target(SortTarget::Key);
-    let view = api.server().published().view.clone();
-    let mut plan = api.blocking(move || view.plan(&request)).await??;
+    let mut plan = session.blocking(move || view.plan(&request)).await??;
     let mut kvs_max = STREAM_KVS_FIRST;
     let mut left = plan.kvs();
     loop {
         let reading = Stopwatch::start();
-        let (back, chunk) = api
+        let (back, chunk) = session
             .blocking(move || {
                 let chunk = plan.next_chunk(kvs_max, usize::MAX);
                 (plan, chunk)
@@ -136,7 +138,7 @@ async fn send_range(api: &Arc<Api>, mut request: RangeRequest, outbound: &mut Ou
         let last = left == 0 || kvs.is_empty();
         let mut message = if last { plan.frame().clone() } else { RangeResponse::default() };
         if last {
-            api.complete(&mut message.header);
+            session.complete(&mut message.header);
         }
         message.kvs = kvs;
         let bytes = message.encoded_len();
@@ -144,7 +146,7 @@ async fn send_range(api: &Arc<Api>, mut request: RangeRequest, outbound: &mut Ou
         if last {
             return Ok(());
         }
-        kvs_max = next_chunk(kvs_max, bytes, api.options().request_bytes_max);
+        kvs_max = next_chunk(kvs_max, bytes, session.request_bytes_max());
     }
 }
 
@@ -160,14 +162,14 @@ fn next_chunk(kvs_max: usize, bytes: usize, target_bytes: usize) -> usize {
 }
 
 /// Puts one pair.
-pub(super) async fn put(api: Arc<Api>, _: Call, request: PutRequest) -> Result<PutResponse, Status> {
+pub(super) async fn put(session: Session, request: PutRequest) -> Result<PutResponse, Status> {
     let checked = check::check_put(&request);
     let proposal = InternalRaftRequest { put: Some(request), ..Default::default() };
-    api.server().check_quota(quota_cost(&proposal)).await?;
+    session.check_quota(quota_cost(&proposal)).await?;
     checked?;
-    match propose(&api, "Put", proposal).await? {
+    match session.propose("Put", proposal).await? {
         Response::Put(mut answer) => {
-            api.complete(&mut answer.header);
+            session.complete(&mut answer.header);
             Ok(answer)
         }
         other => Err(unexpected(&other)),
@@ -175,16 +177,12 @@ pub(super) async fn put(api: Arc<Api>, _: Call, request: PutRequest) -> Result<P
 }
 
 /// Deletes an interval.
-pub(super) async fn delete_range(
-    api: Arc<Api>,
-    _: Call,
-    request: DeleteRangeRequest,
-) -> Result<DeleteRangeResponse, Status> {
+pub(super) async fn delete_range(session: Session, request: DeleteRangeRequest) -> Result<DeleteRangeResponse, Status> {
     check::check_delete_range(&request)?;
     let proposal = InternalRaftRequest { delete_range: Some(request), ..Default::default() };
-    match propose(&api, "DeleteRange", proposal).await? {
+    match session.propose("DeleteRange", proposal).await? {
         Response::DeleteRange(mut answer) => {
-            api.complete(&mut answer.header);
+            session.complete(&mut answer.header);
             Ok(answer)
         }
         other => Err(unexpected(&other)),
@@ -192,36 +190,37 @@ pub(super) async fn delete_range(
 }
 
 /// Carries out a transaction; one that only reads needs no entry in the log.
-pub(super) async fn txn(api: Arc<Api>, call: Call, request: Bytes) -> Result<Reply, Status> {
+pub(super) async fn txn(session: Session, request: Bytes) -> Result<Reply, Status> {
     let request = match nested::decode_txn(&request) {
         Err(NestedError::Decode(error)) => return Err(undecodable(&error)),
         // etcd counts the levels as operations.
         Err(NestedError::TooDeep) => Err(Rejection::TooManyOps),
         Ok(request) => Ok(request),
     };
-    api.admit(&call, call::UNARY, false)?;
-    carry_out_txn(api, request?).await.map(|answer| Reply::of(&answer))
+    session.admit(call::UNARY, false)?;
+    carry_out_txn(&session, request?).await.map(|answer| Reply::of(&answer))
 }
 
-async fn carry_out_txn(api: Arc<Api>, request: TxnRequest) -> Result<TxnResponse, Status> {
-    let checked = check::check_txn(&request, api.options().txn_ops_max);
+/// Carries out a transaction that was read.
+pub(super) async fn carry_out_txn(session: &Session, request: TxnRequest) -> Result<TxnResponse, Status> {
+    let checked = check::check_txn(&request, session.txn_ops_max());
     if checked.is_ok() && check::is_read_only(&request) {
         let watch = Stopwatch::start();
-        let outcome = read_txn(&api, request).await;
+        let outcome = read_txn(session, request).await;
         observe("ReadonlyTxn", outcome.is_ok(), watch.elapsed());
         return outcome;
     }
-    let unsafe_there = checked.is_ok() && check::names_revisions(&request) && !all_check_ranges(&api);
+    let unsafe_there = checked.is_ok() && check::names_revisions(&request) && !all_check_ranges(session);
     let to_be_checked = unsafe_there.then(|| request.clone());
     let proposal = InternalRaftRequest { txn: Some(request), ..Default::default() };
-    api.server().check_quota(quota_cost(&proposal)).await?;
+    session.check_quota(quota_cost(&proposal)).await?;
     checked?;
     if let Some(request) = to_be_checked {
-        check_ranges(&api, request).await?;
+        check_ranges(session, request).await?;
     }
-    match propose(&api, "Txn", proposal).await? {
+    match session.propose("Txn", proposal).await? {
         Response::Txn(mut answer) => {
-            api.complete(&mut answer.header);
+            session.complete(&mut answer.header);
             Ok(answer)
         }
         other => Err(unexpected(&other)),
@@ -230,33 +229,47 @@ async fn carry_out_txn(api: Arc<Api>, request: TxnRequest) -> Result<TxnResponse
 
 /// Whether every member refuses a transaction for what its ranges read. Members of etcd before 3.7 leave the ranges out of
 /// what others have proposed, and carry out what everybody else refuses.
-fn all_check_ranges(api: &Api) -> bool {
-    api.server().published().cluster.version().is_some_and(|version| version >= RANGES_CHECKED_SINCE)
+fn all_check_ranges(session: &Session) -> bool {
+    session.for_everybody().published().cluster.version().is_some_and(|version| version >= RANGES_CHECKED_SINCE)
 }
 
 /// Refuses a transaction for what its ranges read before it is proposed. What is compacted between here and its entry is
 /// refused there, as it would be if another member of etcd had proposed it.
-async fn check_ranges(api: &Arc<Api>, request: TxnRequest) -> Result<(), Status> {
-    api.server().read_index().await?;
-    let view = api.server().published().view.clone();
-    Ok(api.blocking(move || view.check_ranges(&request)).await??)
+async fn check_ranges(session: &Session, request: TxnRequest) -> Result<(), Status> {
+    session.linearize().await?;
+    // Who is told that a revision is compacted learns nothing of keys.
+    let view = session.for_everybody().published().view.clone();
+    Ok(session.blocking(move || view.check_ranges(&request)).await??)
 }
 
-async fn read_txn(api: &Arc<Api>, request: TxnRequest) -> Result<TxnResponse, Status> {
+async fn read_txn(session: &Session, request: TxnRequest) -> Result<TxnResponse, Status> {
     if !check::is_serializable(&request) {
-        api.server().read_index().await?;
+        session.linearize().await?;
     }
-    let view = api.server().published().view.clone();
+    let reading = session.reading().await?;
+    let view = reading.txn(&request)?;
     let mut answer = if reads_points(&request) {
         view.read_txn(&request)?
     } else {
-        api.blocking(move || view.read_txn(&request)).await??
+        let view = view.clone();
+        session.blocking(move || view.read_txn(&request)).await??
     };
     metrics::MVCC_RANGE.add(answer.responses.len() as u64);
     if answer.responses.len() > 1 {
         metrics::MVCC_TXN.inc();
     }
-    api.complete(&mut answer.header);
+    session.complete(&mut answer.header);
+    Ok(answer)
+}
+
+/// Reads a range whose answer is small, however many keys it looks at.
+pub(super) async fn read(session: &Session, request: RangeRequest) -> Result<RangeResponse, Status> {
+    check::check_range(&request)?;
+    session.linearize().await?;
+    let view = session.reading().await?.range(&request)?.clone();
+    let mut answer = session.blocking(move || view.range(&request)).await??;
+    metrics::MVCC_RANGE.inc();
+    session.complete(&mut answer.header);
     Ok(answer)
 }
 
@@ -271,36 +284,14 @@ fn reads_points(request: &TxnRequest) -> bool {
 }
 
 /// Gives up history below a revision.
-pub(super) async fn compact(api: Arc<Api>, _: Call, request: CompactionRequest) -> Result<CompactionResponse, Status> {
+pub(super) async fn compact(session: Session, request: CompactionRequest) -> Result<CompactionResponse, Status> {
+    let server = session.for_admins().await?;
     let watch = Stopwatch::start();
-    let outcome = api.server().compact(request).await;
+    let outcome = server.compact(request).await;
     observe("Compaction", was_applied(&outcome), watch.elapsed());
     let mut answer = outcome?;
-    api.complete(&mut answer.header);
+    session.complete(&mut answer.header);
     Ok(answer)
-}
-
-/// Proposes and waits for the answer of apply, measured under `name`.
-pub(super) async fn propose(api: &Api, name: &'static str, request: InternalRaftRequest) -> Result<Response, Status> {
-    let watch = Stopwatch::start();
-    let outcome = api.server().propose(request).await;
-    observe(name, was_applied(&outcome), watch.elapsed());
-    Ok(outcome?)
-}
-
-/// Whether a proposal was carried out. One that its entry refuses was, too: so etcd counts success.
-fn was_applied<T>(outcome: &Result<T, ServerError>) -> bool {
-    match outcome {
-        Ok(_) => true,
-        Err(ServerError::Storage(_) | ServerError::Rejected(Rejection::RequestTooLarge)) => false,
-        Err(ServerError::Rejected(rejection)) => {
-            !matches!(rejection.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Canceled | Code::Unknown)
-        }
-    }
-}
-
-fn observe(name: &'static str, success: bool, took: Duration) {
-    metrics::REQUEST_DURATION.with([word(success), name]).observe(took);
 }
 
 /// Looked up once: a small range takes microseconds.
@@ -309,10 +300,6 @@ fn range_times(success: bool) -> &'static Histogram {
     static BAD: OnceLock<Arc<Histogram>> = OnceLock::new();
     let kept = if success { &GOOD } else { &BAD };
     kept.get_or_init(|| metrics::RANGE_DURATION.with([word(success)]))
-}
-
-fn word(success: bool) -> &'static str {
-    if success { "true" } else { "false" }
 }
 
 /// An answer that does not belong to the request: a defect of this program.

@@ -1,16 +1,14 @@
 //! `etcdserverpb.Maintenance`.
 
-use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use prost::Message as _;
+use tokio::time::timeout;
 
-use super::{
-    Call, Reply, call, decode,
-    kv::{propose, unexpected},
-};
+use super::{Reply, Session, call, decode, kv::unexpected, only_request};
 use crate::{
     api::{
-        Api,
         status::Status,
         wire::{Inbound, Outbound},
     },
@@ -18,19 +16,23 @@ use crate::{
     pb::etcdserverpb::{
         AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse, DowngradeInfo, DowngradeRequest,
         DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest, HashResponse, InternalRaftRequest,
-        MoveLeaderRequest, MoveLeaderResponse, StatusRequest, StatusResponse, alarm_request::AlarmAction,
-        downgrade_request::DowngradeAction,
+        MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse,
+        alarm_request::AlarmAction, downgrade_request::DowngradeAction,
     },
-    server::State,
-    types::{MemberId, Rejection},
+    server::{Handle, State},
+    types::{Code, MemberId, Rejection},
 };
 
 /// Lists, raises or clears alarms. All of it goes through the log, listing included.
-pub(super) async fn alarm(api: Arc<Api>, _: Call, request: AlarmRequest) -> Result<AlarmResponse, Status> {
+pub(super) async fn alarm(session: Session, request: AlarmRequest) -> Result<AlarmResponse, Status> {
+    match AlarmAction::try_from(request.action) {
+        Ok(AlarmAction::Get) => session.for_users().await?,
+        _ => session.for_admins().await?,
+    };
     AlarmAction::try_from(request.action).map_err(|_| Rejection::UnknownAlarmAction)?;
-    match propose(&api, "Alarm", InternalRaftRequest { alarm: Some(request), ..Default::default() }).await? {
+    match session.propose("Alarm", InternalRaftRequest { alarm: Some(request), ..Default::default() }).await? {
         Response::Alarm(mut answer) => {
-            answer.header = Some(api.header_now());
+            answer.header = Some(session.header_now());
             Ok(answer)
         }
         other => Err(unexpected(&other)),
@@ -38,15 +40,15 @@ pub(super) async fn alarm(api: Arc<Api>, _: Call, request: AlarmRequest) -> Resu
 }
 
 /// What this member knows about itself; learners answer too.
-pub(super) async fn status(api: Arc<Api>, call: Call, request: Bytes) -> Result<Reply, Status> {
+pub(super) async fn status(session: Session, request: Bytes) -> Result<Reply, Status> {
     let StatusRequest {} = decode(request)?;
-    api.admit(&call, call::UNARY, true)?;
-    Ok(Reply::of(&status_of(&api)))
+    session.admit(call::UNARY, true)?;
+    let server = session.for_users().await?;
+    Ok(Reply::of(&status_of(&session, server)))
 }
 
-fn status_of(api: &Api) -> StatusResponse {
-    let status = api.server().status();
-    let published = api.server().published();
+fn status_of(session: &Session, server: &Handle) -> StatusResponse {
+    let (status, published) = (server.status(), server.published());
     let no_leader = status.leader.is_none().then(|| Rejection::NoLeader.to_string());
     let alarms = published.alarms.list(None).into_iter().map(|alarm| {
         let kind = AlarmType::try_from(alarm.alarm).unwrap_or(AlarmType::None);
@@ -54,7 +56,7 @@ fn status_of(api: &Api) -> StatusResponse {
     });
     let downgrade = published.cluster.downgrade().target;
     StatusResponse {
-        header: Some(api.header(published.view.revision())),
+        header: Some(session.header(published.view.revision())),
         version: status.version.to_string(),
         db_size: signed(status.db_size),
         leader: status.leader.unwrap_or_default().0,
@@ -87,50 +89,75 @@ fn storage_version(state: &State) -> String {
 
 /// Space falls free by itself, but in its own time: this gives it back at once.
 pub(super) async fn defragment(
-    api: Arc<Api>,
-    _: Call,
+    session: Session,
     DefragmentRequest {}: DefragmentRequest,
 ) -> Result<DefragmentResponse, Status> {
-    api.server().reclaim().await?;
+    session.for_admins().await?.reclaim().await?;
     Ok(DefragmentResponse::default())
 }
 
 /// Hashes the whole state.
-pub(super) async fn hash(api: Arc<Api>, _: Call, HashRequest {}: HashRequest) -> Result<HashResponse, Status> {
-    let (hash, revision) = api.server().hash().await?;
-    Ok(HashResponse { header: Some(api.header(revision)), hash })
+pub(super) async fn hash(session: Session, HashRequest {}: HashRequest) -> Result<HashResponse, Status> {
+    let (hash, revision) = session.for_admins().await?.hash().await?;
+    Ok(HashResponse { header: Some(session.header(revision)), hash })
 }
 
 /// Hashes the key space at a revision.
-pub(super) async fn hash_kv(api: Arc<Api>, _: Call, request: HashKvRequest) -> Result<HashKvResponse, Status> {
-    let hash = api.server().hash_kv(request.revision).await?;
+pub(super) async fn hash_kv(session: Session, request: HashKvRequest) -> Result<HashKvResponse, Status> {
+    let hash = session.for_admins().await?.hash_kv(request.revision).await?;
     Ok(HashKvResponse {
-        header: Some(api.header(hash.current_revision)),
+        header: Some(session.header(hash.current_revision)),
         hash: hash.hash,
         compact_revision: hash.compact_revision,
         hash_revision: hash.revision,
     })
 }
 
-/// Streams the state as a database file; learners answer too.
-pub(super) async fn snapshot(api: Arc<Api>, call: &Call, _: Inbound, _: &mut Outbound) -> Result<(), Status> {
-    api.admit(call, call::STREAM, true)?;
-    Err(Status::unimplemented("quorate: this version does not write snapshots for clients"))
+/// Streams the state as etcd's database, and the SHA-256 of it; learners answer too.
+pub(super) async fn snapshot(session: &Session, mut inbound: Inbound, outbound: &mut Outbound) -> Result<(), Status> {
+    let SnapshotRequest {} = only_request(&mut inbound).await?;
+    session.admit(call::STREAM, true)?;
+    let server = session.for_admins().await?;
+    tokio::select! {
+        sent = send_snapshot(server, outbound) => sent,
+        cut = session.cut() => Err(cut),
+    }
+}
+
+async fn send_snapshot(server: &Handle, outbound: &mut Outbound) -> Result<(), Status> {
+    let mut snapshot = tokio::select! {
+        snapshot = server.snapshot() => snapshot?,
+        () = outbound.closed() => return Err(Status::canceled()),
+    };
+    let bytes = snapshot.bytes();
+    tracing::info!(bytes, version = snapshot.version(), "sending database snapshot to client");
+    while let Some((blob, remaining_bytes)) = snapshot.next().await? {
+        let version = snapshot.version().to_owned();
+        let message = SnapshotResponse { header: None, remaining_bytes, blob, version }.encode_to_vec();
+        timeout(SNAPSHOT_STALL_MAX, outbound.send(message.into())).await.map_err(|_| stalled())??;
+    }
+    tracing::info!(bytes, "successfully sent database snapshot to client");
+    Ok(())
+}
+
+/// Longest time that a client may take nothing of its snapshot: others wait for its turn, and the disk for its room.
+const SNAPSHOT_STALL_MAX: Duration = Duration::from_mins(2);
+
+fn stalled() -> Status {
+    let seconds = SNAPSHOT_STALL_MAX.as_secs();
+    let text = format!("quorate: the client has taken nothing of the snapshot for {seconds} seconds; ask for it again");
+    Status::new(Code::DeadlineExceeded, text)
 }
 
 /// Hands leadership to another member.
-pub(super) async fn move_leader(
-    api: Arc<Api>,
-    _: Call,
-    request: MoveLeaderRequest,
-) -> Result<MoveLeaderResponse, Status> {
-    api.server().move_leader(MemberId(request.target_id)).await?;
+pub(super) async fn move_leader(session: Session, request: MoveLeaderRequest) -> Result<MoveLeaderResponse, Status> {
+    session.for_admins().await?.move_leader(MemberId(request.target_id)).await?;
     Ok(MoveLeaderResponse::default())
 }
 
 /// Prepares the cluster for an older version, or takes that back.
-pub(super) async fn downgrade(api: Arc<Api>, _: Call, request: DowngradeRequest) -> Result<DowngradeResponse, Status> {
-    let server = api.server();
+pub(super) async fn downgrade(session: Session, request: DowngradeRequest) -> Result<DowngradeResponse, Status> {
+    let server = session.for_admins().await?;
     let version = match DowngradeAction::try_from(request.action) {
         Ok(DowngradeAction::Validate) => server.downgrade_validate(&request.version).await?,
         Ok(DowngradeAction::Enable) => server.downgrade_enable(&request.version).await?,
@@ -138,5 +165,5 @@ pub(super) async fn downgrade(api: Arc<Api>, _: Call, request: DowngradeRequest)
         Err(_) => return Err(Status::unknown("etcdserver: unknown method")),
     };
     let version = format!("{}.{}", version.major, version.minor);
-    Ok(DowngradeResponse { header: Some(api.header_now()), version })
+    Ok(DowngradeResponse { header: Some(session.header_now()), version })
 }

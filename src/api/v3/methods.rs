@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::OnceLock};
 
-use super::{Handler, Method, auth, cluster, concurrency, health, kv, lease, maintenance, plain, watch};
+use super::{Handler, Method, auth, cluster, election, health, kv, lease, lock, maintenance, plain, watch};
 use crate::{
     api::status::Status,
     metrics::{GrpcMethod, rpc},
@@ -14,7 +14,7 @@ macro_rules! unary {
         Method {
             path: $path,
             counters: &rpc::$counters,
-            handler: Handler::Unary(|api, call, request| Box::pin(plain(api, call, request, $serve))),
+            handler: Handler::Unary(|session, request| Box::pin(plain(session, request, $serve))),
         }
     };
 }
@@ -25,7 +25,7 @@ macro_rules! special {
         Method {
             path: $path,
             counters: &rpc::$counters,
-            handler: Handler::Unary(|api, call, request| Box::pin($serve(api, call, request))),
+            handler: Handler::Unary(|session, request| Box::pin($serve(session, request))),
         }
     };
 }
@@ -36,15 +36,8 @@ macro_rules! stream {
         Method {
             path: $path,
             counters: &rpc::$counters,
-            handler: Handler::Stream(|api, call, inbound, outbound| Box::pin($serve(api, call, inbound, outbound))),
+            handler: Handler::Stream(|session, inbound, outbound| Box::pin($serve(session, inbound, outbound))),
         }
-    };
-}
-
-/// A method of the Auth service that would change users, roles or what they may do.
-macro_rules! auth {
-    ($path:literal, $counters:ident) => {
-        special!($path, $counters, auth::refuse)
     };
 }
 
@@ -75,30 +68,30 @@ pub(crate) static METHODS: &[Method] = &[
     stream!("/etcdserverpb.Maintenance/Snapshot", SNAPSHOT, maintenance::snapshot),
     unary!("/etcdserverpb.Maintenance/MoveLeader", MOVE_LEADER, maintenance::move_leader),
     unary!("/etcdserverpb.Maintenance/Downgrade", DOWNGRADE, maintenance::downgrade),
-    auth!("/etcdserverpb.Auth/AuthEnable", AUTH_ENABLE),
+    unary!("/etcdserverpb.Auth/AuthEnable", AUTH_ENABLE, auth::enable),
     unary!("/etcdserverpb.Auth/AuthDisable", AUTH_DISABLE, auth::disable),
     unary!("/etcdserverpb.Auth/AuthStatus", AUTH_STATUS, auth::status),
     unary!("/etcdserverpb.Auth/Authenticate", AUTHENTICATE, auth::authenticate),
-    auth!("/etcdserverpb.Auth/UserAdd", USER_ADD),
+    unary!("/etcdserverpb.Auth/UserAdd", USER_ADD, auth::user_add),
     unary!("/etcdserverpb.Auth/UserGet", USER_GET, auth::user_get),
     unary!("/etcdserverpb.Auth/UserList", USER_LIST, auth::user_list),
-    auth!("/etcdserverpb.Auth/UserDelete", USER_DELETE),
-    auth!("/etcdserverpb.Auth/UserChangePassword", USER_CHANGE_PASSWORD),
-    auth!("/etcdserverpb.Auth/UserGrantRole", USER_GRANT_ROLE),
-    auth!("/etcdserverpb.Auth/UserRevokeRole", USER_REVOKE_ROLE),
-    auth!("/etcdserverpb.Auth/RoleAdd", ROLE_ADD),
+    unary!("/etcdserverpb.Auth/UserDelete", USER_DELETE, auth::user_delete),
+    unary!("/etcdserverpb.Auth/UserChangePassword", USER_CHANGE_PASSWORD, auth::user_change_password),
+    unary!("/etcdserverpb.Auth/UserGrantRole", USER_GRANT_ROLE, auth::user_grant_role),
+    unary!("/etcdserverpb.Auth/UserRevokeRole", USER_REVOKE_ROLE, auth::user_revoke_role),
+    unary!("/etcdserverpb.Auth/RoleAdd", ROLE_ADD, auth::role_add),
     unary!("/etcdserverpb.Auth/RoleGet", ROLE_GET, auth::role_get),
     unary!("/etcdserverpb.Auth/RoleList", ROLE_LIST, auth::role_list),
-    auth!("/etcdserverpb.Auth/RoleDelete", ROLE_DELETE),
-    auth!("/etcdserverpb.Auth/RoleGrantPermission", ROLE_GRANT_PERMISSION),
-    auth!("/etcdserverpb.Auth/RoleRevokePermission", ROLE_REVOKE_PERMISSION),
-    special!("/v3electionpb.Election/Campaign", CAMPAIGN, concurrency::refuse),
-    special!("/v3electionpb.Election/Proclaim", PROCLAIM, concurrency::refuse),
-    special!("/v3electionpb.Election/Leader", LEADER, concurrency::refuse),
-    stream!("/v3electionpb.Election/Observe", OBSERVE, concurrency::refuse_stream),
-    special!("/v3electionpb.Election/Resign", RESIGN, concurrency::refuse),
-    special!("/v3lockpb.Lock/Lock", LOCK, concurrency::refuse),
-    special!("/v3lockpb.Lock/Unlock", UNLOCK, concurrency::refuse),
+    unary!("/etcdserverpb.Auth/RoleDelete", ROLE_DELETE, auth::role_delete),
+    unary!("/etcdserverpb.Auth/RoleGrantPermission", ROLE_GRANT_PERMISSION, auth::role_grant_permission),
+    unary!("/etcdserverpb.Auth/RoleRevokePermission", ROLE_REVOKE_PERMISSION, auth::role_revoke_permission),
+    unary!("/v3electionpb.Election/Campaign", CAMPAIGN, election::campaign),
+    unary!("/v3electionpb.Election/Proclaim", PROCLAIM, election::proclaim),
+    unary!("/v3electionpb.Election/Leader", LEADER, election::leader),
+    stream!("/v3electionpb.Election/Observe", OBSERVE, election::observe),
+    unary!("/v3electionpb.Election/Resign", RESIGN, election::resign),
+    unary!("/v3lockpb.Lock/Lock", LOCK, lock::lock),
+    unary!("/v3lockpb.Lock/Unlock", UNLOCK, lock::unlock),
     special!("/grpc.health.v1.Health/Check", HEALTH_RPC_CHECK, health::check),
     special!("/grpc.health.v1.Health/List", HEALTH_RPC_LIST, health::list),
     stream!("/grpc.health.v1.Health/Watch", HEALTH_RPC_WATCH, health::watch),

@@ -2,19 +2,22 @@
 //!
 //! A method is a function from an encoded request to an encoded reply, so that gRPC and the JSON gateway run the same
 //! code, checks and counters included. The order of checks is etcd's: decode, learner, client version, leader, then the
-//! method's own.
+//! method's own. Who may do it is asked on the way to the member ([`session`]).
 
 mod auth;
 mod call;
 mod cluster;
-mod concurrency;
+mod contest;
+mod election;
 mod headers;
 mod health;
 mod kv;
 mod lease;
+mod lock;
 mod maintenance;
 mod methods;
 mod parts;
+mod session;
 mod watch;
 
 use std::sync::Arc;
@@ -28,6 +31,7 @@ pub(crate) use call::Call;
 pub(crate) use methods::METHODS;
 pub(crate) use methods::find;
 pub(crate) use parts::Parts;
+use session::Session;
 
 use crate::{
     api::{
@@ -56,10 +60,9 @@ impl Reply {
 }
 
 /// How a unary method is served.
-pub(crate) type UnaryHandler = fn(Arc<Api>, Call, Bytes) -> BoxFuture<'static, Result<Reply, Status>>;
+pub(crate) type UnaryHandler = fn(Session, Bytes) -> BoxFuture<'static, Result<Reply, Status>>;
 /// How a streaming method is served; its answers go into the last argument.
-pub(crate) type StreamHandler =
-    for<'a> fn(Arc<Api>, &'a Call, Inbound, &'a mut Outbound) -> BoxFuture<'a, Result<(), Status>>;
+pub(crate) type StreamHandler = for<'a> fn(&'a Session, Inbound, &'a mut Outbound) -> BoxFuture<'a, Result<(), Status>>;
 
 /// One entry of the table.
 #[derive(Debug)]
@@ -89,13 +92,33 @@ pub(crate) async fn unary(api: Arc<Api>, method: &Method, call: Call, request: B
     let Handler::Unary(serve) = method.handler else {
         return Err(Status::new(Code::Internal, format!("{} is not unary", method.path)));
     };
-    match call.timeout()? {
-        None => serve(api, call, request).await,
-        Some(patience) => match tokio::time::timeout(patience, serve(api, call, request)).await {
+    let patience = call.timeout()?;
+    let session = Session::new(api, call);
+    match patience {
+        None => serve(session, request).await,
+        Some(patience) => match tokio::time::timeout(patience, serve(session, request)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Status::deadline_exceeded()),
         },
     }
+}
+
+/// Serves one streaming call, as long as its client waits.
+///
+/// # Errors
+/// What the client is to hear.
+pub(crate) async fn stream(
+    api: Arc<Api>,
+    method: &Method,
+    call: Call,
+    inbound: Inbound,
+    outbound: &mut Outbound,
+) -> Result<(), Status> {
+    let Handler::Stream(serve) = method.handler else {
+        return Err(Status::new(Code::Internal, format!("{} is no stream", method.path)));
+    };
+    let session = Session::new(api, call);
+    session.call().within_deadline(serve(&session, inbound, outbound)).await
 }
 
 /// Reads the request of a unary call.
@@ -147,20 +170,15 @@ fn in_etcds_words(error: &DecodeError) -> &'static str {
 }
 
 /// A unary method that no learner serves: decode, admit, serve, encode.
-async fn plain<Q, A, F>(
-    api: Arc<Api>,
-    call: Call,
-    request: Bytes,
-    serve: impl FnOnce(Arc<Api>, Call, Q) -> F,
-) -> Result<Reply, Status>
+async fn plain<Q, A, F>(session: Session, request: Bytes, serve: impl FnOnce(Session, Q) -> F) -> Result<Reply, Status>
 where
     Q: Message + Default,
     A: Message,
     F: Future<Output = Result<A, Status>>,
 {
     let request = decode(request)?;
-    api.admit(&call, call::UNARY, false)?;
-    serve(api, call, request).await.map(|answer| Reply::of(&answer))
+    session.admit(call::UNARY, false)?;
+    serve(session, request).await.map(|answer| Reply::of(&answer))
 }
 
 #[cfg(test)]

@@ -3,20 +3,22 @@
 //! The engine says first how long the answer will be, to the byte; the answer then leaves piece by piece as the client
 //! takes it. Every piece is by itself an encoded `RangeResponse`, so that whoever appends them reads the whole.
 
-use std::{collections::VecDeque, fmt, sync::Arc};
+use std::{collections::VecDeque, fmt};
 
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::Reply;
+use super::{
+    Reply,
+    session::{Session, Snapshot},
+};
 use crate::{
-    api::{Api, status::Status, wire::Outbound},
+    api::{status::Status, wire::Outbound},
     mvcc::{RangePlan, ReadError, View},
     pb::etcdserverpb::{
         RangeRequest, RangeResponse,
         range_request::{SortOrder, SortTarget},
     },
-    storage::{Engine, FjallEngine},
     types::Code,
 };
 
@@ -26,11 +28,9 @@ const PART_BYTES: usize = 256 * 1024;
 /// Longest message gRPC clients can be sent.
 const MESSAGE_BYTES_MAX: u64 = i32::MAX as u64;
 
-type Snapshot = <FjallEngine as Engine>::Snapshot;
-
 /// A long answer on its way.
 pub(crate) struct Parts {
-    api: Arc<Api>,
+    session: Session,
     message_bytes: u32,
     plan: Option<RangePlan<Snapshot>>,
     /// Pieces at hand: the header at first, the rest of the frame at last.
@@ -67,7 +67,7 @@ impl Parts {
         }
         let Some(mut plan) = self.plan.take() else { return Ok(None) };
         let (plan, part) = self
-            .api
+            .session
             .blocking(move || {
                 let part = next_part(&mut plan);
                 (plan, part)
@@ -83,14 +83,13 @@ impl Parts {
 }
 
 /// Reads an interval: in one piece if it is small or must be sorted, in parts otherwise.
-pub(super) async fn read(api: &Arc<Api>, request: RangeRequest) -> Result<Reply, Status> {
-    let view = api.server().published().view.clone();
-    let header = api.header(view.revision());
+pub(super) async fn read(session: &Session, view: View<Snapshot>, request: RangeRequest) -> Result<Reply, Status> {
+    let header = session.header(view.revision());
     let in_key_order = is_in_key_order(&request);
     let read = move || -> Result<Read, ReadError> {
         if in_key_order { prepare(&view, &request) } else { view.range(&request).map(Read::Whole) }
     };
-    match api.blocking(read).await?? {
+    match session.blocking(read).await?? {
         Read::Whole(mut answer) => {
             answer.header = Some(header);
             check_length(answer.encoded_len() as u64)?;
@@ -100,7 +99,7 @@ pub(super) async fn read(api: &Arc<Api>, request: RangeRequest) -> Result<Reply,
             let (head, tail) = split(plan.frame(), |head| head.header = Some(header));
             let message_bytes = check_length(head.len() as u64 + plan.kvs_bytes() + tail.len() as u64)?;
             let ready = [head, first].into();
-            let parts = Parts { api: Arc::clone(api), message_bytes, plan: Some(*plan), ready, tail };
+            let parts = Parts { session: session.clone(), message_bytes, plan: Some(*plan), ready, tail };
             Ok(Reply::Parts(Box::new(parts)))
         }
     }

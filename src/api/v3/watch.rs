@@ -3,41 +3,37 @@
 //! The member's watch hub decides what each watcher gets and encodes it; here the messages are passed on, as many at a
 //! time as are ready. A client that does not read stops this loop, not the hub: its watchers then catch up from storage.
 
-use std::sync::Arc;
-
-use super::{Call, decode_streamed};
+use super::{Session, decode_streamed, session::Watchers};
 use crate::{
     api::{
-        Api,
         status::Status,
         wire::{Inbound, Outbound},
     },
     clock::Stopwatch,
     metrics,
-    server::WatchStream,
     types::Rejection,
 };
 
 /// Serves one stream of watchers.
-pub(super) async fn watch(api: Arc<Api>, call: &Call, inbound: Inbound, outbound: &mut Outbound) -> Result<(), Status> {
-    api.admit_stream(call)?;
-    let stream = api.server().watch_open();
+pub(super) async fn watch(session: &Session, inbound: Inbound, outbound: &mut Outbound) -> Result<(), Status> {
+    session.admit_stream()?;
+    let watchers = session.watching();
     tokio::select! {
-        ended = pump(stream, inbound, outbound) => ended,
-        cut = api.cut(call) => Err(cut),
+        ended = pump(watchers, inbound, outbound) => ended,
+        cut = session.cut() => Err(cut),
     }
 }
 
-async fn pump(stream: WatchStream, mut inbound: Inbound, outbound: &mut Outbound) -> Result<(), Status> {
+async fn pump(watchers: Watchers<'_>, mut inbound: Inbound, outbound: &mut Outbound) -> Result<(), Status> {
     let mut asking = true;
     loop {
         tokio::select! {
             request = inbound.next(), if asking => match request.map_err(gone)? {
-                Some(request) => stream.send(decode_streamed(request)?).await?,
+                Some(request) => watchers.send(decode_streamed(request)?).await?,
                 // The client may stop asking and go on listening.
                 None => asking = false,
             },
-            frames = stream.recv() => {
+            frames = watchers.recv() => {
                 let frames = frames.ok_or(Rejection::Stopped)?;
                 let watch = Stopwatch::start();
                 let sent = outbound.send_frames(&frames).await;

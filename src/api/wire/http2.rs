@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Encoding, Inbound, Outbound, PingGuard, Tally, inbound, outbound};
 use crate::api::{
     Service,
-    options::Serves,
+    options::{Keepalive, Serves},
     status::Status,
     v3::{self, Call, Handler, Method, Reply},
 };
@@ -41,18 +41,44 @@ const HEADER_LIST_BYTES: u32 = 64 * 1024;
 /// Bytes queued for sending on one stream before its call waits.
 const SEND_BUFFER_BYTES: usize = 256 * 1024;
 
+/// What answers the requests of HTTP/2 connections: a member, or a proxy in front of one.
+pub(crate) trait Http2Service: Send + Sync + 'static {
+    /// The rules for pings, and how many streams one connection may have.
+    fn limits(&self) -> (Keepalive, u32);
+
+    /// Answers one request.
+    fn answer(
+        self: Arc<Self>,
+        request: Request<RecvStream>,
+        respond: SendResponse<Bytes>,
+    ) -> impl Future<Output = ()> + Send + 'static;
+}
+
+impl Http2Service for Service {
+    fn limits(&self) -> (Keepalive, u32) {
+        let options = self.api.options();
+        (options.keepalive, options.concurrent_streams_max)
+    }
+
+    fn answer(
+        self: Arc<Self>,
+        request: Request<RecvStream>,
+        respond: SendResponse<Bytes>,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        serve_request(self, request, respond)
+    }
+}
+
 /// Serves the connection until the client leaves, it breaks, or `stop` is cancelled and its calls have ended.
 ///
 /// # Errors
 /// What broke the connection.
-pub(crate) async fn serve_http2<I>(io: I, service: Arc<Service>, stop: CancellationToken) -> Result<(), h2::Error>
+pub(crate) async fn serve_http2<I, S>(io: I, service: Arc<S>, stop: CancellationToken) -> Result<(), h2::Error>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Http2Service,
 {
-    let (keepalive, streams_max) = {
-        let options = service.api.options();
-        (options.keepalive, options.concurrent_streams_max)
-    };
+    let (keepalive, streams_max) = service.limits();
     let (io, busy) = PingGuard::new(io, keepalive.client_min);
     let mut connection = h2::server::Builder::new()
         .initial_window_size(STREAM_WINDOW_BYTES)
@@ -85,14 +111,14 @@ async fn ping(pings: Option<PingPong>, interval: Option<Duration>, timeout: Dura
     }
 }
 
-struct Driver<I> {
+struct Driver<I, S> {
     connection: Connection<I, Bytes>,
     calls: FuturesUnordered<BoxFuture<'static, ()>>,
-    service: Arc<Service>,
+    service: Arc<S>,
     busy: Arc<AtomicBool>,
 }
 
-impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
+impl<I: AsyncRead + AsyncWrite + Unpin, S: Http2Service> Driver<I, S> {
     async fn run(mut self, stop: CancellationToken) -> Result<(), h2::Error> {
         let mut stopped = Box::pin(stop.cancelled_owned());
         let mut draining = false;
@@ -121,7 +147,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
 
     /// Starts a call; what it can do at once is done here.
     fn begin(&mut self, request: Request<RecvStream>, respond: SendResponse<Bytes>, context: &mut Context<'_>) {
-        let mut call = serve_request(Arc::clone(&self.service), request, respond).boxed();
+        let mut call = Arc::clone(&self.service).answer(request, respond).boxed();
         if call.poll_unpin(context).is_pending() {
             self.calls.push(call);
             self.busy.store(true, Ordering::Relaxed);
@@ -155,7 +181,7 @@ async fn serve_request(service: Arc<Service>, request: Request<RecvStream>, resp
 }
 
 /// Whether the content type is gRPC's, with or without the name of a codec.
-fn is_grpc(headers: &HeaderMap) -> bool {
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     let Some(content_type) = headers.get(CONTENT_TYPE) else { return false };
     content_type
         .as_bytes()
@@ -178,13 +204,13 @@ async fn serve_call(
         }
     };
     let inbound = Inbound::http2(body, encoding, service.api.options().message_bytes_max(), method.counters);
-    let call = Call::new(headers);
+    let call = Call::new(headers).of(service.common_name.clone());
     match method.handler {
         Handler::Unary(_) => serve_unary(service, (method, encoding), call, inbound, respond).await,
-        Handler::Stream(serve) => {
+        Handler::Stream(_) => {
             let tally = Tally::start(method.counters);
             let mut outbound = Outbound::http2(respond, encoding, method.counters);
-            let outcome = call.within_deadline(serve(Arc::clone(&service.api), &call, inbound, &mut outbound)).await;
+            let outcome = v3::stream(Arc::clone(&service.api), method, call, inbound, &mut outbound).await;
             tally.end(&outcome);
             outbound.finish(&outcome);
         }
@@ -227,7 +253,7 @@ async fn serve_unary(
 }
 
 /// The outcome of `work`, or nothing if the client reset the stream first.
-async fn unless_reset<T>(work: impl Future<Output = T>, respond: &mut SendResponse<Bytes>) -> Option<T> {
+pub(crate) async fn unless_reset<T>(work: impl Future<Output = T>, respond: &mut SendResponse<Bytes>) -> Option<T> {
     let mut work = std::pin::pin!(work);
     poll_fn(|context| match work.as_mut().poll(context) {
         Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
@@ -250,6 +276,18 @@ async fn serve_http(service: &Service, request: Request<RecvStream>, mut respond
     if send_http(http::Response::from_parts(head, ()), body, respond).await.is_err() {
         tracing::debug!("a client left before it had its answer");
     }
+}
+
+/// Sends an answer that is not gRPC, as fast as the client takes it.
+///
+/// # Errors
+/// If the client went away.
+pub(crate) async fn send_plain(
+    head: http::Response<()>,
+    body: Bytes,
+    respond: SendResponse<Bytes>,
+) -> Result<(), outbound::Gone> {
+    send_http(head, Body::from(body), respond).await
 }
 
 async fn send_http(

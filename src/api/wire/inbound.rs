@@ -79,7 +79,7 @@ impl Inbound {
 /// Reads `body` to its end, to nothing, within bounds. Clients end their side in a frame of its own, perhaps behind the
 /// answer; a stream that is dropped before is reset, and of frames for streams that it has forgotten the HTTP/2 library
 /// bears a thousand, then ends the connection with all its calls.
-pub(super) async fn finish(mut body: RecvStream) {
+pub(crate) async fn finish(mut body: RecvStream) {
     if body.is_end_stream() {
         return;
     }

@@ -4,10 +4,14 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
+    time::timeout,
+};
 
 /// What every HTTP/2 client sends first (RFC 9113, §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -46,9 +50,20 @@ pub(crate) async fn sniff<I: AsyncRead + Unpin>(mut io: I) -> io::Result<(Protoc
     Ok((protocol, Prefixed { prefix: read.freeze(), io }))
 }
 
+/// [`sniff`], unless the client takes longer than `patience` to say so much: the HTTP library would wait for ever.
+///
+/// # Errors
+/// As [`sniff`]; `TimedOut`.
+pub(crate) async fn sniff_within<I: AsyncRead + Unpin>(
+    patience: Duration,
+    io: I,
+) -> io::Result<(Protocol, Prefixed<I>)> {
+    timeout(patience, sniff(io)).await?
+}
+
 /// A connection whose first bytes were read ahead.
 #[derive(Debug)]
-pub(crate) struct Prefixed<I> {
+pub struct Prefixed<I> {
     prefix: Bytes,
     io: I,
 }
@@ -56,7 +71,12 @@ pub(crate) struct Prefixed<I> {
 impl<I> Prefixed<I> {
     /// A connection of which nothing was read.
     pub(crate) fn untouched(io: I) -> Self {
-        Self { prefix: Bytes::new(), io }
+        Self::behind(Bytes::new(), io)
+    }
+
+    /// A connection of which `prefix` was read.
+    pub(crate) fn behind(prefix: Bytes, io: I) -> Self {
+        Self { prefix, io }
     }
 }
 
@@ -137,5 +157,15 @@ mod tests {
         let (client, server) = tokio::io::duplex(16);
         drop(client);
         assert_eq!(sniff(server).await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[tokio::test]
+    async fn who_says_nothing_or_not_enough_is_not_waited_for() {
+        for said in [&b""[..], b"P", b"PRI * HTTP/2.0\r\n\r\nSM"] {
+            let (mut client, io) = tokio::io::duplex(1024);
+            client.write_all(said).await.unwrap();
+            let error = sniff_within(Duration::from_millis(50), io).await.map(drop).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{:?}", String::from_utf8_lossy(said));
+        }
     }
 }

@@ -3,8 +3,13 @@
 use std::{ffi::OsString, process::ExitCode};
 
 use super::{
-    super::{config, speak::complain, table::Values},
+    super::{
+        config, discovery, gateway, grpc_proxy,
+        speak::complain,
+        table::{Command, Values},
+    },
     Known, Place, SHELLS, answer, ended, is_question, say, script,
+    tool::known_of,
 };
 use crate::config::{
     Sources,
@@ -16,6 +21,9 @@ pub(in crate::cli) const FORMS: &[&str] = &["env", "toml", "yaml", "json", "flag
 
 const WORDS: &[(&str, &str)] = &[
     ("config", "Looks at the configuration without starting"),
+    ("gateway", "Passes bytes between clients and members"),
+    ("grpc-proxy", "Shares watches and renewals among v3 clients"),
+    ("discovery", "Serves the discovery service"),
     ("completion", "Prints the script that completes command lines in a shell"),
 ];
 /// Exit code: the command line is wrong.
@@ -56,6 +64,11 @@ fn place(finished: &[String]) -> Place {
         ["completion", ..] => Place::default(),
         ["config"] => Place { words: config::COMMANDS.iter().map(|c| (c.name, c.about)).collect(), ..Place::default() },
         ["config", command, ..] => of_config(command),
+        ["gateway"] => Place { words: commands_of(&gateway::ROOT), ..Place::default() },
+        ["grpc-proxy"] => Place { words: commands_of(&grpc_proxy::ROOT), ..Place::default() },
+        ["gateway", command, ..] => Place { flags: flags_of(&gateway::ROOT, command), ..Place::default() },
+        ["grpc-proxy", command, ..] => Place { flags: flags_of(&grpc_proxy::ROOT, command), ..Place::default() },
+        ["discovery", ..] => Place { flags: known_of(&discovery::COMMAND), ..Place::default() },
         _ => Place { flags: options(), ..Place::default() },
     };
     let flag = words.last().filter(|word| word.starts_with('-') && !word.contains('='));
@@ -78,6 +91,14 @@ fn of_config(name: &str) -> Place {
     });
     let options = if command.takes_options { options() } else { Vec::new() };
     Place { flags: own.chain(options).collect(), files: command.takes_options, ..Place::default() }
+}
+
+fn commands_of(root: &Command) -> Vec<(&'static str, &'static str)> {
+    root.commands.iter().map(|command| (command.name, command.about)).collect()
+}
+
+fn flags_of(root: &'static Command, name: &str) -> Vec<Known> {
+    root.commands.iter().find(|command| command.name == name).map_or_else(Vec::new, known_of)
 }
 
 /// The options that somebody may want to type today.
@@ -126,7 +147,14 @@ mod tests {
         assert_eq!(asked(&["config", "check", "--dee"]), "--deep\n:4\n");
         assert_eq!(asked(&["config", "check", "member"]), ":0\n");
         assert_eq!(asked(&["config", "schema", "-"]), ":4\n");
+        assert_eq!(asked(&["gateway", ""]), "start\n:4\n");
+        assert_eq!(asked(&["gateway", "start", "--endpoints"]), "--endpoints\n--endpoints-file\n:4\n");
+        assert_eq!(asked(&["gateway", "start", "--endpoints-file", ""]), ":0\n");
+        assert_eq!(asked(&["grpc-proxy", "start", "--namesp"]), "--namespace\n:4\n");
         assert_eq!(asked(&["completion", ""]), "bash\nfish\nzsh\n:4\n");
+        assert_eq!(asked(&["disc"]), "discovery\n:4\n");
+        assert_eq!(asked(&["discovery", "--min-age=1h", "--log-f"]), "--log-format\n:4\n");
+        assert_eq!(asked(&["discovery", "--log-format", ""]), "json\nconsole\n:4\n");
     }
 
     #[test]

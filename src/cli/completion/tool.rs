@@ -50,6 +50,11 @@ fn at(path: &[&'static Command]) -> Place {
     Place { flags: known_flags(path).map(known).collect(), words, ..Place::default() }
 }
 
+/// The flags of a command that stands alone.
+pub(super) fn known_of(command: &'static Command) -> Vec<Known> {
+    known_flags(&[command]).map(known).collect()
+}
+
 fn known(flag: &'static Flag) -> Known {
     Known {
         name: flag.name,

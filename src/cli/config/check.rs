@@ -41,7 +41,8 @@ impl Report {
             let (own, own_code) = judged(&loaded);
             findings.extend(own);
             code = code.max(own_code);
-            members.extend(loaded.ok().map(|loaded| Member { path: path.clone(), format: *format, loaded }));
+            let member = loaded.ok().map(|loaded| Member { path: path.clone(), format: *format, loaded });
+            members.extend(member.filter(|member| !member.is_proxy()));
         }
         findings.extend(cluster::check(&members));
         code = code.max(code_of(&findings));

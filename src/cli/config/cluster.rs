@@ -61,6 +61,11 @@ impl Member {
         &self.loaded.config.member.name
     }
 
+    /// Whether it is to stand in for members and be none. What the data directory makes of it only its own host knows.
+    pub(super) fn is_proxy(&self) -> bool {
+        self.loaded.config.legacy.proxy.is_some()
+    }
+
     fn is_founder(&self) -> bool {
         self.loaded.config.bootstrap.state == ClusterState::New
     }

@@ -5,6 +5,7 @@
 //! what is set, and nothing else, in another form; `sample` writes every option with its default, commented out, which is
 //! what packages install; `schema` describes the TOML file to editors. Nothing they do stays behind.
 
+mod certificates;
 mod check;
 mod cluster;
 mod convert;
@@ -144,7 +145,7 @@ fn unwritten(error: io::Error, err: &mut dyn Write) -> u8 {
     if let Some(message) = message {
         drop(writeln!(err, "error: writing the answer: {message}"));
     }
-    exit as u8
+    exit.code()
 }
 
 /// What a command has to say.
@@ -324,6 +325,25 @@ mod tests {
         let warned =
             report["findings"].as_array().expect("a list").iter().filter(|finding| finding["severity"] == "warning");
         assert!(warned.clone().all(|finding| finding["remedy"].is_string()), "{out}");
+    }
+
+    #[test]
+    fn a_proxy_among_the_files_is_no_member() {
+        let place = tempfile::tempdir().expect("a directory");
+        let write = |name: &str, more: &str| {
+            let path = place.path().join(name).display().to_string();
+            let text = format!("ETCD_NAME={name}\nETCD_INITIAL_CLUSTER=m1=http://10.0.0.1:2380\n{more}");
+            std::fs::write(&path, text).expect("written");
+            path
+        };
+        let member = write(
+            "m1",
+            "ETCD_LISTEN_PEER_URLS=http://10.0.0.1:2380\nETCD_INITIAL_ADVERTISE_PEER_URLS=http://10.0.0.1:2380\n\
+             ETCD_LISTEN_CLIENT_URLS=http://10.0.0.1:2379\nETCD_ADVERTISE_CLIENT_URLS=http://10.0.0.1:2379\n",
+        );
+        let proxy = write("p", "ETCD_PROXY=on\nETCD_LISTEN_CLIENT_URLS=http://10.0.0.2:2379\n");
+        let (code, out, _) = run_words(&["check", &member, &proxy]);
+        assert_eq!((code, out.contains("error: ")), (VALID, false), "{out}");
     }
 
     /// A full disk left half a file behind, and scripts took it for the whole.

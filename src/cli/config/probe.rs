@@ -15,13 +15,20 @@ use std::{
 use nix::unistd::{AccessFlags, access, geteuid};
 
 use super::{
+    certificates,
     finding::{Finding, Severity},
     holder,
 };
 use crate::{
+    auth::Jwt,
     clock::Stopwatch,
-    config::{Bind, BootstrapMethod, Config, ListenUrl, TlsSide, Url, check_own_entry, first_bound},
+    config::{
+        Bind, BootstrapMethod, Config, ListenUrl, Role, TlsSide, TokenProvider, Url, check_entry, check_own_entry,
+        first_bound,
+    },
+    discovery::{Own, dns::Resolver, srv::Domain},
     server::DataDir,
+    tls::jws::key_file,
 };
 
 /// Less free space than this refuses: not even the first log segment (64 MB) and a snapshot would fit.
@@ -38,9 +45,21 @@ pub(super) fn all(config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
     listeners(config, &mut findings);
     names(config, &mut findings);
+    findings.extend(records(config));
     files(config, &mut findings);
+    findings.extend(certificates::all(config));
+    findings.extend(tokens(config));
     directories(config, &mut findings);
     findings
+}
+
+/// Whether the keys of JSON web tokens can be used.
+fn tokens(config: &Config) -> Option<Finding> {
+    let TokenProvider::Jwt(options) = &config.auth.token else { return None };
+    Some(match Jwt::new(options, key_file) {
+        Ok(_) => Finding::probed(Severity::Fine, "auth-token", "the keys are there and belong together".to_owned()),
+        Err(error) => Finding::probed(Severity::Error, "auth-token", error.to_string()),
+    })
 }
 
 fn listeners(config: &Config, findings: &mut Vec<Finding>) {
@@ -125,6 +144,39 @@ fn names(config: &Config, findings: &mut Vec<Finding>) {
     }
 }
 
+/// Whether the domain that is to name the members does so. It is asked once; a start asks again for a while what nobody
+/// knows yet.
+fn records(config: &Config) -> Option<Finding> {
+    let BootstrapMethod::DnsSrv { domain: name, service } = &config.bootstrap.method else { return None };
+    if config.member.is_initialized() {
+        return None;
+    }
+    let domain = Domain { domain: name.clone(), suffix: service.clone() };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let asked = runtime
+        .map_err(|error| format!("starting tokio: {error}"))
+        .and_then(|runtime| runtime.block_on(named(config, &domain, &Resolver::of_system())));
+    Some(match asked {
+        Ok(urls) => Finding::probed(Severity::Fine, "discovery-srv", format!("{name} names {}", urls.join(", "))),
+        Err(why) => Finding::probed(Severity::Error, "discovery-srv", why),
+    })
+}
+
+/// The peer URLs that this node would go by, or why it would end: by the daemon's rules, which are strict with founders and
+/// leave a proxy what there is.
+async fn named(config: &Config, domain: &Domain, resolver: &Resolver) -> Result<Vec<String>, String> {
+    if matches!(config.role(), Ok(Role::Proxy(_))) {
+        return domain.peers(resolver).await.map_err(|error| error.to_string());
+    }
+    let peer_urls = config.advertise.peer.iter().map(Url::to_string).collect();
+    let own = Own { name: config.member.name.clone(), peer_urls };
+    let found = domain.founders_at_once(resolver, &own, &config.bootstrap.token).await;
+    let founders = found.map_err(|error| error.to_string())?.founders;
+    let listed = founders.listed()?;
+    check_entry(config, &listed, &founders.own, &look_up).map_err(|error| error.to_string())?;
+    Ok(listed.0.values().flatten().map(Url::to_string).collect())
+}
+
 fn look_up(host: &str) -> Option<Vec<IpAddr>> {
     let mut addresses: Vec<IpAddr> = (host, 0).to_socket_addrs().ok()?.map(|address| address.ip()).collect();
     addresses.sort();
@@ -134,10 +186,19 @@ fn look_up(host: &str) -> Option<Vec<IpAddr>> {
 
 /// Certificates, keys and lists must at least be there for this user.
 fn files(config: &Config, findings: &mut Vec<Finding>) {
-    let client = ["cert-file", "key-file", "client-cert-file", "client-key-file", "trusted-ca-file", "client-crl-file"];
+    let client = [
+        "cert-file",
+        "key-file",
+        "key-password-file",
+        "client-cert-file",
+        "client-key-file",
+        "trusted-ca-file",
+        "client-crl-file",
+    ];
     let peer = [
         "peer-cert-file",
         "peer-key-file",
+        "peer-key-password-file",
         "peer-client-cert-file",
         "peer-client-key-file",
         "peer-trusted-ca-file",
@@ -150,10 +211,11 @@ fn files(config: &Config, findings: &mut Vec<Finding>) {
 }
 
 /// The files of one side, in the order in which [`files`] names their options.
-fn side_files(side: &TlsSide) -> [Option<&Path>; 6] {
+fn side_files(side: &TlsSide) -> [Option<&Path>; 7] {
     [
-        side.server.as_ref().map(|pair| pair.cert.as_path()),
-        side.server.as_ref().map(|pair| pair.key.as_path()),
+        side.server_files().map(|pair| pair.cert.as_path()),
+        side.server_files().map(|pair| pair.key.as_path()),
+        side.server_files().and_then(|pair| pair.password.as_deref()),
         side.client.as_ref().map(|pair| pair.cert.as_path()),
         side.client.as_ref().map(|pair| pair.key.as_path()),
         side.trusted_ca.as_deref(),
@@ -290,7 +352,57 @@ fn nameless_file(place: &Path) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+
+    use ::domain::base::iana::Rcode;
+
     use super::*;
+    use crate::{
+        config::{Sources, load},
+        discovery::dns::{
+            Settings,
+            tests::{Given, answer, server},
+        },
+    };
+
+    /// What a node that is reached at `url` makes of a domain that names 127.0.0.1:2380 without TLS, and whose name server
+    /// says `of_tls` when it is asked for members with TLS.
+    async fn named_to(url: &str, more: &[&str], of_tls: Rcode) -> Result<Vec<String>, String> {
+        let (address, _server) = server(move |question| {
+            let record = [Given::Srv("_etcd-server._tcp.example.com.", 2380, "127.0.0.1")];
+            let (records, code) = if question.windows(4).any(|word| word == b"-ssl") {
+                (&record[..0], of_tls)
+            } else {
+                (&record[..], Rcode::NOERROR)
+            };
+            vec![answer(question, records, |header| header.set_rcode(code))]
+        })
+        .await;
+        let place = tempfile::tempdir().expect("a directory");
+        let words = [
+            "--name=a".to_owned(),
+            "--discovery-srv=example.com".to_owned(),
+            format!("--data-dir={}", place.path().join("a").display()),
+            format!("--listen-peer-urls={url}"),
+            format!("--initial-advertise-peer-urls={url}"),
+        ];
+        let args = words.iter().map(OsString::from).chain(more.iter().map(OsString::from)).collect();
+        let config = load(&Sources { args, ..Sources::default() }).unwrap_or_else(|errors| panic!("{errors}")).config;
+        let domain = Domain { domain: "example.com".to_owned(), suffix: String::new() };
+        let settings = Settings { timeout: Duration::from_secs(2), attempts: 1, ..Settings::new(vec![address]) };
+        named(&config, &domain, &Resolver::new(settings)).await
+    }
+
+    #[tokio::test]
+    async fn a_domain_is_judged_as_a_start_would() {
+        let (url, all) = ("http://127.0.0.1:2380", vec!["http://127.0.0.1:2380".to_owned()]);
+        assert_eq!(named_to(url, &[], Rcode::NXDOMAIN).await, Ok(all.clone()));
+        let why = named_to(url, &[], Rcode::SERVFAIL).await.expect_err("others may be left out");
+        assert!(why.contains("error querying DNS SRV records for _etcd-server-ssl") && why.contains("misbehaving"));
+        let why = named_to("http://127.0.0.9:2380", &[], Rcode::NXDOMAIN).await.expect_err("no record of its own");
+        assert!(why.contains("cannot find local etcd member \"a\" in SRV records"), "{why}");
+        assert_eq!(named_to("http://127.0.0.9:2380", &["--proxy=on"], Rcode::SERVFAIL).await, Ok(all));
+    }
 
     #[test]
     fn probing_a_directory_leaves_nothing_in_it() {

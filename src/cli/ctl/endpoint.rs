@@ -23,7 +23,8 @@ use crate::{
     },
 };
 
-const CLUSTER: Flag = Flag::switch("cluster", "ask all members of the cluster instead of the endpoints given");
+pub(super) const CLUSTER: Flag =
+    Flag::switch("cluster", "ask all members of the cluster instead of the endpoints given");
 const REV: Flag = Flag::integer("rev", "revision up to which to hash, 0 means the latest");
 
 pub(super) const ENDPOINT: Command = Command {
@@ -65,7 +66,7 @@ pub(super) const DEFRAG: Command = Command {
 };
 
 /// The members to ask: those given, or those the cluster knows.
-async fn endpoints(call: &Call, settings: &Settings) -> Result<Vec<String>, Failure> {
+pub(super) async fn endpoints(call: &Call, settings: &Settings) -> Result<Vec<String>, Failure> {
     if !call.flags.switch(&CLUSTER) {
         return Ok(settings.client.endpoints.clone());
     }

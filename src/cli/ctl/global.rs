@@ -6,9 +6,14 @@ use super::super::{
     failure::{Exit, Failure},
     output::{Format, Style},
     parse::{Call, Flags},
+    speak::complain,
     table::{Flag, Kind, Values},
 };
-use crate::client::{Credentials, Options, REQUEST_BYTES_MAX_DEFAULT, RESPONSE_BYTES_MAX_DEFAULT};
+use crate::{
+    client::{Credentials, Options, REQUEST_BYTES_MAX_DEFAULT, RESPONSE_BYTES_MAX_DEFAULT},
+    discovery::{dns::Resolver, srv::Domain},
+    tls::{Dialler, DiallerOptions, Identity, PairFiles, Trust},
+};
 
 const ENDPOINTS: Flag =
     Flag { kind: Kind::List, ..Flag::text("endpoints", "127.0.0.1:2379", "where the members listen for clients") };
@@ -19,7 +24,7 @@ const WRITE_OUT: Flag =
         .values(Values::FORMS);
 const HEX: Flag = Flag::switch("hex", "show bytes and identifiers in hexadecimal");
 const DIAL_TIMEOUT: Flag = Flag::duration("dial-timeout", "2s", "time to connect and authenticate");
-const COMMAND_TIMEOUT: Flag =
+pub(super) const COMMAND_TIMEOUT: Flag =
     Flag::duration("command-timeout", "5s", "time for one short request, connecting included");
 const KEEPALIVE_TIME: Flag = Flag::duration("keepalive-time", "2s", "silence after which a connection is probed");
 const KEEPALIVE_TIMEOUT: Flag = Flag::duration("keepalive-timeout", "6s", "time for the answer to such a probe");
@@ -150,19 +155,20 @@ pub(super) fn settings(
     flags: &Flags,
     ask_password: impl FnOnce() -> Result<String, Failure>,
 ) -> Result<Settings, Failure> {
-    refuse_discovery(flags)?;
-    refuse_tls(flags)?;
+    let endpoints = endpoints(flags)?;
+    let tls = tls(flags)?;
     let credentials = credentials(flags, ask_password)?;
     let format = Format::named(flags.text(&WRITE_OUT));
     let format = format.ok_or_else(|| Failure::new(Exit::BadFeature, "unsupported output format"))?;
     let client = Options {
-        endpoints: flags.list(&ENDPOINTS).iter().map(|endpoint| endpoint.trim().to_owned()).collect(),
+        endpoints,
         dial_timeout: flags.duration(&DIAL_TIMEOUT),
         keepalive_time: flags.duration(&KEEPALIVE_TIME),
         keepalive_timeout: flags.duration(&KEEPALIVE_TIMEOUT),
         request_bytes_max: bytes(flags, &MAX_REQUEST_BYTES).unwrap_or(REQUEST_BYTES_MAX_DEFAULT),
         response_bytes_max: bytes(flags, &MAX_RECV_BYTES).unwrap_or(RESPONSE_BYTES_MAX_DEFAULT),
         credentials,
+        tls,
     };
     let style = Style { format, hex: flags.switch(&HEX), values_only: false };
     Ok(Settings { client, style, command_timeout: flags.duration(&COMMAND_TIMEOUT) })
@@ -186,39 +192,109 @@ fn bytes(flags: &Flags, flag: &Flag) -> Option<usize> {
     usize::try_from(flags.integer(flag)).ok().filter(|bytes| *bytes > 0)
 }
 
-fn refuse_discovery(flags: &Flags) -> Result<(), Failure> {
-    if flags.text(&DISCOVERY_SRV).is_empty() {
-        return Ok(());
+/// Those that a domain names; without a domain, or if nothing of it may be used, those that were typed.
+fn endpoints(flags: &Flags) -> Result<Vec<String>, Failure> {
+    let (domain, suffix) = (flags.text(&DISCOVERY_SRV), flags.text(&DISCOVERY_SRV_NAME));
+    let mut found = Vec::new();
+    if !domain.is_empty() {
+        let domain = Domain { domain: domain.to_owned(), suffix: suffix.to_owned() };
+        found = look_up(&domain).map_err(|why| Failure::new(Exit::Error, why))?;
     }
-    Err(Failure::new(
-        Exit::BadFeature,
-        "--discovery-srv is not supported by this build yet; name the members with --endpoints",
-    ))
+    if !flags.switch(&INSECURE_DISCOVERY) {
+        found.retain(|endpoint| {
+            let is_secure = !endpoint.starts_with("http://");
+            if !is_secure {
+                complain(format_args!("ignoring discovered insecure endpoint {endpoint:?}"));
+            }
+            is_secure
+        });
+    }
+    if found.is_empty() {
+        found = flags.list(&ENDPOINTS).iter().map(|endpoint| endpoint.trim().to_owned()).collect();
+    }
+    Ok(found)
 }
 
-fn refuse_tls(flags: &Flags) -> Result<(), Failure> {
+/// Asks name servers, in a thread of its own: flags are read where nobody can wait otherwise.
+fn look_up(domain: &Domain) -> Result<Vec<String>, String> {
+    let asking = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| format!("starting tokio: {error}"))?;
+        Ok(runtime.block_on(domain.endpoints(&Resolver::of_system()))?.urls)
+    };
+    let asked = std::thread::scope(|scope| scope.spawn(asking).join());
+    asked.unwrap_or_else(|_| Err("asking name servers failed".to_owned()))
+}
+
+/// How to encrypt, as etcd's client decides it: if certificates are named, or plain text or looking at certificates is
+/// switched off.
+fn tls(flags: &Flags) -> Result<Option<Dialler>, Failure> {
     for flag in [CERT, KEY, CACERT] {
         if flags.is_set(&flag) && flags.text(&flag).is_empty() {
             return Err(Failure::bad_arguments(format_args!("empty string is passed to --{} option", flag.name)));
         }
     }
-    let file = [CERT, KEY, CACERT].into_iter().find(|flag| !flags.text(flag).is_empty());
-    let switch = if flags.switch(&INSECURE_SKIP_TLS_VERIFY) { Some("insecure-skip-tls-verify") } else { None };
-    let encrypted = if flags.switch(&INSECURE_TRANSPORT) { None } else { Some("insecure-transport=false") };
-    match file.map(|flag| flag.name).or(switch).or(encrypted) {
-        None => Ok(()),
-        Some(name) => Err(Failure::new(
-            Exit::BadFeature,
-            format_args!("--{name} needs TLS, which this build does not have yet; use plain http endpoints"),
-        )),
+    let dialler = dialler(flags)?;
+    // Records are anybody's to forge: what they lead to has to be certified for the domain that was asked for.
+    match flags.text(&DISCOVERY_SRV) {
+        domain if !domain.is_empty() && !flags.switch(&INSECURE_DISCOVERY) => {
+            Ok(Some(dialler.unwrap_or_default().named(domain)))
+        }
+        _ => Ok(dialler),
     }
 }
 
-fn credentials(flags: &Flags, ask_password: impl FnOnce() -> Result<String, Failure>) -> Result<Credentials, Failure> {
-    let (user, password, token) = (flags.text(&USER), flags.text(&PASSWORD), flags.text(&AUTH_JWT_TOKEN));
-    if !token.is_empty() {
-        return Ok(Credentials::Token(token.to_owned()));
+fn dialler(flags: &Flags) -> Result<Option<Dialler>, Failure> {
+    let [cert, key, ca] = [CERT, KEY, CACERT].map(|flag| flags.text(&flag));
+    let (is_unverified, is_plain) = (flags.switch(&INSECURE_SKIP_TLS_VERIFY), flags.switch(&INSECURE_TRANSPORT));
+    dialler_with([cert, key, ca], is_unverified, is_plain)
+}
+
+/// How to encrypt with a certificate, its key and authorities, each a file or nothing.
+///
+/// # Errors
+/// A [`Failure`] for files that cannot be used.
+pub(super) fn dialler_with(
+    [cert, key, ca]: [&str; 3],
+    is_unverified: bool,
+    is_plain: bool,
+) -> Result<Option<Dialler>, Failure> {
+    if [cert, key, ca].iter().all(|file| file.is_empty()) && !is_unverified && is_plain {
+        return Ok(None);
     }
+    let pair = match (cert, key) {
+        ("", "") => None,
+        (_, "") | ("", _) => {
+            let what = format_args!("KeyFile and CertFile must both be present[key: {key}, cert: {cert}]");
+            return Err(Failure::bad_arguments(what));
+        }
+        (cert, key) => Some(PairFiles::new(cert, key)),
+    };
+    let trust = if ca.is_empty() { Trust::System } else { Trust::File(ca.into()) };
+    let trust = (!is_unverified).then_some(trust);
+    let dialler = pair
+        .map(Identity::read)
+        .transpose()
+        .and_then(|identity| Dialler::new(DiallerOptions { identity, trust, ..DiallerOptions::default() }));
+    dialler.map(Some).map_err(Failure::bad_arguments)
+}
+
+fn credentials(flags: &Flags, ask_password: impl FnOnce() -> Result<String, Failure>) -> Result<Credentials, Failure> {
+    match flags.text(&AUTH_JWT_TOKEN) {
+        "" => user(flags.text(&USER), flags.text(&PASSWORD), ask_password),
+        token => Ok(Credentials::Token(token.to_owned())),
+    }
+}
+
+/// Who a user is whose password stands behind a colon, by itself, or nowhere: then it is asked for.
+///
+/// # Errors
+/// Whatever asking for the password came to.
+pub(super) fn user(
+    user: &str,
+    password: &str,
+    ask_password: impl FnOnce() -> Result<String, Failure>,
+) -> Result<Credentials, Failure> {
     if user.is_empty() {
         return Ok(Credentials::Nobody);
     }
@@ -274,6 +350,14 @@ mod tests {
     }
 
     #[test]
+    fn servers_that_a_domain_names_have_to_be_certified_for_it() {
+        let name = |line: &str| tls(&call(line).flags).unwrap().and_then(|tls| tls.name().map(str::to_owned));
+        assert_eq!(name("get foo -d example.com --insecure-discovery=false").as_deref(), Some("example.com"));
+        assert_eq!(name("get foo -d example.com"), None);
+        assert_eq!(name("get foo --insecure-discovery=false"), None);
+    }
+
+    #[test]
     fn a_variable_and_a_flag_for_one_option_conflict() {
         let (_, notices) = applied("get foo -w json", &[("ETCDCTL_WRITE_OUT", "fields")]);
         assert_eq!(notices.conflict.map(|notice| notice.variable), Some("ETCDCTL_WRITE_OUT".to_owned()));
@@ -313,13 +397,20 @@ mod tests {
 
     #[test]
     fn what_is_not_there_yet_is_refused_in_one_line() {
-        assert_eq!(refused("get --cert="), (Exit::BadArguments, "empty string is passed to --cert option".to_owned()));
-        for line in ["get --cacert ca.pem", "get --insecure-skip-tls-verify", "get --insecure-transport=false"] {
-            let (exit, message) = refused(line);
-            assert!(exit == Exit::BadFeature && message.contains("needs TLS"), "{message}");
-        }
-        assert!(refused("get -d example.org").1.contains("--endpoints"));
+        let (exit, message) = refused("get -d a..b");
+        let text = "dns lookup errors: lookup _etcd-client-ssl._tcp.a..b";
+        assert!(exit == Exit::Error && message.starts_with(text), "{message}");
         assert_eq!(refused("get -w yaml"), (Exit::BadFeature, "unsupported output format".to_owned()));
+    }
+
+    #[test]
+    fn certificates_are_asked_for_in_the_ways_of_etcd() {
+        let bad = |text: &str| (Exit::BadArguments, text.to_owned());
+        assert_eq!(refused("get --cert="), bad("empty string is passed to --cert option"));
+        assert_eq!(refused("get --cert c"), bad("KeyFile and CertFile must both be present[key: , cert: c]"));
+        assert_eq!(refused("get --cacert /absent"), bad("open /absent: no such file or directory"));
+        assert!(of("get").unwrap().client.tls.is_none());
+        assert!(of("get --insecure-skip-tls-verify").unwrap().client.tls.is_some());
     }
 
     #[test]

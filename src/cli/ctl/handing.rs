@@ -23,6 +23,7 @@ pub(super) const MOVE_LEADER: Command = Command {
 
 pub(super) const DOWNGRADE: Command = Command {
     name: "downgrade",
+    beginnings: &["do"],
     arguments: "<subcommand>",
     about: "Prepares the cluster for an older version",
     group: Group::Maintenance,

@@ -30,10 +30,16 @@ impl Span {
                 "too many arguments, only accept one argument when `--prefix` or `--from-key` is set",
             )),
             Some(end) => Ok(Self { key: key.clone().into(), range_end: end.clone().into() }),
-            None if from_key || (prefix && key.is_empty()) => Ok(Self { key: or_first(key), range_end: OPEN }),
-            None if prefix => Ok(Self { key: key.clone().into(), range_end: prefix_end(key) }),
+            None if from_key => Ok(Self { key: or_first(key), range_end: OPEN }),
+            None if prefix => Ok(Self::of_prefix(key)),
             None => Ok(Self { key: key.clone().into(), range_end: Bytes::new() }),
         }
+    }
+
+    /// All keys that begin with `prefix`.
+    pub(super) fn of_prefix(prefix: &[u8]) -> Self {
+        let range_end = if prefix.is_empty() { OPEN } else { prefix_end(prefix) };
+        Self { key: or_first(prefix), range_end }
     }
 }
 

@@ -1,7 +1,5 @@
 //! `lease`: grant, revoke, look at, list and renew.
 
-use std::time::Duration;
-
 use super::{
     super::{
         failure::{Exit, Failure},
@@ -116,8 +114,7 @@ fn keep_alive(mut call: Call) -> Running {
             let response = session.client.keep_alive_once(lease).await.map_err(no_answer)?;
             return session.print(&Kept(response));
         }
-        let first_answer = session.settings.client.dial_timeout + FIRST_ANSWER_EXTRA;
-        let mut answers = session.client.keep_alive(lease, first_answer);
+        let mut answers = session.keep_alive(lease);
         while let Some(response) = answers.next().await {
             session.print(&Kept(response))?;
         }
@@ -127,9 +124,6 @@ fn keep_alive(mut call: Call) -> Running {
         Ok(())
     })
 }
-
-/// What the first renewal may take beyond the time to connect before the lease counts as lost.
-const FIRST_ANSWER_EXTRA: Duration = Duration::from_secs(1);
 
 fn only_argument(call: &Call, missing: &str) -> Result<String, Failure> {
     match call.argument_texts().as_slice() {

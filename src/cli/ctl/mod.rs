@@ -5,26 +5,39 @@
 
 mod alarm;
 mod argify;
+mod auth;
+mod check;
 mod compare;
+mod contest;
+mod doctor;
+mod elect;
 mod endpoint;
 mod global;
 mod handing;
 mod keys;
 mod kv;
 mod lease;
+mod lock;
 mod member;
+mod metrics;
+mod mirror;
+mod past;
+mod role;
 mod session;
+mod snapshot;
+mod top;
 mod txn;
+mod user;
 mod watch;
 
 use std::{ffi::OsString, process::ExitCode};
 
-use super::{Program, completion, general, run, table::Command};
+use super::{Program, completion, ctl2, general, run, table::Command};
 
-/// Runs the client with the words it was called with, its own name first.
+/// Runs the client with the words it was called with, its own name first. The environment may ask for that of the v2 API.
 pub fn main(mut words: impl Iterator<Item = OsString>) -> ExitCode {
     let program = Program::called(words.next().as_ref(), "quoratectl", "etcdctl");
-    run(program, &ROOT, words.collect())
+    if ctl2::is_asked_for() { ctl2::main(program, words.collect()) } else { run(program, &ROOT, words.collect()) }
 }
 
 pub(super) static ROOT: Command = Command {
@@ -47,9 +60,21 @@ pub(super) static ROOT: Command = Command {
         general::VERSION,
         lease::LEASE,
         member::MEMBER,
+        snapshot::SNAPSHOT,
+        mirror::MAKE_MIRROR,
+        lock::LOCK,
+        elect::ELECT,
+        auth::AUTH,
+        user::USER,
+        role::ROLE,
+        check::CHECK,
         handing::DOWNGRADE,
+        doctor::DOCTOR,
+        top::TOP,
+        past::DIFF,
+        past::HISTORY,
         general::OPTIONS,
-        general::HELP,
+        Command { beginnings: &["h"], ..general::HELP },
     ],
     ..Command::EMPTY
 };

@@ -1,8 +1,7 @@
 //! A command's way to the cluster.
 
-use std::io::{self, BufRead, IsTerminal};
+use std::time::Duration;
 
-use nix::sys::termios::{self, LocalFlags, SetArg};
 use tracing::warn;
 
 use super::{
@@ -11,11 +10,18 @@ use super::{
         log,
         output::{self, Shown, Style},
         parse::Call,
-        speak::{complain, say},
+        password,
+        speak::complain,
     },
     global::{self, Notices, Settings},
 };
-use crate::client::{Client, ClientError, Rpc};
+use crate::{
+    client::{Client, ClientError, KeepAlive, Rpc},
+    types::LeaseId,
+};
+
+/// What the first renewal of a lease may take beyond the time to connect before the lease counts as lost.
+const FIRST_ANSWER_EXTRA: Duration = Duration::from_secs(1);
 
 /// A connected client and how its answers are printed.
 #[derive(Debug)]
@@ -46,6 +52,11 @@ impl Session {
         self.client.call(request, Some(self.settings.command_timeout)).await
     }
 
+    /// Renews `lease` for as long as it is asked to.
+    pub(super) fn keep_alive(&self, lease: LeaseId) -> KeepAlive {
+        self.client.keep_alive(lease, self.settings.client.dial_timeout + FIRST_ANSWER_EXTRA)
+    }
+
     /// Prints an answer.
     ///
     /// # Errors
@@ -68,16 +79,28 @@ pub(super) fn settings(call: &mut Call) -> Result<Settings, Failure> {
     settings_with(call, &[])
 }
 
+/// The same for a command that tells itself which calls have failed.
+///
+/// # Errors
+/// As [`settings`].
+pub(super) fn settings_without_calls_logged(call: &mut Call) -> Result<Settings, Failure> {
+    read_settings(call, &[], log::start_without_calls)
+}
+
 /// The same for a command that has variables of its own.
 pub(super) fn settings_with(call: &mut Call, watched: &[&str]) -> Result<Settings, Failure> {
+    read_settings(call, watched, log::start)
+}
+
+fn read_settings(call: &mut Call, watched: &[&str], start_log: fn(bool)) -> Result<Settings, Failure> {
     let notices = global::apply_environment(call, std::env::vars_os(), watched);
     let debug = global::is_debug(call);
-    log::start(debug);
+    start_log(debug);
     tell(&notices)?;
     if debug {
         complain(global::debug_lines(call).join("\n"));
     }
-    global::settings(&call.flags, || ask_password("Password: "))
+    global::settings(&call.flags, || password::ask("Password: "))
 }
 
 fn tell(notices: &Notices) -> Result<(), Failure> {
@@ -112,32 +135,4 @@ pub(super) async fn try_connect(settings: &Settings, endpoints: Vec<String>) -> 
 /// The end of a command that needs the connection.
 pub(super) fn no_connection(error: ClientError) -> Failure {
     Failure::new(Exit::BadConnection, error)
-}
-
-/// Asks for a secret on standard output and reads it from standard input, unseen on a terminal.
-fn ask_password(prompt: &str) -> Result<String, Failure> {
-    say(format_args!("{prompt}"))?;
-    let password = read_unseen()?;
-    say(format_args!("\n"))?;
-    Ok(password)
-}
-
-fn read_unseen() -> io::Result<String> {
-    let stdin = io::stdin();
-    let mut line = String::new();
-    if !stdin.is_terminal() {
-        stdin.lock().read_line(&mut line)?;
-        return Ok(without_end(&line));
-    }
-    let shown = termios::tcgetattr(&stdin)?;
-    let mut unseen = shown.clone();
-    unseen.local_flags.remove(LocalFlags::ECHO);
-    termios::tcsetattr(&stdin, SetArg::TCSAFLUSH, &unseen)?;
-    let read = stdin.lock().read_line(&mut line);
-    termios::tcsetattr(&stdin, SetArg::TCSAFLUSH, &shown)?;
-    read.map(|_| without_end(&line))
-}
-
-fn without_end(line: &str) -> String {
-    line.trim_end_matches(['\r', '\n']).to_owned()
 }

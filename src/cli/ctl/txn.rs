@@ -19,6 +19,7 @@ const INTERACTIVE: Flag = Flag::switch("interactive", "say what is expected next
 
 pub(super) const TXN: Command = Command {
     name: "txn",
+    beginnings: &["t"],
     arguments: "[options]",
     about: "Performs several requests as one transaction",
     details: "Reads a transaction from standard input and performs it in one step.\n\n\

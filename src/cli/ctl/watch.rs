@@ -295,7 +295,7 @@ async fn run(exec: &[OsString], revision: i64, event: &Event) -> Result<(), Fail
     let why = match outcome {
         Ok(Ok(status)) if status.success() => return Ok(()),
         Ok(Ok(status)) => status_text(status),
-        Ok(Err(error)) => start_failure(program, &error),
+        Ok(Err(error)) => go_text::start_failure(program, &error),
         Err(error) => error.to_string(),
     };
     let shown: Vec<_> = exec.iter().map(|word| word.clone().into_vec()).collect();
@@ -315,18 +315,6 @@ fn event_variables(revision: i64, event: &Event) -> [(&'static str, String); 4] 
 
 fn status_text(status: ExitStatus) -> String {
     status.code().map_or_else(|| status.to_string(), |code| format!("exit status {code}"))
-}
-
-fn start_failure(program: &OsStr, error: &std::io::Error) -> String {
-    let name = program.to_string_lossy();
-    match (error.kind(), name.contains('/')) {
-        (std::io::ErrorKind::NotFound, true) => format!("fork/exec {name}: no such file or directory"),
-        (std::io::ErrorKind::NotFound, false) => {
-            format!("exec: {}: executable file not found in $PATH", go_text::quote(name.as_bytes()))
-        }
-        (std::io::ErrorKind::PermissionDenied, _) => format!("fork/exec {name}: permission denied"),
-        _ => format!("fork/exec {name}: {error}"),
-    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::{prose, roff::Roff};
 use crate::cli::{
-    ctl,
+    ctl, ctl2, discovery, gateway, grpc_proxy,
     table::{Command, Flag, Group, Kind},
     utl,
 };
@@ -13,11 +13,14 @@ pub(super) fn client() -> Roff {
         .text("`quoratectl` [OPTIONS] COMMAND [ARGUMENTS]")
         .heading("DESCRIPTION")
         .paragraphs(&prose::CLIENT);
-    commands(page, &ctl::ROOT)
-        .heading("ENVIRONMENT")
+    let page = commands(page, &ctl::ROOT).heading("THE V2 API").paragraphs(&prose::CLIENT_V2);
+    let page = flags(page.subheading("Options of the v2 API"), ctl2::ROOT.inherited);
+    let page = entries(page.subheading("Commands of the v2 API"), ctl2::ROOT.commands.iter());
+    page.heading("ENVIRONMENT")
         .items(&prose::CLIENT_ENVIRONMENT)
         .heading("EXIT STATUS")
         .items(&prose::CLIENT_EXIT)
+        .items(&prose::CLIENT_V2_EXIT)
         .heading("EXAMPLES")
         .example(prose::CLIENT_EXAMPLE)
         .heading("SEE ALSO")
@@ -31,8 +34,41 @@ pub(super) fn offline_tool() -> Roff {
         .heading("DESCRIPTION")
         .paragraphs(&prose::OFFLINE_TOOL);
     commands(page, &utl::ROOT)
+        .heading("MIGRATION")
+        .paragraphs(&prose::MIGRATION)
         .heading("EXIT STATUS")
         .items(&prose::CLIENT_EXIT)
+        .heading("EXAMPLES")
+        .example(prose::OFFLINE_EXAMPLE)
+        .heading("SEE ALSO")
+        .text("`quorate`(8), `quoratectl`(1)")
+}
+
+/// The commands of the gateway and of the gRPC proxy, which are the daemon's.
+pub(super) fn proxies(page: Roff) -> Roff {
+    let page = gateway::ROOT.commands.iter().fold(page, |page, command| entry(page, "gateway ", command));
+    grpc_proxy::ROOT.commands.iter().fold(page, |page, command| entry(page, "grpc-proxy ", command))
+}
+
+pub(super) fn discovery() -> Roff {
+    let page = Roff::new("quorate-discovery", 8, "discovery service for members that do not know each other")
+        .heading("SYNOPSIS")
+        .text("`quorate discovery` [OPTIONS]")
+        .heading("DESCRIPTION")
+        .paragraphs(&prose::DISCOVERY)
+        .heading("OPTIONS")
+        .paragraphs(&prose::DISCOVERY_OPTIONS);
+    flags(page, discovery::COMMAND.flags)
+        .heading("ROUTES")
+        .items(&prose::DISCOVERY_ROUTES)
+        .heading("LIMITS")
+        .paragraph(&prose::discovery_limits())
+        .heading("SIGNALS")
+        .items(&prose::DISCOVERY_SIGNALS)
+        .heading("FILES")
+        .items(&prose::DISCOVERY_FILES)
+        .heading("EXAMPLES")
+        .example(prose::DISCOVERY_EXAMPLE)
         .heading("SEE ALSO")
         .text("`quorate`(8), `quoratectl`(1)")
 }
@@ -44,8 +80,12 @@ fn commands(page: Roff, root: &Command) -> Roff {
         let mut under: Vec<_> = root.commands.iter().filter(|command| command.group == group).collect();
         under.sort_by_key(|command| command.name);
         let page = if under.is_empty() || title.is_empty() { page } else { page.subheading(title) };
-        under.into_iter().fold(page, |page, command| entry(page, "", command))
+        entries(page, under.into_iter())
     })
+}
+
+fn entries<'a>(page: Roff, commands: impl Iterator<Item = &'a Command>) -> Roff {
+    commands.fold(page, |page, command| entry(page, "", command))
 }
 
 /// A command that can be called, or those below one that cannot.
@@ -69,12 +109,13 @@ fn flags(page: Roff, flags: &[Flag]) -> Roff {
 
 fn flag_tag(flag: &Flag) -> String {
     let short = flag.short.map(|short| format!("`-{short}`, ")).unwrap_or_default();
-    format!("{short}`--{}` {}", flag.name, flag.kind.placeholder()).trim_end().to_owned()
+    let also = if flag.also.is_empty() { String::new() } else { format!("`--{}`, ", flag.also) };
+    format!("{short}{also}`--{}` {}", flag.name, flag.kind.placeholder()).trim_end().to_owned()
 }
 
 fn flag_text(flag: &Flag) -> String {
     match (flag.kind, flag.default) {
-        (Kind::Switch, "false") | (Kind::Integer, "0") | (_, "") => flag.help.to_owned(),
+        (Kind::Switch, "false") | (Kind::Integer | Kind::Unsigned, "0") | (_, "") => flag.help.to_owned(),
         (_, default) => format!("{} (default `{default}`)", flag.help),
     }
 }

@@ -25,8 +25,9 @@ impl Page {
 }
 
 /// Every page there is.
-pub const PAGES: [Page; 5] = [
+pub const PAGES: [Page; 6] = [
     Page { file: "quorate.8", write: options::daemon },
+    Page { file: "quorate-discovery.8", write: commands::discovery },
     Page { file: "quorate.toml.5", write: options::toml_file },
     Page { file: "quorate.env.5", write: options::env_file },
     Page { file: "quoratectl.1", write: commands::client },

@@ -1,6 +1,6 @@
 //! The pages of the daemon and of the files it reads, from the option table.
 
-use super::{prose, roff::Roff};
+use super::{commands, prose, roff::Roff};
 use crate::config::{
     described,
     feature::Support,
@@ -16,7 +16,10 @@ pub(super) fn daemon() -> Roff {
         .heading("CONFIGURATION")
         .paragraphs(&prose::LAYERS)
         .heading("COMMANDS")
-        .items(&prose::CONFIG_COMMANDS)
+        .items(&prose::CONFIG_COMMANDS);
+    let page = commands::proxies(page)
+        .heading("STANDING IN FOR A CLUSTER")
+        .paragraphs(&prose::STANDING_IN)
         .heading("OPTIONS")
         .paragraphs(&prose::OPTIONS);
     let page = sections(page, |_| true, |spec| format!("`--{}` {}", spec.name, value_of(spec)));
@@ -36,7 +39,7 @@ pub(super) fn daemon() -> Roff {
         .paragraph("A dry run of what a unit would start:")
         .example(prose::CHECK_EXAMPLE)
         .heading("SEE ALSO")
-        .text("`quorate.toml`(5), `quorate.env`(5), `quoratectl`(1), `quorateutl`(1), `systemd.exec`(5)")
+        .text("`quorate-discovery`(8), `quorate.toml`(5), `quorate.env`(5), `quoratectl`(1), `quorateutl`(1), `systemd.exec`(5)")
 }
 
 pub(super) fn toml_file() -> Roff {

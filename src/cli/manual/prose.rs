@@ -1,10 +1,16 @@
 //! What no table says. Between backticks stands what is typed.
 
+use crate::discovery::service::{
+    BODY_BYTES_MAX, QUERY_BYTES_MAX, SURPLUS_MAX, VALUE_BYTES_MAX, WAITS_MAX, WAITS_PER_TOKEN_MAX,
+};
+
 /// A tag and what is said of it.
 type Item = (&'static str, &'static str);
 
-pub(super) const DAEMON_SYNOPSIS: [Item; 3] = [
-    ("`quorate` [FLAGS]", "Start a member."),
+pub(super) const DAEMON_SYNOPSIS: [Item; 5] = [
+    ("`quorate` [FLAGS]", "Start a member, or with `--proxy on` a node that stands in for one."),
+    ("`quorate gateway start` [FLAGS]", "Pass bytes between clients and members."),
+    ("`quorate grpc-proxy start` [FLAGS]", "Share watches, lease renewals and stale answers among many v3 clients."),
     (
         "`quorate config` `check`|`show`|`convert`|`sample`|`schema` [ARGUMENTS]",
         "Look at configurations and start nothing.",
@@ -31,7 +37,7 @@ warning names them.",
 mistakes; unknown `ETCD_*` variables are warnings.",
 ];
 
-pub(super) const CONFIG_COMMANDS: [Item; 5] = [
+pub(super) const CONFIG_COMMANDS: [Item; 6] = [
     (
         "`config check` [`--deep`] [`--format` text|json] [FILE...] [FLAGS]",
         "Read the configuration as a start would and name every mistake. `--deep` also tries addresses, names, files, free space
@@ -47,7 +53,91 @@ and the disk, and leaves nothing behind. Of several files it tells, too, whether
     ),
     ("`config sample` [`--format` toml|env]", "Print a file that names every option with its default, all commented out."),
     ("`config schema`", "Print a JSON Schema of the TOML file, for editors."),
+    ("`discovery` [FLAGS]", "Serve the discovery service: see `quorate-discovery`(8)."),
 ];
+
+pub(super) const STANDING_IN: [&str; 5] = [
+    "A node with `--proxy on` or `readonly` is no member. It finds the members at the peer URLs of `--initial-cluster`, and later
+at those it found last, and serves v2 and v3 clients on its own client URLs by asking the members. `--advertise-client-urls`
+is not needed, and nothing listens at the peer URLs. What it was stays in `proxy/` of its data directory and decides at the
+next start, whatever the options say.",
+    "It answers `/health`, `/metrics` and `/v2/config/local/proxy` itself; everything else is a member's answer. A member that
+does not answer is left alone for `--proxy-failure-wait`. While none answers, requests end with the texts of etcd's proxy, and
+the members are looked for every second; `SIGHUP` has them looked for at once.",
+    "To make a member of it, give it a place with `member add`, stop it, remove `proxy/`, and start it without `--proxy`, with
+`--initial-cluster-state existing` and the whole `--initial-cluster`. To make a proxy of a member, remove it from the cluster, stop
+it, remove `member/`, and start it with `--proxy on`.",
+    "`gateway start` understands nothing of what it passes, so that it serves every protocol, TLS included. `--endpoints-file`
+names a file with one address per line, which is taken over whenever it changes and at `SIGHUP`.",
+    "`grpc-proxy start` serves v3 clients alone. Watches of the same keys cost the cluster one, renewals of a lease and
+serializable reads are answered from what the cluster said last. `--namespace` keeps clients below a prefix, and with
+`--resolver-prefix` and `--advertise-client-url` proxies are found in the cluster. `--endpoints-file` is as that of the gateway.",
+];
+
+pub(super) const DISCOVERY: [&str; 4] = [
+    "Nodes that are to form a cluster, and know nothing of each other, are told the URL of a token (`--discovery URL`, or
+`ETCD_DISCOVERY`). They register below it, wait until as many have done so as the cluster is to have members, and found the
+cluster. etcd up to 3.6 does so, too; a node that comes too late finds the cluster full.",
+    "A token is made by `GET /new?size=3`, or by a form on the page that `/` shows to browsers. Whoever knows a token can see
+and change what is registered under it; nobody is told of tokens that he does not know.",
+    "Tokens are kept by a member inside the service, alone in a cluster of its own, or in a cluster: `--endpoints` speaks v3
+with Quorate and etcd 3 and uses keys that begin with `quorate.discovery/1/`; `--etcd` speaks v2 with etcd 2 to 3.5
+(`--enable-v2`), below the key `/_etcd/registry`. Several
+instances of the service may share a cluster. A member with `discovery-service` has the service on its client port, with tokens in
+its own cluster.",
+    "A token goes when nobody has registered under it for `--min-age`, whether its cluster has formed or not: a cluster that
+exists needs its token no more, and a node that comes later is told that there is no such key. In a cluster with v2 the
+time counts from when the token was made.",
+];
+
+pub(super) const DISCOVERY_OPTIONS: [&str; 1] =
+    ["Each flag is also a variable, in capitals behind `QUORATE_DISCOVERY_`, with underscores for dashes:
+`QUORATE_DISCOVERY_LISTEN_URLS` stands for `--listen-urls`. Flags are stronger."];
+
+pub(super) const DISCOVERY_ROUTES: [Item; 7] = [
+    ("`/`", "A page for people: forms for a new token and for a look at one, who has registered, and what to type on the next host."),
+    (
+        "`/new`",
+        "GET, PUT or POST with `size`, from 1 to 64, 3 by default: the URL of a new token, as plain text without the end of a line.",
+    ),
+    (
+        "`/TOKEN`, `/TOKEN/ID`",
+        "The members, and one of them, as etcd's v2 API shows keys: GET with `wait`, `waitIndex`, `recursive` and `sorted`; PUT of
+`value` with `prevExist`; DELETE, which lets a node that lost its data register again. A wait that sees nothing for 50 seconds is answered
+with an empty body.",
+    ),
+    ("`/TOKEN/_config/size`", "How many members the cluster is to have."),
+    ("`/health`", "`OK` if a token can be made and removed; looked up every five seconds at most."),
+    ("`/metrics`", "Requests by status and method, and the metrics of the member inside, in the Prometheus format."),
+    ("`/robots.txt`", "Nothing is for robots."),
+];
+
+pub(super) fn discovery_limits() -> String {
+    let (body, value, query) = (BODY_BYTES_MAX >> 10, VALUE_BYTES_MAX >> 10, QUERY_BYTES_MAX >> 10);
+    format!(
+        "One address makes `--new-per-minute` tokens in a minute, an IPv6 network of 64 bits counting as one; more are answered
+429 with `Retry-After`. There are `--tokens-max` tokens, under each {SURPLUS_MAX} members more than its cluster is to have,
+{WAITS_PER_TOKEN_MAX} waits on each and {WAITS_MAX} altogether. A body has {body} KiB at most, a value {value} KiB, a query {query} KiB."
+    )
+}
+
+pub(super) const DISCOVERY_SIGNALS: [Item; 2] = [
+    ("`SIGTERM`, `SIGINT`", "Answer those who wait, so that they ask again, and stop."),
+    ("`SIGHUP`", "Nothing: options are read at the start."),
+];
+
+pub(super) const DISCOVERY_FILES: [Item; 2] = [
+    (
+        "`/etc/default/quorate-discovery`, `/etc/quorate/discovery.conf`",
+        "Environment of the unit `quorate-discovery`, if there.",
+    ),
+    ("`/var/lib/quorate-discovery`", "The unit's data directory: that of a member, named `discovery`."),
+];
+
+pub(super) const DISCOVERY_EXAMPLE: &str = "\
+quorate discovery --listen-urls http://0.0.0.0:8087 --data-dir /tmp/tokens &
+TOKEN=$(curl --silent http://127.0.0.1:8087/new?size=3)
+quorate --name m1 --discovery $TOKEN";
 
 pub(super) const OPTIONS: [&str; 1] = [
     "Flags begin with one dash or two; their values follow an equals sign or a space. A DURATION is a number with a unit, such
@@ -78,7 +168,7 @@ pub(super) const DAEMON_EXIT: [Item; 5] = [
     ("141", "Whoever read that answer went away."),
 ];
 
-pub(super) const DAEMON_ENVIRONMENT: [Item; 5] = [
+pub(super) const DAEMON_ENVIRONMENT: [Item; 6] = [
     ("`ETCD_*`", "Options: see `quorate.env`(5)."),
     (
         "`QUORATE_ENV_FILES`",
@@ -87,16 +177,22 @@ allows it to be missing.",
     ),
     ("`GOMAXPROCS`", "The number of worker threads."),
     ("`GOGC`, `GOMEMLIMIT`", "Accepted, and without a meaning here: there is no garbage collector."),
+    (
+        "`CREDENTIALS_DIRECTORY`",
+        "Given by systemd for `LoadCredential=NAME:PATH` in the unit: where a file for TLS is asked for, `credential:NAME` is \
+         that one.",
+    ),
     ("`NOTIFY_SOCKET`, `WATCHDOG_USEC`, `LISTEN_FDS`", "Given by systemd: readiness, the watchdog, and sockets it has opened."),
 ];
 
-pub(super) const DAEMON_FILES: [Item; 5] = [
+pub(super) const DAEMON_FILES: [Item; 6] = [
     (
         "`/etc/default/quorate`, `/etc/quorate/quorate.conf`",
         "Environment of the unit on Debian, and on systems with rpm.",
     ),
     ("`/etc/quorate/quorate.toml`", "A sample of the TOML file; it is read if `ETCD_CONFIG` names it."),
     ("`/var/lib/quorate`", "The unit's data directory."),
+    ("`REGISTRATION`", "In a data directory, until there is a member: what a discovery service was told."),
     ("`member/wal`", "In a data directory: the log, in etcd's format."),
     ("`member/state`", "In a data directory: the replicated state."),
 ];
@@ -152,12 +248,30 @@ texts.",
     "Options may stand before the command or behind it. `quoratectl COMMAND --help` tells the whole of a command.",
 ];
 
-pub(super) const CLIENT_ENVIRONMENT: [Item; 1] = [(
-    "`ETCDCTL_*`",
-    "Every option, in capitals, with underscores for dashes: `ETCDCTL_ENDPOINTS` stands for `--endpoints`. Flags are stronger.",
-)];
+pub(super) const CLIENT_V2: [&str; 2] = [
+    "With `ETCDCTL_API=2` the client speaks the v2 API and takes the commands, flags and forms of output that `etcdctl` had for
+it until version 3.5. Without, nothing of this chapter holds.",
+    "Options of the client stand before the command, those of a command before its arguments or behind them, and one dash is
+as good as two. Unless `--no-sync` is given, the client first asks the endpoints for the addresses that members announce, and
+goes on with those. `ETCDCTL_ENDPOINTS`, `ETCDCTL_ENDPOINT`, `ETCDCTL_PEERS`, `ETCDCTL_USERNAME`, `ETCDCTL_CERT_FILE`,
+`ETCDCTL_KEY_FILE`, `ETCDCTL_CA_FILE` and `ETCDCTL_DISCOVERY_SRV` stand for options that are not given.",
+];
 
-pub(super) const CLIENT_EXIT: [Item; 9] = [
+pub(super) const CLIENT_ENVIRONMENT: [Item; 2] = [
+    (
+        "`ETCDCTL_*`",
+        "Every option, in capitals, with underscores for dashes: `ETCDCTL_ENDPOINTS` stands for `--endpoints`. Flags are stronger.",
+    ),
+    ("`ETCDCTL_API`", "With the value `2`, the API to speak: see `THE V2 API`."),
+];
+
+pub(super) const CLIENT_V2_EXIT: [Item; 3] = [
+    ("3, with the v2 API", "There is no such command, or no help for it."),
+    ("4, with the v2 API", "The cluster refused, or nobody answered."),
+    ("5, with the v2 API", "Not every member is healthy."),
+];
+
+pub(super) const CLIENT_EXIT: [Item; 10] = [
     ("0", "Done."),
     ("1", "It failed; one line on standard error says why."),
     ("2", "There is no connection, or the call that needs one failed."),
@@ -167,15 +281,48 @@ pub(super) const CLIENT_EXIT: [Item; 9] = [
     ("6", "Reading or writing failed on this machine."),
     ("128", "Arguments are missing, too many or unreadable."),
     ("141", "Whoever read the answers went away."),
+    ("255", "`lock`: its command died of a signal. What else its command exits with, `lock` exits with, too."),
 ];
 
 pub(super) const CLIENT_EXAMPLE: &str = "\
 quoratectl --endpoints http://10.0.0.1:2379 put greeting hello
 quoratectl get --prefix greet
 quoratectl watch --prefix greet
-quoratectl endpoint status --cluster -w table";
+quoratectl endpoint status --cluster -w table
+quoratectl doctor
+quoratectl --endpoints http://10.0.0.1:2379 snapshot save /var/backups/cluster.db";
 
-pub(super) const OFFLINE_TOOL: [&str; 1] = [
+pub(super) const OFFLINE_TOOL: [&str; 3] = [
     "`quorateutl` is for data directories and snapshots while no member uses them. Called by the name `etcdutl`, it prints
-etcd's texts. So far it tells its version; what it does not have yet it refuses by name, and does nothing.",
+etcd's texts. What it does not have it refuses by name, and does nothing.",
+    "It looks into snapshot files and databases of etcd and changes neither (`snapshot status`, `hashkv`), makes a new cluster of
+a snapshot file (`snapshot restore`), takes members over from etcd and hands them back (`import`, `export`), and checks data
+directories (`verify`).",
+    "A directory is made as a whole or not at all: after an error nothing of it is left. Directories that are read are never
+deleted. Quorate has nothing to defragment (`defrag`) or to migrate (`migrate`), and says so.",
 ];
+
+pub(super) const MIGRATION: [&str; 5] = [
+    "`import` makes a data directory of Quorate of the one that an etcd 3.5 to 3.7 has left, stopped or killed; `export` is the
+way back. The member keeps its identifiers, its term, its vote and its log, so its cluster sees a restart. The old directory
+is fenced: its `member/` is renamed, and a file `member` in its place tells the way back. Neither etcd nor Quorate starts on it,
+because a member that runs twice, or from an older copy, can cost its cluster data.",
+    "On one machine: stop etcd, `import` its directory into a new one, and start `quorate` with the options that etcd had and the new
+`--data-dir`. With `--compat-version` of the cluster's version, which `import` tells, the cluster stays at it and the way back
+stays open.",
+    "In a cluster that goes on: the same on one host after the other, while a quorum runs. Before the next host, see that the
+member has caught up: `quoratectl endpoint hashkv --cluster` shows equal hashes.",
+    "Back: stop `quorate`, `export` into a new directory, and start etcd on it, of the version of the cluster or a newer one. A
+cluster whose version has risen is lowered first: `quoratectl downgrade enable`.",
+    "Keys of the v2 API are not taken over in either direction: a directory with some is refused. A directory of etcd 3.4 or older
+has to be started once with etcd 3.5.",
+];
+
+pub(super) const OFFLINE_EXAMPLE: &str = "\
+quorateutl snapshot status backup.db -w table
+quorateutl snapshot restore backup.db --name m1 --data-dir /var/lib/quorate/m1 \\
+    --initial-cluster m1=http://10.0.0.1:2380 --initial-advertise-peer-urls http://10.0.0.1:2380
+quorateutl import /var/lib/etcd/default --check
+quorateutl import /var/lib/etcd/default --data-dir /var/lib/quorate/default
+quorateutl export --data-dir /var/lib/quorate/default --to-data-dir /var/lib/etcd/back
+quorateutl verify /var/lib/quorate/default";

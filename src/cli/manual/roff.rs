@@ -92,7 +92,7 @@ impl Roff {
     }
 }
 
-/// Text with its backticks turned into bold.
+/// Text with its backticks turned into bold. A list of addresses may be broken behind each comma.
 fn inline(text: &str) -> String {
     let mut out = String::new();
     for (number, part) in text.split('`').enumerate() {
@@ -105,7 +105,7 @@ fn inline(text: &str) -> String {
             out.push_str(&part);
         }
     }
-    out
+    out.replace(",http", ",\\:http")
 }
 
 /// Text without a meaning to roff: what is typed on a keyboard stays what it is, hyphens above all. What is not ASCII is

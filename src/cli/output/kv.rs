@@ -165,7 +165,7 @@ impl Shown for WatchResponse {
             if self.events.is_empty() {
                 events.text(format_args!("null"));
             } else {
-                events.array(&self.events, event);
+                events.array(&self.events, event_json);
             }
             object.plain("CompactRevision", self.compact_revision);
             object.plain("Canceled", self.canceled);
@@ -181,7 +181,8 @@ impl Shown for WatchResponse {
     }
 }
 
-fn event(page: &mut Page, event: &Event) {
+/// An event as it stands in the answers of a watch.
+pub(super) fn event_json(page: &mut Page, event: &Event) {
     page.object(|object| {
         object.plain_if_set("type", event.r#type);
         object.key_value_if_set("kv", event.kv.as_ref());
@@ -210,7 +211,7 @@ fn escaped(bytes: &[u8]) -> String {
     text
 }
 
-fn pair_fields(page: &mut Page, prefix: &str, kv: &KeyValue) {
+pub(super) fn pair_fields(page: &mut Page, prefix: &str, kv: &KeyValue) {
     let name = |field: &str| format!("{prefix}{field}");
     page.quoted_field(&name("Key"), &kv.key);
     page.field(&name("CreateRevision"), kv.create_revision);

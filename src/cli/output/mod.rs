@@ -6,21 +6,31 @@
 mod alarm;
 mod boxes;
 mod endpoint;
+mod facts;
+mod file;
+mod finding;
 mod handing;
 pub(super) mod json;
 mod kv;
 mod lease;
 mod member;
 mod page;
+mod past;
+mod users;
 
 use std::io::{self, BufWriter};
 
 pub(super) use boxes::Table;
 pub(super) use endpoint::{Hash, Hashes, Health, Healths, Statuses};
+pub(super) use facts::Facts;
+pub(super) use file::{HashOfFile, StatusOfFile};
+pub(super) use finding::{Finding, Findings, Severity};
 pub(super) use handing::{Downgraded, Moved};
 pub(super) use lease::{Granted, Kept, Listed, Remaining, Revoked};
 pub(super) use member::{Added, MemberChange, Members, Verb};
 pub(super) use page::Page;
+pub(super) use past::{Change, Difference, Occurrence};
+pub(super) use users::{Changed, OneRole, OneUser};
 
 use super::failure::{Exit, Failure};
 

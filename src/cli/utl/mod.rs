@@ -1,14 +1,24 @@
 //! The offline tool: `quorateutl`, and `etcdutl` when called by that name.
 //!
-//! So far it tells its version and completes command lines. Commands on snapshots and data directories are refused by name, so that nobody takes
-//! silence for success.
+//! It reads and makes files and directories that no member uses ([`crate::server::offline`]). Commands of etcd's that are not
+//! here are refused by name, so that nobody takes silence for success.
+
+mod export;
+mod file;
+mod import;
+mod restore;
+mod snapshot;
+mod verify;
 
 use std::{ffi::OsString, process::ExitCode};
 
 use super::{
     Program, completion,
     failure::{Exit, Failure},
-    general, report, run,
+    general,
+    output::{Format, Style},
+    parse::Call,
+    report, run,
     table::{Command, Flag, Values},
 };
 
@@ -17,13 +27,25 @@ const WRITE_OUT: Flag =
         .short('w')
         .values(Values::FORMS);
 const TIMEOUT: Flag =
-    Flag::duration("timeout", "10s", "time to wait for the lock of a data directory, 0 means for ever");
+    Flag::duration("timeout", "10s", "time to wait for the lock of a file or a data directory, 0 means for ever");
 
 pub(super) static ROOT: Command = Command {
     name: "quorateutl",
     about: "The offline tool for data directories and snapshots of Quorate and etcd.",
     inherited: &[WRITE_OUT, TIMEOUT],
-    commands: &[completion::COMPLETION, general::VERSION, general::OPTIONS, general::HELP],
+    commands: &[
+        snapshot::HASH_KV,
+        snapshot::SNAPSHOT,
+        import::IMPORT,
+        export::EXPORT,
+        verify::VERIFY,
+        verify::DEFRAG,
+        verify::MIGRATE,
+        completion::COMPLETION,
+        general::VERSION,
+        general::OPTIONS,
+        general::HELP,
+    ],
     ..Command::EMPTY
 };
 
@@ -40,16 +62,38 @@ pub fn main(mut words: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// How the answer to `call` is to be shown.
+fn style(call: &Call) -> Result<Style, Failure> {
+    let format = Format::named(call.flags.text(&WRITE_OUT));
+    let format = format.ok_or_else(|| Failure::new(Exit::BadFeature, "unsupported output format"))?;
+    Ok(Style { format, hex: false, values_only: false })
+}
+
+/// How facts are to be shown: what cannot be shown is refused before anything is done.
+fn style_of_facts(call: &Call) -> Result<Style, Failure> {
+    let style = style(call)?;
+    match style.format {
+        Format::Table | Format::Protobuf => {
+            let text = format_args!("{} not supported as output format", call.flags.text(&WRITE_OUT)).to_string();
+            Err(Failure::new(Exit::BadFeature, text))
+        }
+        Format::Simple | Format::Fields | Format::Json => Ok(style),
+    }
+}
+
+/// Looks at the first word that is a command: behind it, the same words may name files.
 fn refuse_missing(words: &[OsString]) -> Result<(), Failure> {
-    let missing = words.iter().filter_map(|word| word.to_str()).find(|word| MISSING.contains(word));
-    missing.map_or(Ok(()), |name| {
+    let is_built = |word: &str| ROOT.commands.iter().any(|command| command.name == word);
+    let mut commands = words.iter().filter_map(|word| word.to_str());
+    let first = commands.find(|word| MISSING.contains(word) || is_built(word));
+    first.filter(|word| MISSING.contains(word)).map_or(Ok(()), |name| {
         let text = format!("the command \"{name}\" is not part of this build yet; nothing was done");
         Err(Failure::new(Exit::Error, text))
     })
 }
 
-/// Commands of etcd's offline tool that are still to come.
-const MISSING: [&str; 5] = ["snapshot", "defrag", "hashkv", "migrate", "backup"];
+/// Commands of etcd's offline tool that are not here: a copy of its v2 store.
+const MISSING: [&str; 1] = ["backup"];
 
 #[cfg(test)]
 mod tests {
@@ -63,8 +107,9 @@ mod tests {
 
     #[test]
     fn what_is_missing_says_so() {
-        let refused = refuse_missing(&["-w".into(), "json".into(), "snapshot".into(), "status".into()]).unwrap_err();
-        assert!(refused.exit == Exit::Error && refused.message.unwrap().contains("\"snapshot\" is not part"));
+        let refused = refuse_missing(&["-w".into(), "json".into(), "backup".into()]).unwrap_err();
+        assert!(refused.exit == Exit::Error && refused.message.unwrap().contains("\"backup\" is not part"));
         assert_eq!(refuse_missing(&["version".into()]), Ok(()));
+        assert_eq!(refuse_missing(&["hashkv".into(), "backup".into()]), Ok(()), "a file");
     }
 }

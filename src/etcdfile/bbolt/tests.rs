@@ -73,7 +73,7 @@ fn small(rows: BTreeMap<[u8; 1], [u8; 9]>) -> BTreeMap<Bytes, Bytes> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
     fn what_is_written_is_read(contents in contents()) {

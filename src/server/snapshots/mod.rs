@@ -1,7 +1,8 @@
-//! Snapshots on their way between members.
+//! Snapshots on their way between members, and to clients.
 //!
 //! Raft asks for a snapshot to be sent ([`Snapshots::send`]), the transport brings one that is received
-//! ([`Snapshots::receive`]). Both return at once; rows are read and loaded in threads of their own.
+//! ([`Snapshots::receive`]). Both return at once; rows are read and loaded in threads of their own. A client reads one
+//! as etcd's database ([`super::Handle::snapshot`]).
 //!
 //! A received snapshot is staged: loaded into a generation of its own, durably, beside the live one. Only then raft hears
 //! of it, and if raft takes it the log's thread installs it ([`super::durability::install`]) and the owner of the state
@@ -9,6 +10,8 @@
 //! stays on the disk; entries that a receiver will need stay in the log, as far as [`holds`] allows.
 
 mod budget;
+mod clients;
+mod export;
 mod holds;
 mod receive;
 mod send;
@@ -33,6 +36,9 @@ use crate::{
 use super::{Options, datadir::DataDir, durability::Mark, generations::Generations, open};
 
 use budget::Budget;
+use clients::Readers;
+pub use clients::{CLIENT_SNAPSHOTS_MAX, ClientSnapshot, SnapshotError};
+use export::Exports;
 use holds::Holds;
 pub(super) use holds::Reach;
 use send::Sources;
@@ -50,6 +56,8 @@ pub(super) struct Snapshots {
     holds: Holds,
     budget: Budget,
     sources: Sources,
+    exports: Exports,
+    readers: Readers,
     turns: Turns,
     /// What the log's thread is about to install.
     staged: Mutex<Option<Box<Staged>>>,
@@ -107,6 +115,8 @@ impl Snapshots {
             holds: Holds::default(),
             budget: Budget::default(),
             sources: Sources::default(),
+            exports: Exports::default(),
+            readers: Readers::new(),
             turns: Turns::new(),
             staged: Mutex::default(),
         }

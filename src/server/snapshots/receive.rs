@@ -223,7 +223,7 @@ impl Failure {
     fn hopeless(self) -> Option<ApplyError> {
         match self {
             Self::Exchange(ExchangeError::Open(why)) | Self::Apply(ApplyError::Open(why)) => {
-                matches!(why, apply::OpenError::Auth | apply::OpenError::VersionTooOld { .. }).then_some(why.into())
+                matches!(why, apply::OpenError::VersionTooOld { .. }).then_some(why.into())
             }
             _ => None,
         }

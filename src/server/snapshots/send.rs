@@ -2,19 +2,18 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, OnceLock, PoisonError, Weak, atomic::Ordering},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
 use bytes::Bytes;
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::{
-    apply::{exchange, native},
+    apply::native,
     clock::{Clock as _, Stopwatch},
-    disk::{Directory as _, DiskFile, FileDirectory},
     metrics,
     pb::raftpb::{Message, Snapshot, SnapshotMetadata},
     raft::Input,
@@ -26,60 +25,43 @@ use crate::{
 use super::{
     super::{State, durability, raft_thread::RaftOrder, shared::Shared},
     Snapshots,
+    export::ExportError,
     holds::Reach,
     receive::with_causes,
-    space::{self, Looks, NoRoom},
 };
 
 /// Blocks that are read ahead of the network, for each receiver.
-const BLOCKS_AHEAD: usize = 4;
+pub(super) const BLOCKS_AHEAD: usize = 4;
 /// How long after a failure raft hears of it: it will want to send again at once.
 const FAILURE_PAUSE: Duration = Duration::from_secs(2);
 /// How long a snapshot may serve receivers that come later.
-const SHARED_FOR: Duration = Duration::from_secs(10);
+pub(super) const SHARED_FOR: Duration = Duration::from_secs(10);
 
 /// Why a snapshot was not sent.
 #[derive(Debug, Error)]
 enum Failure {
     #[error("the member is not connected with its peers")]
     NotConnected,
-    #[error("the state was replaced meanwhile")]
-    Behind,
-    #[error("writing the state as etcd's database: {0}")]
-    Export(String),
-    #[error("no room for the state as etcd's database: {0}")]
-    NoRoom(#[from] NoRoom),
+    #[error(transparent)]
+    Behind(#[from] Behind),
+    #[error(transparent)]
+    Export(#[from] ExportError),
     #[error("starting a thread that reads the state")]
     Thread(#[source] io::Error),
     #[error(transparent)]
     Send(#[from] SendError),
 }
 
+/// There is no state any more, or not yet, that includes what a receiver needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("the state was replaced meanwhile")]
+pub(super) struct Behind;
+
 /// What several receivers can share.
 #[derive(Debug, Default)]
 pub(super) struct Sources {
     /// The newest snapshot being sent, and since when.
     newest: Mutex<Option<(Duration, Weak<State>)>>,
-    /// The newest database being sent. Locked while one is written: one at a time.
-    exported: tokio::sync::Mutex<Weak<Exported>>,
-}
-
-/// A state as etcd's database in a file that goes with the last receiver.
-#[derive(Debug)]
-struct Exported {
-    directory: FileDirectory,
-    name: String,
-    since: Duration,
-    /// What goes before it.
-    snapshot: Snapshot,
-}
-
-impl Drop for Exported {
-    fn drop(&mut self) {
-        if let Err(cause) = self.directory.remove(&self.name) {
-            tracing::warn!(path = ?self.directory.path(&self.name), %cause, "cannot remove a database that was sent");
-        }
-    }
 }
 
 impl Snapshots {
@@ -92,7 +74,7 @@ impl Snapshots {
     }
 
     /// A state at or above `index`, the one that others are being sent if it is new enough.
-    fn source(&self, shared: &Shared, index: LogIndex) -> Result<Arc<State>, Failure> {
+    pub(super) fn source(&self, shared: &Shared, index: LogIndex) -> Result<Arc<State>, Behind> {
         let now = shared.clock.monotonic();
         let mut newest = self.sources.newest.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = newest.as_ref().filter(|(since, _)| now < *since + SHARED_FOR);
@@ -101,34 +83,10 @@ impl Snapshots {
         }
         let state = shared.published();
         if state.applied < index {
-            return Err(Failure::Behind);
+            return Err(Behind);
         }
         *newest = Some((now, Arc::downgrade(&state)));
         Ok(state)
-    }
-
-    /// The state as a database, the one that others are being sent if it is new enough.
-    async fn database(&self, shared: &Arc<Shared>, index: LogIndex) -> Result<Arc<Exported>, Failure> {
-        let mut exported = self.sources.exported.lock().await;
-        let now = shared.clock.monotonic();
-        let usable = |exported: &Arc<Exported>| exported.index() >= index && now < exported.since + SHARED_FOR;
-        if let Some(exported) = exported.upgrade().filter(usable) {
-            return Ok(exported);
-        }
-        let (state, for_export) = (self.source(shared, index)?, Arc::clone(shared));
-        let (done, fresh) = oneshot::channel();
-        // Nobody listens any more if the member stops.
-        let export = move || drop(done.send(export(&for_export, &state)));
-        super::super::spawn("snapshot-export", export).map_err(Failure::Thread)?;
-        let fresh = fresh.await.map_err(|_| Failure::Export("its thread panicked".to_owned()))??;
-        *exported = Arc::downgrade(&fresh);
-        Ok(fresh)
-    }
-}
-
-impl Exported {
-    fn index(&self) -> LogIndex {
-        LogIndex(self.snapshot.metadata.as_ref().map_or(0, |metadata| metadata.index))
     }
 }
 
@@ -206,24 +164,28 @@ async fn send_database(
 ) -> Result<LogIndex, Failure> {
     let exported = shared.snapshots.database(shared, least).await?;
     let index = exported.index();
-    message.snapshot = Some(exported.snapshot.clone());
+    message.snapshot = Some(exported.head().clone());
     let (blocks, body) = mpsc::channel(BLOCKS_AHEAD);
     let (for_reader, file) = (Arc::clone(shared), Arc::clone(&exported));
-    let read = move || pass_on(&for_reader, file_blocks(&file), &blocks);
+    let read = move || pass_on(&for_reader, file.blocks(native::BLOCK_BYTES), &blocks);
     super::super::spawn("snapshot-reader", read).map_err(Failure::Thread)?;
     transport.send_snapshot(message, SnapshotForm::Bbolt, ReceiverStream::new(body)).await?;
     Ok(index)
 }
 
 /// What goes before the data: where the state stands, and the members as etcd 3.5 looks for them.
-fn head_of(state: &State) -> Snapshot {
+pub(super) fn head_of(state: &State) -> Snapshot {
     let conf_state = Some(state.cluster.configuration().clone());
     let metadata = SnapshotMetadata { conf_state, index: state.applied.0, term: state.term.0 };
     Snapshot { data: durability::v2_tree(&state.cluster), metadata: Some(metadata) }
 }
 
 /// Reads blocks at the pace of the budget, until the receiver is gone.
-fn pass_on(shared: &Shared, blocks: impl Iterator<Item = io::Result<Bytes>>, to: &mpsc::Sender<io::Result<Bytes>>) {
+pub(super) fn pass_on(
+    shared: &Shared,
+    blocks: impl Iterator<Item = io::Result<Bytes>>,
+    to: &mpsc::Sender<io::Result<Bytes>>,
+) {
     let mut begun = shared.clock.monotonic();
     for block in blocks {
         let (bytes, failed) = (block.as_ref().map_or(0, Bytes::len), block.is_err());
@@ -233,100 +195,6 @@ fn pass_on(shared: &Shared, blocks: impl Iterator<Item = io::Result<Bytes>>, to:
         }
         std::thread::sleep(shared.snapshots.budget.rest(now, bytes, now.saturating_sub(begun)));
         begun = shared.clock.monotonic();
-    }
-}
-
-fn file_blocks(exported: &Exported) -> impl Iterator<Item = io::Result<Bytes>> {
-    let mut file = exported.directory.open(&exported.name).map_err(Some);
-    let mut offset = 0;
-    std::iter::from_fn(move || {
-        let file = match &mut file {
-            Ok(file) => file,
-            Err(cause) => return cause.take().map(Err),
-        };
-        let mut block = vec![0; native::BLOCK_BYTES];
-        match file.read_at(&mut block, offset) {
-            Ok(0) => None,
-            Ok(read) => {
-                block.truncate(read);
-                offset += read as u64;
-                Some(Ok(block.into()))
-            }
-            Err(cause) => Some(Err(cause)),
-        }
-    })
-}
-
-/// Writes `state` as a database, at the pace of the budget, if there is room.
-fn export(shared: &Arc<Shared>, state: &State) -> Result<Arc<Exported>, Failure> {
-    // An estimate: nothing is begun that cannot be finished, and what turns out longer is given up on the way.
-    let place = &shared.snapshots.place;
-    space::check(place, shared.in_use_bytes.load(Ordering::Relaxed).min(shared.engine().disk_bytes()))?;
-    let begun = shared.clock.monotonic();
-    let directory = FileDirectory::new(&place.scratch);
-    let name = format!("{:016x}-{}.db", state.applied.0, begun.as_nanos());
-    let failed = |cause: &dyn std::error::Error| Failure::Export(with_causes(cause));
-    let file = directory.create(&name).map_err(|cause| failed(&cause))?;
-    let exported = Exported { directory, name, since: begun, snapshot: head_of(state) };
-    let no_room = Arc::new(OnceLock::new());
-    let file = Paced { file, shared: Arc::clone(shared), looks: Mutex::default(), no_room: Arc::clone(&no_room) };
-    exchange::export(state, file).map_err(|cause| no_room.get().cloned().map_or_else(|| failed(&cause), Into::into))?;
-    metrics::BACKEND_SNAPSHOT.observe(shared.clock.monotonic().saturating_sub(begun));
-    Ok(Arc::new(exported))
-}
-
-/// A file that is written at the pace of the budget, as long as there is room.
-struct Paced {
-    file: <FileDirectory as crate::disk::Directory>::File,
-    shared: Arc<Shared>,
-    looks: Mutex<Looks>,
-    /// Why it was given up.
-    no_room: Arc<OnceLock<NoRoom>>,
-}
-
-impl Paced {
-    fn check_room(&self, bytes: u64) -> io::Result<()> {
-        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
-        let covered = looks.cover(bytes, |ahead| space::check(&self.shared.snapshots.place, ahead));
-        covered.map_err(|cause| {
-            let text = cause.to_string();
-            self.no_room.get_or_init(|| cause);
-            io::Error::new(io::ErrorKind::StorageFull, text)
-        })
-    }
-}
-
-impl DiskFile for Paced {
-    fn size(&self) -> io::Result<u64> {
-        self.file.size()
-    }
-
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.file.read_at(buffer, offset)
-    }
-
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.check_room(bytes.len() as u64)?;
-        self.file.write_at(bytes, offset)?;
-        let now = self.shared.clock.monotonic();
-        std::thread::sleep(self.shared.snapshots.budget.rest(now, bytes.len(), Duration::ZERO));
-        Ok(())
-    }
-
-    fn allocate(&self, size: u64) -> io::Result<()> {
-        self.file.allocate(size)
-    }
-
-    fn set_size(&self, size: u64) -> io::Result<()> {
-        self.file.set_size(size)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.file.sync()
-    }
-
-    fn try_lock(&self) -> io::Result<bool> {
-        self.file.try_lock()
     }
 }
 

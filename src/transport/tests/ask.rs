@@ -1,5 +1,7 @@
 //! Questions to members, answered as etcd's members answer them.
 
+use std::sync::LazyLock;
+
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use prost::Message as _;
@@ -24,6 +26,11 @@ struct Oracle {
     _server: JoinSet<()>,
 }
 
+fn target(url: &str, patience: Duration) -> Target<'_> {
+    static DIALLER: LazyLock<Dialler> = LazyLock::new(Dialler::default);
+    Target { url, dialler: &DIALLER, patience }
+}
+
 impl Oracle {
     async fn new(status: u16, body: impl Into<Bytes>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -35,7 +42,7 @@ impl Oracle {
     }
 
     fn target(&self) -> Target<'_> {
-        Target { url: &self.url, patience: Duration::from_secs(5) }
+        target(&self.url, Duration::from_secs(5))
     }
 
     fn asked(&self) -> (String, Vec<u8>) {
@@ -107,23 +114,6 @@ async fn leases_are_asked_about_in_protobuf() {
 }
 
 #[tokio::test]
-async fn users_are_told_of_to_anybody_or_not_at_all() {
-    let nameless = r#"{"error":"etcdserver: user name is empty","code":3,"message":"etcdserver: user name is empty"}"#;
-    for (status, answer, expected) in [
-        (200, r#"{"header":{"raft_term":"2"},"authRevision":"1"}"#, Some(false)),
-        (200, r#"{"header":{},"enabled":true,"authRevision":"5"}"#, Some(true)),
-        (200, r#"{"header":{},"users":["root"]}"#, Some(true)),
-        (200, r#"{"header":{},"roles":["root"]}"#, Some(true)),
-        (400, nameless, Some(true)),
-        (400, r#"{"error":"etcdserver: request timed out"}"#, None),
-        (404, "404 page not found", None),
-    ] {
-        let oracle = Oracle::new(status, answer).await;
-        assert_eq!(ask::has_users(oracle.target()).await.ok(), expected, "{answer}");
-    }
-}
-
-#[tokio::test]
 async fn promotion_knows_which_refusals_are_final() {
     for (status, text, refusal) in [
         (404, "membership: ID not found", Rejection::MemberNotFound),
@@ -155,13 +145,15 @@ async fn hashes_are_asked_for_by_a_get_with_a_body() {
 
 #[tokio::test]
 async fn nobody_and_silence_are_told_apart_from_answers() {
-    let nobody = Target { url: "http://127.0.0.1:1", patience: Duration::from_millis(500) };
+    let nobody = target("http://127.0.0.1:1", Duration::from_millis(500));
     assert!(matches!(ask::version(nobody).await, Err(AskError::Connection { .. })));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let silent = Target { url: &url, patience: Duration::from_millis(300) };
+    let silent = target(&url, Duration::from_millis(300));
     let Err(AskError::Connection { cause, .. }) = ask::version(silent).await else { panic!("no time-out") };
     assert_eq!(cause.kind(), std::io::ErrorKind::TimedOut);
-    let tls = Target { url: "https://127.0.0.1:1", patience: Duration::from_millis(300) };
-    assert!(matches!(ask::version(tls).await, Err(AskError::Connection { .. })));
+    for nowhere in ["https://127.0.0.1:1", "unixs:///absent", "ftp://127.0.0.1:1"] {
+        let nowhere = target(nowhere, Duration::from_millis(300));
+        assert!(matches!(ask::version(nowhere).await, Err(AskError::Connection { .. })));
+    }
 }

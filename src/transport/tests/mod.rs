@@ -27,6 +27,7 @@ use super::*;
 use crate::{
     membership::Version,
     pb::raftpb::{Message, MessageType},
+    tls::Dialler,
     types::{ClusterId, MemberId},
 };
 
@@ -153,7 +154,7 @@ struct Node {
 impl Node {
     async fn start(id: u64) -> Self {
         let member = Member::new(id);
-        let options = TransportOptions { election_timeout: Duration::from_secs(1) };
+        let options = TransportOptions { election_timeout: Duration::from_secs(1), dialler: Dialler::default() };
         let transport = Transport::new(Arc::<Member>::clone(&member), options, Handle::current());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

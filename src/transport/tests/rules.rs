@@ -36,7 +36,7 @@ impl Caller {
         headers: HeaderMap,
         body: impl Into<bytes::Bytes>,
     ) -> (u16, String) {
-        let mut connection = Connection::dial(&self.node.url, PATIENCE).await.unwrap();
+        let mut connection = Connection::dial(&self.node.url, &Dialler::default(), PATIENCE).await.unwrap();
         let answer = connection.send(method, path, headers, full(body)).await.unwrap();
         if path != "/raft/probing" && answer.status() != 404 {
             assert_eq!(answer.headers()["x-etcd-cluster-id"], "c1");

@@ -177,7 +177,7 @@ async fn a_second_stream_ends_the_first() {
     let nodes = [Node::start(1).await, Node::start(2).await];
     nodes[0].transport.set_peers([(MemberId(2), vec!["http://127.0.0.1:1".into()])].into());
     let open = async || {
-        let mut connection = Connection::dial(&nodes[0].url, PATIENCE).await.unwrap();
+        let mut connection = Connection::dial(&nodes[0].url, &Dialler::default(), PATIENCE).await.unwrap();
         let headers = headers::stream_request(&*nodes[1].member, MemberId(1));
         let answer = connection.send(Method::GET, "/raft/stream/msgapp/2", headers, full("")).await.unwrap();
         assert_eq!(answer.status(), 200);
@@ -197,7 +197,7 @@ async fn an_idle_stream_shows_that_it_lives() {
     let nodes = [Node::start(1).await, Node::start(2).await];
     nodes[0].transport.set_peers([(MemberId(2), vec!["http://127.0.0.1:1".into()])].into());
     for (path, heartbeat) in [("msgapp", &[0][..]), ("message", &[0, 0, 0, 0, 0, 0, 0, 2, 8, 8])] {
-        let mut connection = Connection::dial(&nodes[0].url, PATIENCE).await.unwrap();
+        let mut connection = Connection::dial(&nodes[0].url, &Dialler::default(), PATIENCE).await.unwrap();
         let headers = headers::stream_request(&*nodes[1].member, MemberId(1));
         let answer = connection.send(Method::GET, &format!("/raft/stream/{path}/2"), headers, full("")).await.unwrap();
         let mut body = answer.into_body();

@@ -19,9 +19,7 @@ async fn main() -> Result<(), Error> {
     lease(&mut client).await?;
     compaction(&mut client).await?;
     errors(&mut client).await;
-    if has("ElectionAndLock") {
-        lock_and_election(&mut client).await?;
-    }
+    lock_and_election(&mut client).await?;
     if has("Members") {
         refusal(client.member_remove(4_242).await);
     }

@@ -1,0 +1,205 @@
+//! Hashes of passwords, which are slow on purpose, and what was found to be right before.
+//!
+//! A check takes some fifty milliseconds of a processor, and every single request asks for one. Whether a password fits a
+//! hash never changes, so what was right once is remembered: as a digest of both and of a key that is this process's
+//! alone, so that its memory shows no passwords. Wrong ones are never remembered; guessing stays slow, and waits for others
+//! ([`super::turns`]). Who has no hash is compared with one that nothing fits, so that the time tells nobody who is a user.
+
+use std::{
+    collections::HashSet,
+    fmt,
+    num::NonZero,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+};
+
+use bcrypt::Version;
+use sha2::{Digest as _, Sha256};
+use tokio::task::spawn_blocking;
+
+use super::turns::{Turn, Turns};
+use crate::{
+    clock::{Chance as _, SystemChance},
+    types::Rejection,
+};
+
+/// The largest cost that is checked, if hashes are not made at a larger one: what an imported tree asks for beyond it takes
+/// minutes.
+const COST_MAX: u32 = 14;
+/// Right answers remembered.
+const REMEMBERED_MAX: usize = 1_024;
+
+/// What tells a hash together with a password from all others.
+type Fingerprint = [u8; 32];
+
+/// Checks and makes hashes.
+pub(super) struct Passwords {
+    key: Fingerprint,
+    right: Mutex<HashSet<Fingerprint>>,
+    /// Turns at the processors: whoever guesses must not take all threads that may wait.
+    turns: Arc<Turns>,
+    /// Rounds of new hashes, as a power of two.
+    cost: u32,
+    /// What passwords of nobody are compared with.
+    nobodys: Arc<OnceLock<Option<String>>>,
+}
+
+impl Passwords {
+    /// Makes hashes at this cost, a power of two.
+    pub(super) fn new(cost: u32) -> Self {
+        let mut key = Fingerprint::default();
+        for word in key.chunks_mut(size_of::<u64>()) {
+            word.copy_from_slice(&SystemChance.next_u64().to_le_bytes());
+        }
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        Self { key, right: Mutex::default(), turns: Turns::new(processors), cost, nobodys: Arc::default() }
+    }
+}
+
+impl fmt::Debug for Passwords {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Passwords").finish_non_exhaustive()
+    }
+}
+
+impl Passwords {
+    /// The hash of `password`, in etcd's form; nothing if the process is about to end.
+    pub(super) async fn hash(&self, password: String) -> Option<String> {
+        let (turn, cost) = (self.turns.wait("").await.ok()?, self.cost);
+        in_turn(turn, move || hash(&password, cost)).await.flatten()
+    }
+
+    /// Whether `password` is the one of `hash`, which is that of `user`; nothing fits none, and that takes as long.
+    ///
+    /// # Errors
+    /// [`Rejection::TooManyRequests`] where too many passwords of this user are being checked.
+    pub(super) async fn fits(&self, user: &str, password: String, hash: Option<String>) -> Result<bool, Rejection> {
+        let Some(hash) = hash else {
+            let (turn, cost, nobodys) = (self.turns.wait("").await?, self.cost, Arc::clone(&self.nobodys));
+            in_turn(turn, move || fits_nobody(&password, &nobodys, cost)).await;
+            return Ok(false);
+        };
+        let fingerprint = self.fingerprint(&password, &hash);
+        if self.remembered().contains(&fingerprint) {
+            return Ok(true);
+        }
+        let (turn, cost_max) = (self.turns.wait(user).await?, self.cost.max(COST_MAX));
+        let right = in_turn(turn, move || fits(&password, &hash, cost_max)).await.unwrap_or(false);
+        if right {
+            let mut remembered = self.remembered();
+            if remembered.len() >= REMEMBERED_MAX {
+                remembered.clear();
+            }
+            remembered.insert(fingerprint);
+        }
+        Ok(right)
+    }
+
+    fn remembered(&self) -> std::sync::MutexGuard<'_, HashSet<Fingerprint>> {
+        self.right.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fingerprint(&self, password: &str, hash: &str) -> Fingerprint {
+        // The length tells where the hash ends.
+        let length = u64::try_from(hash.len()).unwrap_or(u64::MAX).to_le_bytes();
+        let mut digest = Sha256::new();
+        for part in [&self.key, length.as_slice(), hash.as_bytes(), password.as_bytes()] {
+            digest.update(part);
+        }
+        digest.finalize().into()
+    }
+}
+
+/// The work goes on when its client has hung up, and has its turn until it is done.
+async fn in_turn<T: Send + 'static>(turn: Turn, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let work = move || {
+        let _turn = turn;
+        work()
+    };
+    spawn_blocking(work).await.ok()
+}
+
+fn hash(password: &str, cost: u32) -> Option<String> {
+    let salt = u128::from(SystemChance.next_u64()) << 64 | u128::from(SystemChance.next_u64());
+    let parts = bcrypt::hash_with_salt(password, cost, salt.to_le_bytes());
+    parts.ok().map(|parts| parts.format_for_version(Version::TwoA))
+}
+
+/// Takes as long as another comparison.
+fn fits_nobody(password: &str, nobodys: &OnceLock<Option<String>>, cost: u32) {
+    let hash = nobodys.get_or_init(|| hash(&SystemChance.next_u64().to_string(), cost));
+    if let Some(hash) = hash {
+        std::hint::black_box(fits(password, hash, cost));
+    }
+}
+
+fn fits(password: &str, hash: &str, cost_max: u32) -> bool {
+    let cost = hash.split('$').nth(2).and_then(|cost| cost.parse::<u32>().ok());
+    cost.is_some_and(|cost| cost <= cost_max) && bcrypt::verify(password, hash).unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Made by etcd 3.5.1 for the password `secret`.
+    const ETCDS: &str = "$2a$10$dn4M7JKsOdLi218lgHiPAO1khDcCQq6FkRHLWV2Tf6G0ywO4lLZ/a";
+
+    #[tokio::test]
+    async fn work_has_its_turn_until_it_is_done_though_nobody_waits_for_it() {
+        let turns = Turns::new(1);
+        let (go_on, wait) = std::sync::mpsc::sync_channel::<()>(1);
+        let mut hung_up = Box::pin(in_turn(turns.wait("").await.unwrap(), move || wait.recv()));
+        assert!(futures_util::poll!(&mut hung_up).is_pending());
+        drop(hung_up);
+        let mut next = Box::pin(turns.wait(""));
+        assert!(futures_util::poll!(&mut next).is_pending());
+        go_on.send(()).unwrap();
+        assert!(in_turn(next.await.unwrap(), || true).await.unwrap());
+    }
+
+    #[test]
+    fn hashes_of_etcd_are_understood_and_ours_look_like_them() {
+        assert!(fits("secret", ETCDS, COST_MAX));
+        assert!(!fits("Secret", ETCDS, COST_MAX));
+        let ours = hash("secret", 10).unwrap();
+        assert!(ours.starts_with("$2a$10$") && ours.len() == ETCDS.len(), "{ours}");
+        assert!(fits("secret", &ours, COST_MAX));
+        assert!(!fits("secret", &ours, 9));
+    }
+
+    #[test]
+    fn what_is_no_hash_fits_nothing() {
+        for hash in ["", "secret", "$2a$31$DCq7YPn5Rq63x1Lad4cll.TV4S6ytwfsfvkgY8jIucDrjc8deX1s.", "$2a$xx$", "$$$$"] {
+            assert!(!fits("secret", hash, COST_MAX), "{hash}");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_right_passwords_are_remembered() {
+        let passwords = Passwords::new(4);
+        let fits = async |password: &str, hash: Option<&str>| {
+            passwords.fits("u", password.to_owned(), hash.map(str::to_owned)).await.unwrap()
+        };
+        assert!(!fits("wrong", Some(ETCDS)).await);
+        assert!(!fits("wrong", None).await);
+        assert_eq!(passwords.remembered().len(), 0);
+        assert!(fits("secret", Some(ETCDS)).await);
+        assert_eq!(passwords.remembered().len(), 1);
+        assert!(fits("secret", Some(ETCDS)).await);
+        let (one, two) = (passwords.fingerprint("ab", "c"), passwords.fingerprint("b", "ac"));
+        assert_ne!(one, two);
+    }
+
+    /// What a client's first request costs is a hash; what the thousands after it cost is this.
+    #[tokio::test]
+    async fn what_was_right_before_is_right_at_once() {
+        let passwords = Passwords::new(4);
+        let fits = async || passwords.fits("u", "secret".to_owned(), Some(ETCDS.to_owned())).await.unwrap();
+        assert!(fits().await);
+        let begun = crate::clock::Stopwatch::start();
+        for _ in 0..10_000 {
+            assert!(fits().await);
+        }
+        assert!(begun.elapsed() < std::time::Duration::from_secs(2), "{:?} for 10 000", begun.elapsed());
+    }
+}

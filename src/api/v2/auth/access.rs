@@ -1,0 +1,105 @@
+//! Who may do what. Every request of keys and members is asked about here before it is carried out.
+
+use axum::http::{HeaderMap, Method, header::AUTHORIZATION};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+
+use super::{GUEST, records::Records, roles::Use, users::User};
+use crate::api::Api;
+
+/// Who a request says it comes from.
+#[derive(Debug, PartialEq, Eq)]
+enum Caller {
+    /// It does not say.
+    Nobody,
+    /// What it says cannot be understood.
+    Unclear,
+    /// A name and a password.
+    Named(String, String),
+}
+
+/// Whether a request with these headers may use the keys at `key`, which is the path behind `/v2/keys` as the client wrote
+/// it, escapes undone: `GET` and `HEAD` read, everything else writes. `recursive` asks for everything below as well.
+pub(in crate::api::v2) async fn may_use_keys(
+    api: &Api,
+    headers: &HeaderMap,
+    method: &Method,
+    key: &[u8],
+    recursive: bool,
+) -> bool {
+    let records = Records::of(api);
+    if !records.enabled().await {
+        return true;
+    }
+    let what = if matches!(*method, Method::GET | Method::HEAD) { Use::Read } else { Use::Write };
+    let user = match caller(headers) {
+        // etcd asks no star of guests, even where everything below is asked for.
+        Caller::Nobody => return records.role(GUEST, false).await.is_ok_and(|role| role.may(what, key, false)),
+        caller => recognised(&records, caller).await,
+    };
+    let Some(user) = user else { return false };
+    for role in user.roles() {
+        if records.role(role, false).await.is_ok_and(|role| role.may(what, key, recursive)) {
+            return true;
+        }
+    }
+    tracing::warn!(user = user.name, "a user of the v2 API may not use a key");
+    false
+}
+
+/// Whether a request with these headers may change members.
+pub(in crate::api::v2) async fn may_change_members(api: &Api, headers: &HeaderMap) -> bool {
+    is_root(api, headers).await
+}
+
+/// Whether a request with these headers may do everything.
+pub(super) async fn is_root(api: &Api, headers: &HeaderMap) -> bool {
+    let records = Records::of(api);
+    !records.enabled().await || recognised(&records, caller(headers)).await.is_some_and(|user| user.is_root())
+}
+
+/// The user who asks, if the password is right.
+async fn recognised(records: &Records<'_>, caller: Caller) -> Option<User> {
+    let Caller::Named(name, password) = caller else { return None };
+    let user = records.user(&name, false).await.ok()?;
+    if !records.passwords().fits(&name, password, Some(user.password.clone())).await.unwrap_or(false) {
+        tracing::warn!(user = user.name, "wrong password for a user of the v2 API");
+        return None;
+    }
+    Some(user)
+}
+
+/// Basic authentication as Go reads it.
+fn caller(headers: &HeaderMap) -> Caller {
+    const SCHEME: &str = "Basic ";
+    let Some(header) = headers.get(AUTHORIZATION).filter(|header| !header.is_empty()) else { return Caller::Nobody };
+    let named = || {
+        let (scheme, text) = header.to_str().ok()?.split_at_checked(SCHEME.len())?;
+        let bytes = STANDARD.decode(text).ok().filter(|_| scheme.eq_ignore_ascii_case(SCHEME))?;
+        let text = String::from_utf8(bytes).ok()?;
+        let (name, password) = text.split_once(':')?;
+        Some(Caller::Named(name.to_owned(), password.to_owned()))
+    };
+    named().unwrap_or(Caller::Unclear)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(header: &'static str) -> Caller {
+        caller(&HeaderMap::from_iter([(AUTHORIZATION, header.parse().unwrap())]))
+    }
+
+    #[test]
+    fn names_and_passwords_are_read_as_go_does() {
+        let named = |name: &str, password: &str| Caller::Named(name.to_owned(), password.to_owned());
+        assert_eq!(said("Basic cm9vdDpzZWNyZXQ="), named("root", "secret"));
+        assert_eq!(said("bASIC cm9vdDpwYXNzOndvcmQ="), named("root", "pass:word"));
+        assert_eq!(said("Basic Og=="), named("", ""));
+        for unclear in ["Basic", "Basic !!!", "Bearer cm9vdDpzZWNyZXQ=", "Basic cm9vdA==", "Basic cm9vdDpzZWNyZXQ"] {
+            assert_eq!(said(unclear), Caller::Unclear, "{unclear}");
+        }
+        assert_eq!(said(""), Caller::Nobody);
+        assert_eq!(caller(&HeaderMap::new()), Caller::Nobody);
+    }
+}

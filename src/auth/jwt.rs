@@ -1,0 +1,308 @@
+//! JSON web tokens (RFC 7519): what says who somebody is without any state.
+//!
+//! A token names its user, the auth revision at which it was made, and when it ends. Whoever has the public key can read
+//! one; a change of users, roles or permissions makes all that are older useless for keys.
+
+use std::{collections::BTreeMap, io, path::Path, time::Duration};
+
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use thiserror::Error;
+
+use super::Identity;
+use crate::{
+    config::go::parse_duration,
+    tls::jws::{Algorithm, KeyError, Keys},
+};
+
+/// Lifetime of tokens, unless the option says another (etcd's).
+const TTL_DEFAULT: Duration = Duration::from_mins(5);
+/// Longest token that is looked at; ours have a kilobyte at most.
+const TOKEN_BYTES_MAX: usize = 16 * 1024;
+
+/// The options that etcd knows.
+const OPTIONS: [&str; 4] = ["sign-method", "pub-key", "priv-key", "ttl"];
+
+/// Makes and reads tokens.
+#[derive(Debug)]
+pub struct Jwt {
+    keys: Keys,
+    lifetime: Duration,
+}
+
+/// Why the options of tokens cannot be used.
+#[derive(Debug, Error)]
+pub enum JwtError {
+    /// An option that says no method, no duration, or names a file that cannot be read (etcd's text, and what is wrong).
+    #[error("auth: invalid auth options: {0}")]
+    Options(String),
+    /// A key that cannot be used.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+}
+
+/// Why there is no token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Unsigned {
+    /// There is no private key (etcd's text).
+    #[error("auth: token signing attempted with verify-only key")]
+    VerifyOnly,
+    /// Signing failed.
+    #[error("the token cannot be signed")]
+    Signing,
+}
+
+/// Why a token is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Unread {
+    /// Not a token at all.
+    #[error("token is malformed")]
+    Malformed,
+    /// Signed in another way than this member's.
+    #[error("token is signed by another method")]
+    Method,
+    /// Not signed by the key.
+    #[error("token signature is invalid")]
+    Signature,
+    /// Its time is over.
+    #[error("token is expired")]
+    Expired,
+    /// Its time has not come.
+    #[error("token is not valid yet")]
+    Early,
+    /// It does not name a user and a revision.
+    #[error("token has no user or revision")]
+    Claims,
+}
+
+#[derive(Serialize)]
+struct Header {
+    alg: &'static str,
+    typ: &'static str,
+}
+
+#[derive(Serialize)]
+struct Claims<'a> {
+    exp: u64,
+    revision: u64,
+    username: &'a str,
+}
+
+#[derive(Deserialize)]
+struct ReadHeader {
+    alg: String,
+}
+
+impl Jwt {
+    /// Tokens as the options behind `jwt,` describe them; `read` reads a file of keys.
+    ///
+    /// # Errors
+    /// [`JwtError`].
+    pub fn new(
+        options: &BTreeMap<String, String>,
+        read: impl Fn(&Path) -> io::Result<Vec<u8>>,
+    ) -> Result<Self, JwtError> {
+        let option = |name: &str| options.get(name).map(String::as_str).filter(|value| !value.is_empty());
+        let method = option("sign-method").unwrap_or_default();
+        let algorithm = Algorithm::named(method).ok_or_else(|| {
+            JwtError::Options(format!("sign-method {method:?} is none of RS, PS, ES, HS with 256, 384, 512, and EdDSA"))
+        })?;
+        let file = |name: &str| {
+            let contents = |path: &str| {
+                read(Path::new(path)).map_err(|why| JwtError::Options(format!("{name}: open {path}: {why}")))
+            };
+            option(name).map(contents).transpose()
+        };
+        let (private, public) = (file("priv-key")?, file("pub-key")?);
+        let keys = Keys::new(algorithm, private.as_deref(), public.as_deref())?;
+        Ok(Self { keys, lifetime: option("ttl").map_or(Ok(TTL_DEFAULT), lifetime)? })
+    }
+
+    /// The options that mean nothing.
+    pub fn unknown_options(options: &BTreeMap<String, String>) -> Vec<&str> {
+        options.keys().map(String::as_str).filter(|name| !OPTIONS.contains(name)).collect()
+    }
+
+    /// A token for `user`, recognised at `revision`; `now` since the Unix epoch.
+    ///
+    /// # Errors
+    /// [`Unsigned`].
+    pub fn issue(&self, user: &str, revision: u64, now: Duration) -> Result<String, Unsigned> {
+        if !self.keys.can_sign() {
+            return Err(Unsigned::VerifyOnly);
+        }
+        let header = Header { alg: self.keys.algorithm().name(), typ: "JWT" };
+        let claims = Claims { exp: now.saturating_add(self.lifetime).as_secs(), revision, username: user };
+        let part = |json: Result<Vec<u8>, serde_json::Error>| json.map(|json| BASE64_URL_SAFE_NO_PAD.encode(json));
+        let parts =
+            part(serde_json::to_vec(&header)).and_then(|header| Ok((header, part(serde_json::to_vec(&claims))?)));
+        let (header, claims) = parts.map_err(|_| Unsigned::Signing)?;
+        let signed = format!("{header}.{claims}");
+        let signature = self.keys.sign(signed.as_bytes()).ok_or(Unsigned::Signing)?;
+        Ok(format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature)))
+    }
+
+    /// Who shows `token`; `now` since the Unix epoch.
+    ///
+    /// # Errors
+    /// [`Unread`].
+    pub fn read(&self, token: &str, now: Duration) -> Result<Identity, Unread> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(Unread::Malformed);
+        }
+        let (signed, signature) = token.rsplit_once('.').ok_or(Unread::Malformed)?;
+        let (header, claims) = signed.split_once('.').ok_or(Unread::Malformed)?;
+        let decode = |part: &str| BASE64_URL_SAFE_NO_PAD.decode(part).map_err(|_| Unread::Malformed);
+        let header: ReadHeader = serde_json::from_slice(&decode(header)?).map_err(|_| Unread::Malformed)?;
+        if header.alg != self.keys.algorithm().name() {
+            return Err(Unread::Method);
+        }
+        let (claims, signature) = (decode(claims)?, decode(signature)?);
+        if !self.keys.verify(signed.as_bytes(), &signature) {
+            return Err(Unread::Signature);
+        }
+        identity(&serde_json::from_slice(&claims).map_err(|_| Unread::Malformed)?, now)
+    }
+}
+
+/// The user of claims whose time it is. A time that is missing is no limit, as in etcd.
+fn identity(claims: &Value, now: Duration) -> Result<Identity, Unread> {
+    let time = |name: &str| match claims.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(time) => time.as_f64().map(Some).ok_or(Unread::Claims),
+    };
+    let now = now.as_secs_f64();
+    if time("exp")?.is_some_and(|end| now >= end) {
+        return Err(Unread::Expired);
+    }
+    if time("nbf")?.is_some_and(|begin| now < begin) {
+        return Err(Unread::Early);
+    }
+    let user = claims.get("username").and_then(Value::as_str).ok_or(Unread::Claims)?;
+    let revision = claims.get("revision").and_then(whole).ok_or(Unread::Claims)?;
+    Ok(Identity { user: user.to_owned(), revision })
+}
+
+/// A number, cut to a whole one: etcd reads it as a float.
+fn whole(number: &Value) -> Option<u64> {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "what is below zero or too large is cut to the nearest"
+    )]
+    let cut = |float: f64| float as u64;
+    number.as_u64().or_else(|| number.as_f64().map(cut))
+}
+
+/// One below zero is none at all: etcd makes tokens that have ended.
+fn lifetime(text: &str) -> Result<Duration, JwtError> {
+    let nanos = parse_duration(text).map_err(|why| JwtError::Options(format!("ttl: {why}")))?;
+    Ok(Duration::from_nanos(u64::try_from(nanos).unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Duration = Duration::from_secs(1_700_000_000);
+
+    fn made(secret: &[u8], options: &[(&str, &str)]) -> Result<Jwt, JwtError> {
+        let options = options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let read = |path: &Path| {
+            if path == Path::new("secret") { Ok(secret.to_vec()) } else { Err(io::ErrorKind::NotFound.into()) }
+        };
+        Jwt::new(&options, |path| read(path))
+    }
+
+    fn jwt(secret: &[u8]) -> Jwt {
+        made(secret, &[("sign-method", "HS256"), ("priv-key", "secret"), ("ttl", "10m")]).unwrap()
+    }
+
+    fn signed(jwt: &Jwt, header: &str, claims: &str) -> String {
+        let part = |text: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(text);
+        let signed = format!("{}.{}", part(header.as_bytes()), part(claims.as_bytes()));
+        format!("{signed}.{}", part(&jwt.keys.sign(signed.as_bytes()).unwrap()))
+    }
+
+    #[test]
+    fn tokens_say_who_shows_them_until_they_end() {
+        let jwt = jwt(b"secret");
+        let token = jwt.issue("alice", 7, NOW).unwrap();
+        let alice = Identity { user: "alice".to_owned(), revision: 7 };
+        assert_eq!(jwt.read(&token, NOW), Ok(alice.clone()));
+        assert_eq!(jwt.read(&token, NOW + Duration::from_secs(599)), Ok(alice));
+        assert_eq!(jwt.read(&token, NOW + Duration::from_mins(10)), Err(Unread::Expired));
+    }
+
+    #[test]
+    fn tokens_have_the_form_of_etcds() {
+        let token = jwt(b"secret").issue("alice", 7, NOW).unwrap();
+        let parts: Vec<_> = token.split('.').map(|part| BASE64_URL_SAFE_NO_PAD.decode(part).unwrap()).collect();
+        assert_eq!(parts[0], br#"{"alg":"HS256","typ":"JWT"}"#);
+        assert_eq!(parts[1], br#"{"exp":1700000600,"revision":7,"username":"alice"}"#);
+    }
+
+    #[test]
+    fn what_is_not_signed_by_the_key_in_its_way_is_not_taken() {
+        let (ours, other) = (jwt(b"secret"), jwt(b"other"));
+        let token = ours.issue("alice", 7, NOW).unwrap();
+        assert_eq!(other.read(&token, NOW), Err(Unread::Signature));
+        let claims = r#"{"username":"root","revision":7}"#;
+        for (alg, refusal) in [("none", Unread::Method), ("HS384", Unread::Method), ("hs256", Unread::Method)] {
+            assert_eq!(ours.read(&signed(&ours, &format!(r#"{{"alg":"{alg}"}}"#), claims), NOW), Err(refusal));
+        }
+        let (head, signature) = token.rsplit_once('.').unwrap();
+        let forged = format!("{}.{}", head.replacen('.', ".AAAA", 1), signature);
+        assert_eq!(ours.read(&forged, NOW), Err(Unread::Signature));
+        assert_eq!(ours.read(&format!("{head}."), NOW), Err(Unread::Signature));
+        let long = "a".repeat(TOKEN_BYTES_MAX);
+        for broken in ["", "a", "a.b", "a.b.c", "..", "a.b.c.d", &format!("{token}="), &format!("{token}.a"), &long] {
+            assert_eq!(ours.read(broken, NOW), Err(Unread::Malformed), "{broken:.20}");
+        }
+    }
+
+    #[test]
+    fn claims_are_read_as_etcd_reads_them() {
+        let jwt = jwt(b"secret");
+        let read = |claims: &str| jwt.read(&signed(&jwt, r#"{"alg":"HS256"}"#, claims), NOW);
+        assert_eq!(read(r#"{"username":"u","revision":3.9}"#), Ok(Identity { user: "u".to_owned(), revision: 3 }));
+        assert_eq!(read(r#"{"username":"u","revision":-1}"#), Ok(Identity { user: "u".to_owned(), revision: 0 }));
+        assert_eq!(read(r#"{"username":"u","revision":3,"nbf":1700000001}"#), Err(Unread::Early));
+        assert_eq!(read(r#"{"username":"u","revision":3,"exp":1700000000}"#), Err(Unread::Expired));
+        for claims in [
+            r#"{"username":1,"revision":3}"#,
+            r#"{"username":"u","revision":"3"}"#,
+            r#"{"username":"u"}"#,
+            r#"{"revision":3}"#,
+            r#"{"username":"u","revision":3,"exp":"soon"}"#,
+            "[]",
+        ] {
+            assert_eq!(read(claims), Err(Unread::Claims), "{claims}");
+        }
+        assert_eq!(read("{"), Err(Unread::Malformed));
+    }
+
+    #[test]
+    fn options_that_cannot_be_used_are_named() {
+        let refused = |options: &[(&str, &str)]| made(b"", options).unwrap_err().to_string();
+        assert!(refused(&[]).starts_with("auth: invalid auth options: sign-method"));
+        assert!(refused(&[("sign-method", "none")]).contains(r#""none""#));
+        let hs256 = ("sign-method", "HS256");
+        assert!(refused(&[hs256, ("priv-key", "elsewhere")]).contains("priv-key: open elsewhere: "));
+        assert_eq!(refused(&[hs256, ("priv-key", "secret")]), "auth: missing key data");
+        assert_eq!(refused(&[("sign-method", "RS256")]), "auth: missing key data");
+        let soon = made(b"x", &[hs256, ("priv-key", "secret"), ("ttl", "soon")]).unwrap_err().to_string();
+        assert!(soon.starts_with("auth: invalid auth options: ttl: "), "{soon}");
+    }
+
+    #[test]
+    fn tokens_last_five_minutes_unless_said_otherwise() {
+        let ttl = |ttl: &str| made(b"x", &[("sign-method", "HS256"), ("priv-key", "secret"), ("ttl", ttl)]).unwrap();
+        assert_eq!(ttl("").lifetime, Duration::from_mins(5));
+        assert_eq!(ttl("1h").lifetime, Duration::from_hours(1));
+        assert_eq!(ttl("-1s").lifetime, Duration::ZERO);
+        let options = [("sign-method", "x"), ("iss", "y")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(Jwt::unknown_options(&options.into()), ["iss"]);
+    }
+}

@@ -1,0 +1,271 @@
+//! A data directory in the making.
+//!
+//! Everything is built under other names, `member.partial` and, for a log with a directory of its own, `<wal-dir>.partial`,
+//! and renamed when it is durable. A failure on the way removes all of it, the directories that were made for it included.
+//! After a kill in between the daemon refuses the directory, because of `member.partial`.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    super::{
+        datadir::{self, DataDir, DataDirError},
+        generations::Generations,
+    },
+    OfflineError,
+};
+use crate::{
+    disk::FileDirectory,
+    storage::{FjallEngine, FjallOptions},
+};
+
+/// The ending of what is not complete.
+const PARTIAL: &str = "partial";
+
+/// Whose directory it will be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::server) enum Owner {
+    /// Our daemon's.
+    Quorate,
+    /// etcd's.
+    Etcd,
+}
+
+/// A data directory in the making. Unless it is finished, dropping it removes everything.
+#[derive(Debug)]
+pub(in crate::server) struct Building {
+    root: PathBuf,
+    owner: Owner,
+    /// A directory of its own for the log.
+    wal: Option<PathBuf>,
+    leftovers: Leftovers,
+    _lock: Option<File>,
+}
+
+/// What goes if this fails.
+#[derive(Debug)]
+struct Leftovers {
+    /// Directories that were missing and were made, the outermost first.
+    made: Vec<PathBuf>,
+    /// Everything else.
+    ours: Vec<PathBuf>,
+}
+
+impl Building {
+    /// Begins in `root`, which is missing or empty. `wal`, if given, must be missing.
+    ///
+    /// # Errors
+    /// [`OfflineError::NotEmpty`], [`OfflineError::WalDirExists`], [`OfflineError::SameDirectory`], failure to write.
+    pub(in crate::server) fn begin(root: &Path, wal: Option<&Path>, owner: Owner) -> Result<Self, OfflineError> {
+        check(root, wal)?;
+        let made = missing(root).chain(wal.and_then(Path::parent).into_iter().flat_map(missing)).collect();
+        let mut leftovers = Leftovers { made, ours: Vec::new() };
+        datadir::create(root)?;
+        let lock = match owner {
+            Owner::Quorate => {
+                leftovers.ours.extend([DataDir::lock_path(root), DataDir::format_path(root)]);
+                Some(DataDir::lock_alone(root)?)
+            }
+            Owner::Etcd => None,
+        };
+        let (wal, root) = (wal.map(Path::to_owned), root.to_owned());
+        let mut building = Self { root, owner, wal, leftovers, _lock: lock };
+        for path in [building.member(), building.wal_directory(), building.member().join("snap")] {
+            building.leftovers.ours.push(path.clone());
+            datadir::create(&path)?;
+        }
+        Ok(building)
+    }
+
+    /// What will be `member/`.
+    pub(in crate::server) fn member(&self) -> PathBuf {
+        DataDir::unfinished_path(&self.root)
+    }
+
+    /// Where the log is written.
+    pub(in crate::server) fn log(&self) -> FileDirectory {
+        FileDirectory::new(self.wal_directory())
+    }
+
+    /// Where snapshot files are written.
+    pub(in crate::server) fn snap(&self) -> FileDirectory {
+        FileDirectory::new(self.member().join("snap"))
+    }
+
+    fn wal_directory(&self) -> PathBuf {
+        self.wal.as_deref().map_or_else(|| self.member().join("wal"), partial)
+    }
+
+    /// Fills a new state, makes it durable and the live one.
+    ///
+    /// # Errors
+    /// Those of `fill`, and failure to write.
+    pub(in crate::server) fn state<T>(
+        &self,
+        fill: impl FnOnce(&FjallEngine, &FileDirectory) -> Result<T, OfflineError>,
+    ) -> Result<T, OfflineError> {
+        let (state, scratch) = (self.member().join("state"), self.member().join("scratch"));
+        for path in [&state, &scratch] {
+            datadir::create(path)?;
+        }
+        let generations = Generations::new(state);
+        let generation = generations.create()?;
+        let engine = FjallEngine::open(&generation, &FjallOptions::default())?;
+        let filled = fill(&engine, &FileDirectory::new(&scratch))?;
+        drop(engine);
+        generations.make_live(&generation)?;
+        fs::remove_dir_all(&scratch).map_err(OfflineError::io("removing", &scratch))?;
+        Ok(filled)
+    }
+
+    /// Gives everything its name, durably.
+    ///
+    /// # Errors
+    /// [`OfflineError::Io`]; then nothing is left.
+    pub(in crate::server) fn finish(mut self) -> Result<(), OfflineError> {
+        let (member, complete) = (self.member(), self.root.join("member"));
+        // 1. Everything is durable under the names it has.
+        if self.owner == Owner::Quorate {
+            let log = self.wal.clone().unwrap_or_else(|| complete.join("wal"));
+            datadir::replace(&member.join("FOUNDED"), &log.to_string_lossy().replace('\n', " "))?;
+            datadir::write_format(&self.root)?;
+        }
+        datadir::sync_tree(&member).map_err(OfflineError::io("syncing", &member))?;
+        // 2. The log, which nobody looks for without a member.
+        if let Some(log) = self.wal.clone() {
+            let unfinished = self.wal_directory();
+            datadir::sync_tree(&unfinished).map_err(OfflineError::io("syncing", &unfinished))?;
+            self.leftovers.ours.push(log.clone());
+            rename(&unfinished, &log)?;
+        }
+        // 3. The member.
+        self.leftovers.ours.push(complete.clone());
+        rename(&member, &complete)?;
+        self.leftovers.ours.clear();
+        self.leftovers.made.clear();
+        Ok(())
+    }
+}
+
+impl Drop for Leftovers {
+    fn drop(&mut self) {
+        for path in self.ours.iter().rev() {
+            let gone = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+            told(path, gone);
+        }
+        for path in self.made.iter().rev() {
+            told(path, fs::remove_dir(path));
+        }
+    }
+}
+
+fn told(path: &Path, removed: io::Result<()>) {
+    match removed {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(?path, %cause, "cannot remove what was begun; remove it by hand");
+        }
+        _ => {}
+    }
+}
+
+fn check(root: &Path, wal: Option<&Path>) -> Result<(), OfflineError> {
+    let unusable = |_| OfflineError::NotEmpty(root.to_owned());
+    if root.symlink_metadata().is_ok() && fs::read_dir(root).map_err(unusable)?.next().is_some() {
+        return Err(OfflineError::NotEmpty(root.to_owned()));
+    }
+    let Some(wal) = wal else { return Ok(()) };
+    if wal == root {
+        return Err(OfflineError::SameDirectory(wal.to_owned()));
+    }
+    if [wal, &partial(wal)].iter().any(|path| path.symlink_metadata().is_ok()) {
+        return Err(OfflineError::WalDirExists(wal.to_owned()));
+    }
+    Ok(())
+}
+
+/// The directories down to `path` that are not there, the outermost first.
+fn missing(path: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    let all = path.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists());
+    let mut missing: Vec<_> = all.map(Path::to_owned).collect();
+    missing.reverse();
+    missing.into_iter()
+}
+
+fn partial(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".");
+    name.push(PARTIAL);
+    path.with_file_name(name)
+}
+
+fn rename(from: &Path, to: &Path) -> Result<(), OfflineError> {
+    let renamed = || -> Result<(), DataDirError> {
+        fs::rename(from, to).map_err(DataDirError::io("renaming", from))?;
+        datadir::sync_parent(to)
+    };
+    Ok(renamed()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(path: &Path) -> Vec<String> {
+        let mut names: Vec<_> =
+            fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn what_is_not_finished_goes_with_all_that_was_made_for_it() {
+        let home = tempfile::tempdir().unwrap();
+        let (root, wal) = (home.path().join("a/b/data"), home.path().join("logs/m1"));
+        let building = Building::begin(&root, Some(&wal), Owner::Quorate).unwrap();
+        assert!(root.join("member.partial").is_dir() && home.path().join("logs/m1.partial").is_dir());
+        drop(building);
+        assert_eq!(names(home.path()), [""; 0]);
+        fs::create_dir(home.path().join("data")).unwrap();
+        drop(Building::begin(&home.path().join("data"), None, Owner::Quorate).unwrap());
+        assert_eq!(names(&home.path().join("data")), [""; 0], "what was there stays");
+    }
+
+    #[test]
+    fn finished_directory_has_its_names() {
+        let home = tempfile::tempdir().unwrap();
+        let (root, wal) = (home.path().join("data"), home.path().join("logs/m1"));
+        let building = Building::begin(&root, Some(&wal), Owner::Quorate).unwrap();
+        building.state(|_, _| Ok(())).unwrap();
+        building.finish().unwrap();
+        assert_eq!(names(&root), ["FORMAT", "LOCK", "member"]);
+        assert_eq!(names(&root.join("member")), ["FOUNDED", "snap", "state"]);
+        assert!(wal.is_dir() && DataDir::claim(&root, Some(&wal)).unwrap().is_founded().unwrap());
+    }
+
+    #[test]
+    fn directories_in_use_are_left_alone() {
+        let home = tempfile::tempdir().unwrap();
+        let root = home.path().join("data");
+        fs::create_dir(&root).unwrap();
+        fs::write(root.join("mine"), "").unwrap();
+        let text = Building::begin(&root, None, Owner::Quorate).unwrap_err().to_string();
+        assert_eq!(text, format!("data-dir {root:?} not empty or could not be read"));
+        let (new, file) = (home.path().join("new"), root.join("mine"));
+        let text = Building::begin(&new, Some(&file), Owner::Etcd).unwrap_err().to_string();
+        assert_eq!(text, format!("wal-dir {file:?} exists"));
+        assert!(Building::begin(&new, Some(&new), Owner::Etcd).is_err() && !new.exists());
+        assert!(Building::begin(&file, None, Owner::Etcd).is_err());
+    }
+
+    #[test]
+    fn daemon_refuses_what_a_killed_tool_has_left() {
+        let home = tempfile::tempdir().unwrap();
+        let root = home.path().join("data");
+        fs::create_dir_all(DataDir::unfinished_path(&root)).unwrap();
+        let refused = DataDir::claim(&root, None).unwrap_err();
+        assert!(matches!(refused, DataDirError::Unfinished { .. }), "{refused}");
+    }
+}

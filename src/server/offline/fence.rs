@@ -1,0 +1,100 @@
+//! A fence around what was handed on.
+//!
+//! `member/` of the old directory is renamed, and a file of its name tells what has become of it. Neither etcd nor our daemon
+//! can make a directory of that name then, so neither starts; nothing is deleted, and the file tells the way back.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use super::{super::datadir, OfflineError};
+
+/// The directory that a member keeps its data in, or the file that says where they are.
+const MEMBER: &str = "member";
+/// So many names are tried for what was `member/`.
+const NAMES_MAX: usize = 1_000;
+
+/// A fence that can be taken away again, as long as nobody was told of what is behind it.
+#[derive(Debug)]
+pub(super) struct Fence {
+    note: PathBuf,
+    kept: PathBuf,
+}
+
+/// A path as a note names it, which is read from anywhere.
+pub(super) fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// The note in `root`, if it was handed on.
+pub(in crate::server) fn find(root: &Path) -> Option<PathBuf> {
+    Some(root.join(MEMBER)).filter(|note| note.is_file())
+}
+
+impl Fence {
+    /// Renames `member/` in `root` to `member.<ending>`, or to the first such name with a number that is free, and puts the note
+    /// in its place that `text` makes of the new path.
+    ///
+    /// # Errors
+    /// [`OfflineError::Io`]; then everything is as it was.
+    pub(super) fn raise(root: &Path, ending: &str, text: impl FnOnce(&Path) -> String) -> Result<Self, OfflineError> {
+        let note = root.join(MEMBER);
+        let names = (1..=NAMES_MAX).map(|number| match number {
+            1 => format!("{MEMBER}.{ending}"),
+            number => format!("{MEMBER}.{ending}.{number}"),
+        });
+        let free = names.map(|name| root.join(name)).find(|path| path.symlink_metadata().is_err());
+        let kept = free.ok_or_else(|| OfflineError::NotEmpty(root.to_owned()))?;
+        fs::rename(&note, &kept).map_err(OfflineError::io("renaming", &note))?;
+        let fence = Self { note, kept };
+        match fence.write(&text(&fence.kept)) {
+            Ok(()) => Ok(fence),
+            Err(cause) => {
+                fence.lower();
+                Err(cause)
+            }
+        }
+    }
+
+    fn write(&self, text: &str) -> Result<(), OfflineError> {
+        Ok(datadir::replace(&self.note, text)?)
+    }
+
+    /// Where the data are.
+    pub(super) fn kept(&self) -> &Path {
+        &self.kept
+    }
+
+    /// Puts everything back.
+    pub(super) fn lower(self) {
+        let lowered = || {
+            if self.note.exists() {
+                fs::remove_file(&self.note)?;
+            }
+            fs::rename(&self.kept, &self.note)
+        };
+        if let Err(cause) = lowered() {
+            tracing::warn!(kept = ?self.kept, note = ?self.note, %cause, "cannot put the old directory back; rename it by hand");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fence_keeps_everything_and_can_be_lowered() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("member/snap")).unwrap();
+        fs::create_dir(root.path().join("member.imported")).unwrap();
+        let fence = Fence::raise(root.path(), "imported", |kept| format!("see {}", kept.display())).unwrap();
+        let kept = root.path().join("member.imported.2");
+        assert_eq!(fence.kept(), kept);
+        let note = find(root.path()).unwrap();
+        assert_eq!(fs::read_to_string(note).unwrap(), format!("see {}\n", kept.display()));
+        fence.lower();
+        assert!(root.path().join("member/snap").is_dir() && find(root.path()).is_none() && !kept.exists());
+    }
+}

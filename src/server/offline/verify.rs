@@ -1,0 +1,154 @@
+//! Every checksum in a data directory, from the log to the state, ours or etcd's.
+//!
+//! All parts are looked at, whatever is found in one of them. The log and snapshot files are only read; the state is opened as
+//! a start opens it.
+
+use std::path::{Path, PathBuf};
+
+use super::{Import, OfflineError, examine};
+use crate::{
+    apply::{Applier, ApplyOptions, Position, Proof, position},
+    disk::{Directory as _, FileDirectory},
+    etcdfile::{snap, v2json},
+    membership::Version,
+    server::{DataDir, datadir::DataDirError, generations::Generations},
+    storage::{Engine as _, FjallEngine, FjallOptions},
+    types::{LogIndex, MemberId},
+    wal::{self, Survey},
+};
+
+/// What was looked at, and what was found: a summary, or what is wrong and what to do about it.
+#[derive(Debug)]
+pub struct Check {
+    /// A file or a directory.
+    pub path: PathBuf,
+    /// A summary, or the damage.
+    pub found: Result<String, OfflineError>,
+}
+
+/// Looks at every part of the data directory `root`, which no process may use.
+///
+/// # Errors
+/// A directory that is neither ours nor etcd's, or in use. What is damaged is in the answer.
+pub fn verify(root: &Path, wal_dir: Option<&Path>, server_version: Version) -> Result<Vec<Check>, OfflineError> {
+    if root.join("member/snap/db").is_file() {
+        return Ok(verify_etcds(root, wal_dir, server_version));
+    }
+    let Some(founded) = DataDir::log_of(root)? else { return Err(OfflineError::NotOurs(root.to_owned())) };
+    let _lock = DataDir::lock_alone(root)?;
+    let inside = root.join("member/wal");
+    let log = wal_dir.map_or_else(|| if founded.is_dir() { founded } else { inside }, Path::to_owned);
+    let (state, position) = state(root, server_version);
+    let (found, survey) = match wal::survey(&FileDirectory::new(&log)) {
+        Ok(survey) => (Ok(told(&survey)), Some(survey)),
+        Err(cause) => (Err(cause.into()), None),
+    };
+    let mut checks = vec![Check { path: log, found }];
+    if let (Some(survey), Some(position)) = (survey, position) {
+        checks.push(Check { path: root.to_owned(), found: together(&survey, &position) });
+    }
+    checks.push(state);
+    checks.extend(snaps(&root.join("member/snap")));
+    Ok(checks)
+}
+
+/// Whether `root` holds a member of ours.
+///
+/// # Errors
+/// [`DataDirError::HandedOn`], markers that cannot be read.
+pub fn is_ours(root: &Path) -> Result<bool, OfflineError> {
+    Ok(DataDir::log_of(root)?.is_some())
+}
+
+/// The version of the cluster that the member in `root`, one of ours, belongs to.
+///
+/// # Errors
+/// A directory in use, a state that cannot be opened.
+pub fn cluster_version(root: &Path, server_version: Version) -> Result<Option<Version>, OfflineError> {
+    let _lock = DataDir::lock_alone(root)?;
+    let engine = FjallEngine::open(&live(root)?, &FjallOptions::default())?;
+    let applier = Applier::open(engine, ApplyOptions::new(MemberId(0), server_version))?;
+    Ok(applier.published().cluster.version())
+}
+
+fn live(root: &Path) -> Result<PathBuf, DataDirError> {
+    let missing = || DataDirError::Torn { present: root.join("FORMAT"), missing: root.join("member/state/CURRENT") };
+    Generations::new(root.join("member/state")).live()?.ok_or_else(missing)
+}
+
+/// etcd's pages, rows and log, as an import would read them.
+fn verify_etcds(root: &Path, wal_dir: Option<&Path>, server_version: Version) -> Vec<Check> {
+    let order = Import { from: root, from_wal_dir: wal_dir, server_version };
+    let found = examine(&order).map(|report| {
+        let (revision, hash) = (report.hash.revision, report.hash.hash);
+        format!("etcd's log and database are sound: entries up to {}, revision {revision}, hash {hash}", report.last)
+    });
+    let mut checks = vec![Check { path: root.to_owned(), found }];
+    checks.extend(snaps(&root.join("member/snap")));
+    checks
+}
+
+fn told(survey: &Survey<FileDirectory>) -> String {
+    let Survey { first, last, torn, .. } = survey;
+    let torn = torn.as_ref().map_or_else(String::new, |torn| {
+        format!("; {} is torn at offset {}, which the next start repairs", torn.file, torn.offset)
+    });
+    format!("the log is sound: entries {first} to {last}{torn}")
+}
+
+/// The live generation of the state: its files, its rows, and the rows against each other.
+fn state(root: &Path, server_version: Version) -> (Check, Option<Position>) {
+    let path = match live(root) {
+        Ok(path) => path,
+        Err(cause) => return (Check { path: root.join("member/state"), found: Err(cause.into()) }, None),
+    };
+    let looked = || -> Result<(String, Position), OfflineError> {
+        let engine = FjallEngine::open(&path, &FjallOptions::default())?;
+        let rows = engine.verify()?;
+        let applier = Applier::open(engine.clone(), ApplyOptions::new(MemberId(0), server_version))?;
+        let view = applier.published().view;
+        let verified = view.verify()?;
+        let position = position(&engine.snapshot()).map_err(crate::apply::ApplyError::from)?;
+        let (index, revision) = (position.index, position.revision);
+        let text =
+            format!("the state is sound: entry {index}, revision {revision}, {} keys, {rows} rows", verified.keys);
+        Ok((text, position))
+    };
+    match looked() {
+        Ok((text, position)) => (Check { path, found: Ok(text) }, Some(position)),
+        Err(cause) => (Check { path, found: Err(cause) }, None),
+    }
+}
+
+/// Whether log and state are of one member.
+fn together(survey: &Survey<FileDirectory>, position: &Position) -> Result<String, OfflineError> {
+    let Position { index, proof, .. } = position;
+    if index.0 > survey.last.0 || index.0 + 1 < survey.first.0 {
+        return Err(OfflineError::Apart { state: *index, first: survey.first, last: survey.last });
+    }
+    if (survey.first..=survey.last).contains(&proof.index) {
+        let entries = survey.reader.entries(proof.index, proof.index, usize::MAX)?;
+        if entries.iter().any(|entry| Proof::of(entry) != *proof) {
+            return Err(OfflineError::Apart { state: *index, first: survey.first, last: survey.last });
+        }
+    }
+    let behind = survey.last.0 - index.0;
+    Ok(format!("log and state belong together: {behind} entries are applied at the next start"))
+}
+
+/// Every snapshot file.
+fn snaps(directory: &Path) -> Vec<Check> {
+    let snaps = FileDirectory::new(directory);
+    let names = match snap::list(&snaps) {
+        Ok(names) => names,
+        Err(cause) => return vec![Check { path: directory.to_owned(), found: Err(cause.into()) }],
+    };
+    names.iter().map(|name| Check { path: snaps.path(name), found: snapshot(&snaps, name) }).collect()
+}
+
+fn snapshot(snaps: &FileDirectory, name: &str) -> Result<String, OfflineError> {
+    let snapshot = snap::read(snaps, name)?;
+    v2json::read(&snapshot.data).map_err(|_| OfflineError::Tree(snaps.path(name)))?;
+    let index = LogIndex(snapshot.metadata.unwrap_or_default().index);
+    Ok(format!("the snapshot file is sound: entry {index}"))
+}
