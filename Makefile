@@ -7,7 +7,7 @@ TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 export ORACLE_DIR ?= $(TARGET)/oracle
 CARGO_FLAGS ?= --locked
 .DEFAULT_GOAL := build
-.PHONY: run build test lint doc unit man deny advisories oracle clients interop differential crash sim cluster bench fuzz-short \
+.PHONY: run build test lint doc unit man deny advisories oracle clients interop differential crash sim cluster bench bench-grpc-proxy fuzz-short \
 	package-programs package-tool-deb package-tool-rpm deb rpm package-test systemd-test fresh-test
 .NOTPARALLEL:
 
@@ -31,7 +31,7 @@ doc: deps-build
 	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --no-deps
 
 unit: deps-test
-	cargo test $(CARGO_FLAGS)
+	tests/support/run.sh $(CARGO_FLAGS)
 
 # The manual pages under man/, written anew from the tables.
 man: deps-test
@@ -72,6 +72,10 @@ cluster: oracle
 
 bench: oracle
 	cargo bench $(CARGO_FLAGS) --bench compare
+
+# Ten thousand client watches through our gRPC proxy and through etcd's: watches on the member, memory, events.
+bench-grpc-proxy: oracle
+	cargo bench $(CARGO_FLAGS) --bench grpc_proxy
 
 fuzz-short: deps-fuzz
 	fuzz/run.sh $(TARGET)/fuzz $(or $(FUZZ_SECONDS),60)

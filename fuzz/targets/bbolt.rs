@@ -12,12 +12,14 @@ use quorate::apply::{Applier, ApplyOptions, exchange};
 use quorate::disk::{Directory as _, DiskFile as _, MemoryDirectory, MemoryFile};
 use quorate::etcdfile::bbolt::{Reader, Row, Writer};
 use quorate::etcdfile::database::{self, Bucket};
-use quorate::membership::Version;
+use quorate::membership::{Founding, Version};
 use quorate::storage::MemoryEngine;
 use quorate::types::{ClusterId, MemberId};
 
 const PAGE_BYTES: usize = 4_096;
 const OWN: Version = Version::minor(3, 7);
+const OPTIONS: exchange::ImportOptions =
+    exchange::ImportOptions { cluster: ClusterId(1), server_version: OWN, index: None, memory_bytes: 2_000 };
 
 fuzz_target!(|input: &[u8]| {
     let Some((choice, rest)) = input.split_first() else { return };
@@ -29,7 +31,9 @@ fuzz_target!(|input: &[u8]| {
         damage(&file, rest);
     }
     read(directory.open("db").expect("memory"));
-    import(file);
+    let examined = examine(directory.open("db").expect("memory"));
+    refound(directory.open("db").expect("memory"), examined);
+    import(file, examined);
 });
 
 /// A database with a row in most buckets, and keys enough for branches.
@@ -105,8 +109,29 @@ fn read(file: MemoryFile) {
     assert_eq!(database::hash(&copy).expect("sound"), database::hash(&reader).expect("sound"));
 }
 
-fn import(file: MemoryFile) {
-    let Some(first) = imported(file) else { return };
+/// Whether an examination finds nothing wrong.
+fn examine(file: MemoryFile) -> bool {
+    Reader::open(file).is_ok_and(|reader| exchange::examine(&reader, &OPTIONS).is_ok())
+}
+
+/// What can be examined can be the beginning of a new cluster.
+fn refound(file: MemoryFile, examined: bool) {
+    let founding = Founding::new(&[("n".to_owned(), vec!["http://n:1".to_owned()])].into(), "t").expect("sound");
+    let refounding =
+        exchange::Refounding { founding: &founding, server_version: OWN, revisions_skipped: None, memory_bytes: 2_000 };
+    let engine = MemoryEngine::new();
+    let done = exchange::refound(file, &engine, &MemoryDirectory::default(), &refounding);
+    assert!(!examined || done.is_ok());
+    if done.is_ok() {
+        let applier = Applier::open(engine, ApplyOptions::new(MemberId(1), OWN)).expect("a state that was made opens");
+        applier.published().view.verify().expect("a state that was made is sound");
+    }
+}
+
+fn import(file: MemoryFile, examined: bool) {
+    let first = imported(file);
+    assert_eq!(first.is_some(), examined);
+    let Some(first) = first else { return };
     let published = first.published();
     published.view.verify().expect("an imported state is sound");
     let export = || {
@@ -119,10 +144,8 @@ fn import(file: MemoryFile) {
 }
 
 fn imported(file: MemoryFile) -> Option<Applier<MemoryEngine>> {
-    let options =
-        exchange::ImportOptions { cluster: ClusterId(1), server_version: OWN, index: None, memory_bytes: 2_000 };
     let engine = MemoryEngine::new();
-    exchange::import(file, &engine, &MemoryDirectory::default(), &options).ok()?;
+    exchange::import(file, &engine, &MemoryDirectory::default(), &OPTIONS).ok()?;
     let own =
         ApplyOptions { member: MemberId(1), server_version: OWN, lease_ttl_min: 2, learners_max: 1, quota_bytes: None };
     Some(Applier::open(engine, own).expect("an imported state opens"))
