@@ -123,6 +123,7 @@ is() {
     [ "$got" = "$1" ] || { echo "  expected '$1', got '$got'"; return 1; }
 }
 fails() { ! "$@"; }
+mode_of() { inside stat --format '%a %U:%G' "$1"; }
 property() { inside systemctl show "${unit:-quorate}" --value --property "$1"; }
 request() { inside curl --silent --max-time 10 "http://127.0.0.1:2379$1" "${@:2}"; }
 puts() { request /v3/kv/put -d '{"key":"YQ==","value":"MQ=="}' | grep -q revision; }
@@ -151,4 +152,33 @@ be_impatient() {
 of_host() { # NUMBER FILE
     local first='etcd1=http:\/\/10.5.12.16'
     sed -e "s/$first/@/" -e "s/etcd1/etcd$1/" -e "s/10\.5\.12\.16/10.5.12.$((15 + $1))/g" -e "s/@/$first/" "$root/tests/guide/$2"
+}
+
+# Backups: the timer starts what makes a file that restores, and is off until it is turned on. The unit runs on its own, too.
+backs_up() {
+    local snapshots
+    fails inside systemctl is-enabled quorate-backup.timer >/dev/null 2>&1 && inside systemctl start quorate-backup.service &&
+        is "700 quorate:quorate" mode_of /var/lib/quorate-backup && snapshots=$(snapshots) && [ -n "$snapshots" ] &&
+        is "600 quorate:quorate" mode_of "$snapshots" && inside quorateutl snapshot restore "$snapshots" --data-dir /root/restored >/dev/null 2>&1 &&
+        inside rm -r /root/restored
+}
+snapshots() { inside find /var/lib/quorate-backup -name '*.db'; }
+timer_backs_up() {
+    local unit=quorate-backup.timer before
+    before=$(snapshots)
+    inside mkdir -p /etc/systemd/system/$unit.d
+    printf '[Timer]\nOnCalendar=*:*:0/2\nRandomizedDelaySec=0\nAccuracySec=100ms\n' >"$(files)/etc/systemd/system/$unit.d/soon.conf"
+    echo BACKUP_KEEP=2 >>"$(files)/etc/default/quorate-backup"
+    inside systemctl daemon-reload && inside systemctl enable --now $unit 2>/dev/null && within 30 is_gone_from_backups "$before" &&
+        [ "$(snapshots | wc -l)" -le 3 ] && inside systemctl disable --now $unit 2>/dev/null &&
+        fails inside systemctl is-failed quorate-backup.service >/dev/null
+}
+is_gone_from_backups() { [ -n "$(snapshots)" ] && fails inside test -e "$1"; }
+# Nobody answers: the unit fails, says so, and what is there stays.
+failed_backup_is_told() {
+    local before
+    before=$(snapshots)
+    inside systemctl stop quorate && fails inside systemctl start quorate-backup.service 2>/dev/null && is "$before" snapshots &&
+        inside journalctl -u quorate-backup --no-pager -o cat | grep 'those before are kept' >/dev/null &&
+        inside systemctl reset-failed quorate-backup.service && inside systemctl start quorate
 }

@@ -42,6 +42,7 @@ need_test() {
     have mandoc || want mandoc
     have zsh || want zsh
     have fish || want fish
+    have shellcheck || want shellcheck
     [ -e /usr/include/google/protobuf/descriptor.proto ] || want libprotobuf-dev
 }
 

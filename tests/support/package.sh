@@ -49,16 +49,15 @@ installs() { # PLACE NAME...
 }
 package_is() { inside dpkg-query --show --showformat '${db:Status-Abbrev}' "$1" 2>/dev/null | grep -q "^$2"; }
 state_is() { [ "$(property ActiveState)" = "$1" ]; }
-mode_of() { inside stat --format '%a %U:%G' "$1"; }
 unit_is_sound() { is "" complaints; }
 # The container has no manual pages.
 complaints() {
-    inside systemd-analyze verify /usr/lib/systemd/system/quorate{,@,-proxy,-discovery}.service /usr/share/doc/quorate/examples/quorate.socket 2>&1 |
+    inside systemd-analyze verify /usr/lib/systemd/system/quorate{,@,-proxy,-discovery,-backup}.service /usr/lib/systemd/system/quorate-backup.timer /usr/share/doc/quorate/examples/quorate.socket 2>&1 |
         grep -v "Command 'man" || true
 }
 exposure() { inside systemd-analyze security --no-pager "$1" | sed -n 's/.*exposure level for .*: \([0-9.]*\) .*/\1/p'; }
 stated_exposure() { sed -n 's/.*systemd-analyze security.* says \([0-9.]*\):.*/\1/p' "$root/packaging/quorate.service"; }
-is_hardened() { is "$(stated_exposure)" exposure quorate-discovery && is "$(stated_exposure)" exposure quorate && is "$(stated_exposure)" exposure quorate@n1 && [[ $(stated_exposure) == [01].* ]]; }
+is_hardened() { is "$(stated_exposure)" exposure quorate-discovery && is "$(stated_exposure)" exposure quorate-backup && is "$(stated_exposure)" exposure quorate && is "$(stated_exposure)" exposure quorate@n1 && [[ $(stated_exposure) == [01].* ]]; }
 
 # The guide's file, with its address on this machine and nobody else in the cluster, and its data directory.
 configure_as_the_guide() {
@@ -217,6 +216,10 @@ test_debian() {
     check "the guide's file is put in place, and is valid" configure_as_the_guide
     check "the unit is active when a write works" serves_once_active
     check "the journal has one JSON record a line" log_is_json
+    check "a snapshot is taken when asked, and restores" backs_up
+    check "the timer takes them and keeps so many" timer_backs_up
+    check "a backup that fails is told" failed_backup_is_told
+    check "the member serves again" within 30 puts
     check "it reloads and goes on" reloads
     check "an edited file is taken over" takes_over_an_edit
     check "a broken one is refused, and the member goes on" refuses_a_broken_edit
@@ -284,7 +287,7 @@ test_rpm() {
     mount -t proc proc "$(files)/proc"
     check "the rpms install" rpm_installs
     check "nothing belongs to a user who is not there yet" only_root_owns
-    check "both files of options are configuration" is "/etc/quorate/quorate.conf /etc/quorate/quorate.toml " rpm_config_files
+    check "all files of options are configuration" is "/etc/quorate/backup.conf /etc/quorate/quorate.conf /etc/quorate/quorate.toml " rpm_config_files
     check "what is installed is what is packaged" rpm_verifies quorate
     check "the samples are what the program writes" samples_are_the_programs "$(files)/etc/quorate/quorate.conf"
     check "the user is there" grep -q ^quorate: "$(files)/etc/passwd"

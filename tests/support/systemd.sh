@@ -1,6 +1,6 @@
 #!/bin/bash
-# Runs the packaged unit under a real systemd, in a container of its own: readiness, status, watchdog, stop.
-# Usage: tests/support/systemd.sh TARGET [BINARY]
+# Runs the packaged unit under a real systemd, in a container of its own: readiness, status, watchdog, stop, backups.
+# Usage: tests/support/systemd.sh TARGET [BINARY], beside which the tools lie
 # TARGET/systemd/tree is a Debian tree, made by debootstrap once and kept. Needs root. The container has no network but
 # its own loopback; nothing outside TARGET is written.
 set -euo pipefail
@@ -16,13 +16,17 @@ install_unit() {
     install -m 644 "$root/packaging/quorate.service" "$(files)/usr/lib/systemd/system/quorate.service"
     install -m 644 "$root/packaging/quorate.sysusers" "$(files)/usr/lib/sysusers.d/quorate.conf"
     chroot "$(files)" systemd-sysusers 2>/dev/null
+    for name in quoratectl quorateutl; do install -m 755 "$(dirname "$binary")/$name" "$(files)/usr/bin/$name"; done
+    install -m 644 "$root"/packaging/quorate-backup.{service,timer} "$(files)/usr/lib/systemd/system/"
+    install -D -m 755 "$root/packaging/backup.sh" "$(files)/usr/lib/quorate/backup"
+    install -m 644 "$root/packaging/quorate-backup.env" "$(files)/etc/default/quorate-backup"
     be_impatient
     printf 'ETCD_NAME=n1\n' >"$(files)/etc/default/quorate"
 }
 
 unit_is_sound() { is "" complaints; }
 # The container has no manual pages.
-complaints() { inside systemd-analyze verify /usr/lib/systemd/system/quorate.service 2>&1 | grep -v "Command 'man" || true; }
+complaints() { inside systemd-analyze verify /usr/lib/systemd/system/quorate{.service,-backup.service,-backup.timer} 2>&1 | grep -v "Command 'man" || true; }
 starts() { inside systemctl start quorate; }
 status_says() { property StatusText | grep -qE "$1"; }
 
@@ -45,6 +49,10 @@ check "it is active" is active property ActiveState
 check "the unit runs as its own user" is quorate property User
 check "the status line names role and term" within 10 status_says '[Ll]eader.*term|term.*[Ll]eader'
 check "it serves" puts
+check "a snapshot is taken when asked, and restores" backs_up
+check "the timer takes them and keeps so many" timer_backs_up
+check "a backup that fails is told" failed_backup_is_told
+check "the member serves again" within 30 puts
 check "the watchdog is fed for longer than its period" sleep 5
 check "and nothing was restarted" is 0 property NRestarts
 # A process that does nothing at all must be noticed; this is as stuck as a raft loop can be.
