@@ -7,7 +7,7 @@ TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 export ORACLE_DIR ?= $(TARGET)/oracle
 CARGO_FLAGS ?= --locked
 .DEFAULT_GOAL := build
-.PHONY: run build test lint doc unit man deny advisories oracle clients interop differential crash sim cluster bench bench-grpc-proxy fuzz-short \
+.PHONY: run build test lint doc unit man deny advisories oracle clients interop differential crash sim cluster bench bench-auth bench-grpc-proxy bench-kubernetes fuzz-short \
 	package-programs package-tool-deb package-tool-rpm deb rpm package-test systemd-test fresh-test
 .NOTPARALLEL:
 
@@ -76,6 +76,14 @@ bench: oracle
 # Ten thousand client watches through our gRPC proxy and through etcd's: watches on the member, memory, events.
 bench-grpc-proxy: oracle
 	cargo bench $(CARGO_FLAGS) --bench grpc_proxy
+
+# Logging in, and saying with every request who one is, with each kind of token, beside etcd.
+bench-auth: oracle
+	cargo bench $(CARGO_FLAGS) --bench auth
+
+# Three members over TLS under what a Kubernetes cluster does, for MINUTES each, RUNS times by turns with etcd.
+bench-kubernetes: oracle
+	BENCH_MINUTES=$(or $(MINUTES),10) BENCH_RUNS=$(or $(RUNS),1) cargo bench $(CARGO_FLAGS) --bench kubernetes
 
 fuzz-short: deps-fuzz
 	fuzz/run.sh $(TARGET)/fuzz $(or $(FUZZ_SECONDS),60)

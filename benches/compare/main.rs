@@ -9,9 +9,11 @@ mod cases;
 mod cluster;
 mod load;
 mod process;
+#[allow(dead_code, reason = "shared with other benches, and each uses its own part")]
 mod report;
 #[path = "../../tests/support/mod.rs"]
 mod support;
+#[allow(dead_code, reason = "shared with other benches, and each uses its own part")]
 mod wire;
 
 use cases::{Case, Scale};
@@ -35,7 +37,7 @@ fn main() {
     let is_chosen = |name: &str| only.is_empty() || only.contains(name);
     let alone: Vec<Case> = Case::ALL.into_iter().filter(|case| is_chosen(case.name())).collect();
     let together: Vec<ClusterCase> = ClusterCase::ALL.into_iter().filter(|case| is_chosen(case.name())).collect();
-    let subjects = subjects();
+    let subjects = Program::compared();
     let runs = setting("BENCH_RUNS", RUNS);
     let scale = Scale { divisor: setting("BENCH_SCALE", 1) };
     let mut report = Report::new(subjects.iter().map(|subject| subject.name.clone()).collect());
@@ -51,18 +53,6 @@ fn main() {
     let file = program::target_dir().join("compare.csv");
     std::fs::write(&file, report.csv()).expect("the target directory is writable");
     println!("every run: {}", file.display());
-}
-
-fn subjects() -> Vec<Program> {
-    let chosen: String = setting("BENCH_SUBJECT", "both".to_owned());
-    let mut subjects = Vec::new();
-    if chosen != "etcd" {
-        subjects.push(Program::subject());
-    }
-    if chosen != "ours" {
-        subjects.push(Program::etcd());
-    }
-    subjects
 }
 
 fn names(variable: &str) -> BTreeSet<String> {

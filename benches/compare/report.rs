@@ -7,6 +7,8 @@ use std::fmt::Write as _;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Figure {
     PerSecond,
+    PerSecondAndCore,
+    PerSecondBeside,
     MedianMicros,
     P99Micros,
     CpuMicros,
@@ -22,6 +24,8 @@ impl Figure {
     fn label(self) -> &'static str {
         match self {
             Self::PerSecond => "ops/s",
+            Self::PerSecondAndCore => "ops/s and core",
+            Self::PerSecondBeside => "(others/s meanwhile)",
             Self::MedianMicros => "p50 us",
             Self::P99Micros => "p99 us",
             Self::CpuMicros => "server CPU us/op",
@@ -61,13 +65,13 @@ impl Report {
 
     /// Medians side by side, with the first subject divided by the second and the spread of that over the runs.
     pub(crate) fn table(&self) -> String {
-        let mut out = format!("{:<14} {:<19}", "case", "figure");
+        let mut out = format!("{:<14} {:<20}", "case", "figure");
         for subject in &self.subjects {
             write!(out, " {subject:>12}").expect("a string takes everything");
         }
         out.push_str(if self.subjects.len() == 2 { "   ratio (range over runs)\n" } else { "\n" });
         for (case, figure) in &self.order {
-            write!(out, "{case:<14} {:<19}", figure.label()).expect("a string takes everything");
+            write!(out, "{case:<14} {:<20}", figure.label()).expect("a string takes everything");
             for subject in 0..self.subjects.len() {
                 let median = median(self.runs(case, *figure, subject));
                 write!(out, " {:>12}", median.map_or("-".to_owned(), number)).expect("a string takes everything");

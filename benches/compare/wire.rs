@@ -27,6 +27,7 @@ pub(crate) const GRANT: &str = "/etcdserverpb.Lease/LeaseGrant";
 #[derive(Clone, Debug)]
 pub(crate) struct Wire {
     sender: SendRequest<Bytes>,
+    headers: Arc<HeaderMap>,
     common: Arc<Common>,
 }
 
@@ -34,7 +35,6 @@ pub(crate) struct Wire {
 #[derive(Debug)]
 struct Common {
     authority: Authority,
-    headers: HeaderMap,
     /// What moves the connection's bytes, as long as it has clients.
     _driver: JoinSet<()>,
 }
@@ -60,7 +60,17 @@ impl Wire {
         let mut headers = HeaderMap::with_capacity(2);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(TE, HeaderValue::from_static("trailers"));
-        Self { sender, common: Arc::new(Common { authority, headers, _driver: driver }) }
+        Self { sender, headers: headers.into(), common: Arc::new(Common { authority, _driver: driver }) }
+    }
+
+    /// A client of the same connection that shows `token` with every call.
+    ///
+    /// # Panics
+    /// If that is no token.
+    pub(crate) fn with_token(mut self, token: &str) -> Self {
+        let headers = Arc::make_mut(&mut self.headers);
+        headers.insert("token", HeaderValue::from_str(token).expect("a token is a word"));
+        self
     }
 
     /// Sends one framed message and returns the framed answer.
@@ -69,7 +79,7 @@ impl Wire {
     /// If the connection fails, or the call ends with any status but success.
     pub(crate) async fn call(&mut self, path: &'static str, frame: Bytes) -> Result<Bytes, Status> {
         let mut request = Request::post(self.uri(path)?).body(()).map_err(broken)?;
-        request.headers_mut().clone_from(&self.common.headers);
+        request.headers_mut().clone_from(&self.headers);
         std::future::poll_fn(|context| self.sender.poll_ready(context)).await.map_err(broken)?;
         let (response, mut body) = self.sender.send_request(request, false).map_err(broken)?;
         body.send_data(frame, true).map_err(broken)?;

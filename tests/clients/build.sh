@@ -1,9 +1,9 @@
 #!/bin/sh
 # Builds what tests/compat_*.rs run: programs that use other people's client libraries, and older etcd binaries.
 # Usage: tests/clients/build.sh DIR [PART...]
-# Leaves in DIR: go-smoke, rust-smoke, etcd3/, aetcd/ and etcd2/ (Python environments), etcd-3.5.1, etcdctl-3.5.1, or only
-# the parts named (go_smoke, rust_smoke, python_etcd3, python_aetcd, python_etcd2, etcd_351). Builds again only what
-# changed. ORACLE_DIR names the directory of tests/support/oracle.sh, whose Go is used.
+# Leaves in DIR: go-smoke, go-kubernetes, rust-smoke, etcd3/, aetcd/ and etcd2/ (Python environments), etcd-3.5.1,
+# etcdctl-3.5.1, or only the parts named (go_smoke, go_kubernetes, rust_smoke, python_etcd3, python_aetcd, python_etcd2,
+# etcd_351). Builds again only what changed. ORACLE_DIR names the directory of tests/support/oracle.sh, whose Go is used.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -11,7 +11,7 @@ dir=${1:?usage: build.sh DIR [PART...]}
 mkdir -p "$dir"
 dir=$(cd "$dir" && pwd)
 shift
-parts=${*:-go_smoke rust_smoke python_etcd3 python_aetcd python_etcd2 etcd_351}
+parts=${*:-go_smoke go_kubernetes rust_smoke python_etcd3 python_aetcd python_etcd2 etcd_351}
 exec 9>"$dir/lock"
 flock 9
 
@@ -31,11 +31,14 @@ stamped() {
     echo "$sum" >"$stamp"
 }
 
-go_smoke() {
+go_smoke() { go_program . go-smoke; }
+go_kubernetes() { go_program ./kubernetes go-kubernetes; }
+
+go_program() {
     go=go
     if [ -x "${ORACLE_DIR:-}/go" ]; then go="$ORACLE_DIR/go"; fi
     cd "$here/go"
-    "$go" build -buildvcs=false -o "$dir/go-smoke" .
+    "$go" build -buildvcs=false -o "$dir/$2" "$1"
 }
 
 rust_smoke() {
@@ -68,6 +71,7 @@ etcd_351() {
 }
 
 stamped go go_smoke
+stamped go go_kubernetes
 stamped rust rust_smoke
 stamped python python_etcd3
 stamped python python_aetcd

@@ -192,7 +192,7 @@ impl Cluster {
     }
 
     /// What the members said last.
-    fn ends_of_logs(&self) -> String {
+    pub fn ends_of_logs(&self) -> String {
         let end = |(number, member): (usize, &Daemon)| {
             let log = member.log();
             let lines: Vec<_> = log.lines().collect();

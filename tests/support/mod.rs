@@ -16,6 +16,7 @@ pub mod features;
 pub mod grpc;
 pub mod hosts;
 pub mod http;
+pub mod kubernetes;
 pub mod linear;
 pub mod mask;
 pub mod offline;

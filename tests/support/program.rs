@@ -37,6 +37,13 @@ impl Program {
         }
     }
 
+    /// The daemons that a bench compares: ours first, or the one side that `BENCH_SUBJECT` names.
+    pub fn compared() -> Vec<Self> {
+        let chosen: String = super::setting("BENCH_SUBJECT", "both".to_owned());
+        let ours = (chosen != "etcd").then(Self::subject);
+        ours.into_iter().chain((chosen != "ours").then(Self::etcd)).collect()
+    }
+
     /// Our client tool.
     pub fn quoratectl() -> Self {
         Self::new("quoratectl", env!("CARGO_BIN_EXE_quoratectl"))
