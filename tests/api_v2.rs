@@ -292,7 +292,7 @@ fn history_has_an_end() {
 #[test]
 fn writes_without_space_are_refused_until_there_is_some() {
     const QUOTA_MIB: usize = 192;
-    let daemon = member(&[&format!("--quota-backend-bytes={}", QUOTA_MIB << 20)]);
+    let daemon = member(&[&format!("--quota-backend-bytes={}", QUOTA_MIB << 20), "--nospace-disarm=manual"]);
     let json =
         |path: &str, body: &str| v2::ask_with(daemon.client, "POST", path, "Content-Type: application/json\r\n", body);
     let no_space = "etcdserver: mvcc: database space exceeded";
@@ -319,6 +319,10 @@ fn writes_without_space_are_refused_until_there_is_some() {
     assert!(third.body.contains(no_space), "{third:?}");
     assert_eq!((get(&daemon, "/d/0").status, delete(&daemon, "/d?recursive=true").status), (200, 200));
     assert_eq!(json("/v3/maintenance/defragment", "{}").status, 200);
+    let size =
+        || json("/v3/maintenance/status", "{}").json()["dbSize"].as_str().and_then(|size| size.parse::<usize>().ok());
+    let small = wait_for(v2::PATIENCE, || size().filter(|size| *size < (QUOTA_MIB << 20) / 2));
+    assert!(small.is_some(), "{:?} bytes of deleted nodes are kept", size());
     let alarms = json("/v3/maintenance/alarm", "{}").json();
     let member = &alarms["alarms"][0]["memberID"];
     assert_eq!(alarms["alarms"], serde_json::json!([{ "memberID": member, "alarm": "NOSPACE" }]));

@@ -138,6 +138,7 @@ const OBSERVATIONS: &[Observation] = &[
     ("corrupt-check-time", corruption_checks),
     ("compact-hash-check-time", compaction_checks),
     ("quota-backend-bytes", quota),
+    ("nospace-disarm", disarming),
     ("heartbeat-interval", pace),
     ("election-timeout", pace),
 ];
@@ -349,14 +350,26 @@ fn compaction_checks(world: &World) {
 
 fn quota(world: &World) {
     assert_eq!(world.put(3).status, 200);
-    world.take("quota-backend-bytes = 1");
+    world.take("nospace-disarm = \"manual\"\nquota-backend-bytes = 1");
     assert!(world.put(3).body.contains("database space exceeded"), "{}", world.put(3).body);
-    world.take("");
+    world.take("nospace-disarm = \"manual\"");
     // As in etcd, more room does not disarm what was raised.
     let raised: Json = serde_json::from_str(&world.post("/v3/maintenance/alarm", "{}").body).expect("alarms");
     let member = raised["alarms"][0]["memberID"].as_str().expect("a member");
     let disarm = format!(r#"{{"action":"DEACTIVATE","alarm":"NOSPACE","memberID":"{member}"}}"#);
     assert_eq!(world.post("/v3/maintenance/alarm", &disarm).status, 200);
+    assert_eq!(world.put(3).status, 200);
+}
+
+fn disarming(world: &World) {
+    world.take("nospace-disarm = \"manual\"\nquota-backend-bytes = 1");
+    assert!(world.put(3).body.contains("database space exceeded"), "{}", world.put(3).body);
+    world.take("nospace-disarm = \"manual\"");
+    sleep(Duration::from_secs(3));
+    assert!(world.put(3).body.contains("database space exceeded"), "{}", world.put(3).body);
+    let begun = world.daemon.log().len();
+    world.take("");
+    world.says(begun, "alarm lifted");
     assert_eq!(world.put(3).status, 200);
 }
 

@@ -106,6 +106,7 @@ impl From<ServerError> for Status {
         match error {
             ServerError::Rejected(rejection) => rejection.into(),
             ServerError::Storage(storage) => storage.into(),
+            ServerError::NoRoom(_) => Self::new(Code::ResourceExhausted, error.to_string()),
         }
     }
 }

@@ -20,6 +20,7 @@ impl Config {
                 snapshot_entries: new.storage.snapshot_entries,
                 catchup_entries: new.storage.catchup_entries,
                 quota: new.storage.quota,
+                lifts_no_space: new.storage.lifts_no_space,
                 auto_compaction: new.storage.auto_compaction,
                 compaction_batch_max: new.storage.compaction_batch_max,
                 compaction_pause: new.storage.compaction_pause,

@@ -335,6 +335,8 @@ pub struct Storage {
     pub wals_max: Option<usize>,
     /// `quota-backend-bytes`.
     pub quota: Quota,
+    /// `nospace-disarm=auto`: the member lifts its own NOSPACE alarm once it is back under its quota.
+    pub lifts_no_space: bool,
     /// `auto-compaction-mode` and `auto-compaction-retention`.
     pub auto_compaction: AutoCompaction,
     /// `compaction-batch-limit`: revisions deleted in one batch.

@@ -29,6 +29,7 @@ pub(super) struct RawConfig {
     pub(super) max_wals: u64,
     pub(super) memory_mlock: bool,
     pub(super) quota_backend_bytes: i64,
+    pub(super) nospace_disarm: String,
     pub(super) backend_bbolt_freelist_type: String,
     pub(super) backend_batch_interval: i64,
     pub(super) backend_batch_limit: i64,

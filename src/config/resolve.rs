@@ -529,6 +529,7 @@ impl Resolver<'_> {
             snapshots_max: some_unless_zero(raw.max_snapshots),
             wals_max: some_unless_zero(raw.max_wals),
             quota: self.quota(),
+            lifts_no_space: raw.nospace_disarm == "auto",
             auto_compaction: self.auto_compaction(),
             compaction_batch_max: self.compaction_batch(),
             compaction_pause: self.duration_or(

@@ -532,6 +532,17 @@ pub const OPTIONS: &[OptionSpec] = &[
     opt(Group::Member, "quota-backend-bytes", Kind::Int, "0", "Size that raises NOSPACE; 0 for 2 GiB, negative for none.").live()
         .unit(Unit::Bytes)
         .example("8589934592"),
+    opt(
+        Group::Member,
+        "nospace-disarm",
+        Kind::Select(&["auto", "manual"]),
+        "auto",
+        "auto: a member that is back under its quota lifts its NOSPACE alarm. manual: it stays until it is disarmed, as in etcd.",
+    )
+    .ours()
+    .yaml_of_ours()
+    .live()
+    .example("manual"),
     opt(Group::Member, "backend-bbolt-freelist-type", Kind::Text, "map", "Kind of bbolt free list.").words(&["map", "array"])
         .since(5)
         .no_effect(OTHER_ENGINE),

@@ -80,6 +80,7 @@ pub(super) fn tunables(config: &Config) -> Tunables {
         request_timeout: config.raft.request_timeout(),
         request_bytes_max: config.limits.request_bytes_max,
         quota_bytes: config.storage.quota.limit_bytes(),
+        lifts_no_space: config.storage.lifts_no_space,
         snapshot_entries: config.storage.snapshot_entries,
         catchup_entries: config.storage.catchup_entries,
         compaction_batch_max: config.storage.compaction_batch_max,

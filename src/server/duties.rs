@@ -95,7 +95,7 @@ async fn insist(handle: &Handle, request: impl Fn() -> InternalRaftRequest) -> R
 }
 
 /// Tries until it works or the member stops; time-outs and changes of leader are what trying again is for.
-async fn until_done<F: Future<Output = Result<(), ServerError>>>(
+pub(super) async fn until_done<F: Future<Output = Result<(), ServerError>>>(
     handle: &Handle,
     attempt: impl Fn() -> F,
 ) -> Result<(), ServerError> {
@@ -106,11 +106,11 @@ async fn until_done<F: Future<Output = Result<(), ServerError>>>(
         };
         match outcome {
             Ok(()) => return Ok(()),
-            Err(ServerError::Storage(cause)) => return Err(cause.into()),
             Err(ServerError::Rejected(why)) => {
                 tracing::warn!(%why, "waiting for the cluster: this member has no quorum yet, or its request timed out");
                 sleep(RETRY).await;
             }
+            Err(cause @ (ServerError::Storage(_) | ServerError::NoRoom(_))) => return Err(cause),
         }
     }
 }

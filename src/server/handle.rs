@@ -13,16 +13,13 @@ use thiserror::Error;
 use tokio::time::timeout;
 
 use crate::{
-    apply::{self, AlarmKind, Response},
+    apply::{self, Response},
     auth,
     clock::Clock as _,
     membership::Version,
     metrics,
     mvcc::{HashKv, ReadError, check},
-    pb::etcdserverpb::{
-        AlarmRequest, AlarmType, CompactionRequest, CompactionResponse, InternalRaftRequest, RequestHeader,
-        alarm_request::AlarmAction,
-    },
+    pb::etcdserverpb::{CompactionRequest, CompactionResponse, InternalRaftRequest, RequestHeader},
     raft::Proposal,
     storage::{Engine as _, Read as _, StorageError, Table},
     transport::Transport,
@@ -52,6 +49,9 @@ pub enum ServerError {
     /// This member's store failed; it is about to stop.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// The disk has no room for what has to be written meanwhile.
+    #[error("quorate: {0}")]
+    NoRoom(String),
 }
 
 impl From<ReadError> for ServerError {
@@ -346,21 +346,6 @@ impl Handle {
         Err(Rejection::NoSpace.into())
     }
 
-    /// Raises this member's NOSPACE alarm, once.
-    pub(super) async fn raise_no_space(&self) -> Result<(), ServerError> {
-        let raised = self.published().alarms.list(Some(AlarmKind::NoSpace));
-        if raised.iter().any(|alarm| alarm.member_id == self.member_id().0) {
-            return Ok(());
-        }
-        let alarm = AlarmRequest {
-            action: AlarmAction::Activate.into(),
-            member_id: self.member_id().0,
-            alarm: AlarmType::Nospace.into(),
-        };
-        tracing::warn!(quota = self.shared.tunables().quota_bytes, "alarm raised: the database space is exceeded");
-        self.propose(InternalRaftRequest { alarm: Some(alarm), ..Default::default() }).await.map(|_| ())
-    }
-
     /// Proposes a compaction; a physical one returns once history is removed and the removal is durable.
     ///
     /// # Errors
@@ -378,7 +363,7 @@ impl Handle {
         }
     }
 
-    async fn await_compaction(&self) -> Result<(), ServerError> {
+    pub(super) async fn await_compaction(&self) -> Result<(), ServerError> {
         let revision = self.published().view.compact_revision();
         let mut compacted = self.shared.compacted.subscribe();
         tokio::select! {
@@ -386,21 +371,6 @@ impl Handle {
             () = self.stopped() => return Err(Rejection::Stopped.into()),
         }
         self.persist().await
-    }
-
-    /// Gives back the space of everything that is removed, once an accepted compaction has removed it.
-    ///
-    /// # Errors
-    /// If the engine fails; the member then stops.
-    pub async fn reclaim(&self) -> Result<(), ServerError> {
-        self.await_compaction().await?;
-        let (engine, shared) = (self.shared.engine(), Arc::clone(&self.shared));
-        let reclaim = move || {
-            engine.reclaim()?;
-            shared.look_up_size(&engine);
-            Ok(())
-        };
-        self.blocking(reclaim).await
     }
 
     /// Makes everything applied so far durable in the state itself.

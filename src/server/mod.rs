@@ -47,10 +47,12 @@ mod peers;
 pub mod raft_driver;
 mod raft_thread;
 pub mod reads;
+mod reclaim;
 mod reconfigure;
 pub mod recovery;
 mod shared;
 mod snapshots;
+mod space_alarm;
 pub mod ticker;
 pub mod v2;
 mod verdict;
@@ -100,9 +102,11 @@ pub use leader_calls::LeaseLife;
 pub use mixed::{Difference, compare_hashes};
 pub use open::{OpenError, Opened, open};
 pub use options::{APPLY_GAP_MAX, Options, Tunables};
+pub use reclaim::give_space_back;
 pub use recovery::{Bootstrap, Joining, StateError};
 pub use shared::{Identity, Thread};
 pub use snapshots::{CLIENT_SNAPSHOTS_MAX, ClientSnapshot, SnapshotError};
+pub use space_alarm::lift_no_space;
 pub use v2::expire_v2_nodes;
 pub use versions::{negotiate_version, watch_downgrade};
 pub use watch_thread::WatchStream;
@@ -374,6 +378,7 @@ mod tests {
                 request_timeout: Duration::from_secs(7),
                 request_bytes_max: crate::types::REQUEST_BYTES_MAX_DEFAULT,
                 quota_bytes: None,
+                lifts_no_space: true,
                 snapshot_entries: 10_000,
                 catchup_entries: 5_000,
                 compaction_batch_max: 1_000,

@@ -339,6 +339,7 @@ mod tests {
                 request_timeout: Duration::from_secs(7),
                 request_bytes_max: 1 << 20,
                 quota_bytes: None,
+                lifts_no_space: true,
                 snapshot_entries: 10_000,
                 catchup_entries: APPLY_GAP_MAX,
                 compaction_batch_max: 1000,

@@ -66,6 +66,8 @@ pub struct Tunables {
     pub request_bytes_max: usize,
     /// `quota-backend-bytes`; `None` switches it off.
     pub quota_bytes: Option<u64>,
+    /// `nospace-disarm`: whether the member lifts its own NOSPACE alarm once it is back under its quota.
+    pub lifts_no_space: bool,
     /// `snapshot-count`: entries after which the state is made durable and the log compacted.
     pub snapshot_entries: u64,
     /// `snapshot-catchup-entries`: entries kept behind a snapshot.

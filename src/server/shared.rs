@@ -42,7 +42,9 @@ use super::{
     log_reader,
     raft_thread::{RaftOrder, RaftWork},
     reads::Reads,
+    reclaim::Reclaims,
     snapshots::Snapshots,
+    space_alarm::ByQuota,
     ticker,
     v2::V2,
     waiters::Waiters,
@@ -193,6 +195,8 @@ pub(super) struct Shared {
     pub(super) streams_open: AtomicUsize,
     /// Told when an applied write exceeded the quota.
     pub(super) quota_exceeded: Notify,
+    pub(super) alarm_by_quota: ByQuota,
+    pub(super) reclaims: Reclaims,
     /// The last revision at which a compaction finished.
     pub(super) compacted: watch::Sender<i64>,
     pulses: [Pulse; Thread::ALL.len()],
@@ -255,6 +259,8 @@ impl Shared {
             next_stream: AtomicU64::new(0),
             streams_open: AtomicUsize::new(0),
             quota_exceeded: Notify::new(),
+            alarm_by_quota: ByQuota::default(),
+            reclaims: Reclaims::default(),
             compacted,
             pulses: std::array::from_fn(|_| Pulse::default()),
             failure: OnceLock::new(),

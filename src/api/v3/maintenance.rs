@@ -87,7 +87,7 @@ fn storage_version(state: &State) -> String {
     state.cluster.version().map(|version| format!("{}.{}.0", version.major, version.minor)).unwrap_or_default()
 }
 
-/// Space falls free by itself, but in its own time: this gives it back at once.
+/// Space falls free by itself, but in its own time: this has it given back at once, behind the answer if there is much of it.
 pub(super) async fn defragment(
     session: Session,
     DefragmentRequest {}: DefragmentRequest,

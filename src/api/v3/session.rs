@@ -370,7 +370,9 @@ impl Watchers<'_> {
 pub(super) fn was_applied<T>(outcome: &Result<T, ServerError>) -> bool {
     match outcome {
         Ok(_) => true,
-        Err(ServerError::Storage(_) | ServerError::Rejected(Rejection::RequestTooLarge)) => false,
+        Err(ServerError::Storage(_) | ServerError::NoRoom(_) | ServerError::Rejected(Rejection::RequestTooLarge)) => {
+            false
+        }
         Err(ServerError::Rejected(rejection)) => {
             !matches!(rejection.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Canceled | Code::Unknown)
         }

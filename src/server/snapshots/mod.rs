@@ -42,6 +42,7 @@ use export::Exports;
 use holds::Holds;
 pub(super) use holds::Reach;
 use send::Sources;
+use space::NoRoom;
 use turns::{Turn, Turns};
 
 /// How often a thread looks whether nobody reads a replaced state any more.
@@ -130,6 +131,14 @@ impl Snapshots {
 
     pub(super) fn place(&self) -> &Place {
         &self.place
+    }
+
+    /// Whether `bytes` more can be written beside the state.
+    ///
+    /// # Errors
+    /// [`NoRoom`].
+    pub(super) fn check_room(&self, bytes: u64) -> Result<(), NoRoom> {
+        space::check(&self.place, bytes)
     }
 
     /// What receivers of snapshots keep in the log.

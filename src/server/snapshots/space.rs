@@ -14,7 +14,7 @@ const LOOK_BYTES: u64 = 16 << 20;
 /// There is no room for a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{needed} bytes are needed and {free} are free: make room on the disk of {}", path.display())]
-pub(super) struct NoRoom {
+pub(in crate::server) struct NoRoom {
     path: PathBuf,
     needed: u64,
     free: u64,
