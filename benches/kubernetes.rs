@@ -82,8 +82,8 @@ fn tell(outcome: &Outcome, members: &[Daemon]) {
     let elections: usize = members.iter().map(|member| elections(&member.log())).max().unwrap_or_default();
     eprintln!(
         "  no error; {} caches and {} controllers that came and went agree with lists; {} events told once and in order, {} of \
-         them ends of leases; {} objects in the caches at the end; {elections} elections",
-        outcome.caches, outcome.visits, outcome.events, outcome.expired, outcome.objects
+         them ends of leases; {} progress responses ahead of events; {} objects in the caches at the end; {elections} elections",
+        outcome.caches, outcome.visits, outcome.events, outcome.expired, outcome.early, outcome.objects
     );
 }
 

@@ -11,7 +11,9 @@ use support::{
 
 #[test]
 fn caches_of_apiservers_converge_and_no_request_fails() {
-    expect_everything(&Trio::start(&Program::subject()).run(Load::SHORT));
+    let outcome = Trio::start(&Program::subject()).run(Load::SHORT);
+    expect_everything(&outcome);
+    assert_eq!(outcome.early, 0, "no progress response overtakes an event: {outcome:?}");
 }
 
 #[test]

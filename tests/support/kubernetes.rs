@@ -84,6 +84,9 @@ pub struct Outcome {
     pub events: u64,
     /// Those of them that told of the end of a lease.
     pub expired: u64,
+    /// Progress responses ahead of events that they promise to follow. etcd's member sends one to a watch that was just created
+    /// if others on the stream had asked for it before.
+    pub early: u64,
     /// Objects in all caches at the end.
     pub objects: u64,
 }

@@ -41,8 +41,12 @@ type informer struct {
 	keys    []string
 	// The revision of the list.
 	begun int64
-	// Everything up to here has been applied.
+	// The revision of the newest event, or of the list: what the cache shows.
+	told int64
+	// Everything up to here has been applied, or so the newest progress response says.
 	reached int64
+	// Progress responses that came ahead of events that they promise to follow.
+	early int
 	// The revisions of all events but those that ended with a lease.
 	seen []int64
 	// How many events there were, and how many of them ended with a lease.
@@ -65,7 +69,7 @@ func (i *informer) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	i.begun, i.reached = revision, revision
+	i.begun, i.told, i.reached = revision, revision, revision
 	i.watch = i.server.Watch(watching(ctx, i.resource), i.resource, clientv3.WithPrefix(), clientv3.WithRev(revision+1),
 		clientv3.WithPrevKV(), clientv3.WithProgressNotify(), clientv3.WithCreatedNotify())
 	if created, ok := <-i.watch; !ok || !created.Created {
@@ -102,17 +106,28 @@ func (i *informer) take(response clientv3.WatchResponse) error {
 		i.reached = max(i.reached, response.Header.Revision)
 		return nil
 	}
-	behind := i.reached
+	behind := i.told
+	if len(response.Events) > 0 && response.Events[0].Kv.ModRevision <= i.reached && i.reached > i.told {
+		// etcd sends a watch that was just created a progress response that others had asked for before.
+		i.early++
+		i.reached = behind
+	}
 	for _, event := range response.Events {
-		if event.Kv.ModRevision <= behind || event.Kv.ModRevision < i.reached {
-			return fmt.Errorf("%v comes behind revision %d", event, i.reached)
+		if event.Kv.ModRevision <= behind || event.Kv.ModRevision < i.told {
+			return fmt.Errorf("%s comes behind revision %d", show(event), i.told)
 		}
 		if err := i.apply(event); err != nil {
 			return err
 		}
-		i.reached = event.Kv.ModRevision
+		i.told = event.Kv.ModRevision
 	}
+	i.reached = max(i.reached, i.told)
 	return nil
+}
+
+func show(event *clientv3.Event) string {
+	kv := event.Kv
+	return fmt.Sprintf("%v of %s (version %d) at %d", event.Type, kv.Key, kv.Version, kv.ModRevision)
 }
 
 // apply makes one event part of the cache if it is the next one of its key.
@@ -120,7 +135,7 @@ func (i *informer) apply(event *clientv3.Event) error {
 	key := string(event.Kv.Key)
 	known, isKnown := i.objects[key]
 	if prev := event.PrevKv; (prev != nil) != isKnown || isKnown && !known.is(objectOf(prev)) {
-		return fmt.Errorf("%v does not follow %+v (known: %v)", event, known, isKnown)
+		return fmt.Errorf("%s does not follow %+v (known: %v)", show(event), known, isKnown)
 	}
 	i.events++
 	if event.Type == mvccpb.DELETE {
@@ -129,7 +144,7 @@ func (i *informer) apply(event *clientv3.Event) error {
 	next := objectOf(event.Kv)
 	first := !isKnown && next.create == next.mod && next.version == 1
 	if !first && (next.create != known.create || next.version != known.version+1) {
-		return fmt.Errorf("%v does not follow %+v", event, known)
+		return fmt.Errorf("%s does not follow %+v", show(event), known)
 	}
 	i.seen = append(i.seen, event.Kv.ModRevision)
 	i.taken.lag(event.Kv.Value)
@@ -219,11 +234,11 @@ func (i *informer) waitFor(ctx context.Context, revision int64) error {
 	}
 }
 
-// verify compares the cache with a list at the revision that it has reached.
+// verify compares the cache with a list at the revision that it shows.
 func (i *informer) verify(ctx context.Context) error {
 	left := len(i.keys)
 	var wrong []string
-	_, err := i.list(ctx, i.server, i.resource, i.reached, func(kv *keyValue) {
+	_, err := i.list(ctx, i.server, i.resource, i.told, func(kv *keyValue) {
 		left--
 		if known, ok := i.objects[string(kv.Key)]; !ok || !known.is(objectOf(kv)) {
 			wrong = append(wrong, fmt.Sprintf("%s (cached: %v)", kv.Key, ok))
@@ -234,7 +249,7 @@ func (i *informer) verify(ctx context.Context) error {
 	}
 	if left != 0 || len(wrong) > 0 {
 		return fmt.Errorf("the cache of %s at %d has %d objects more than a list; other ones are: %s",
-			i.resource, i.reached, left, strings.Join(wrong, ", "))
+			i.resource, i.told, left, strings.Join(wrong, ", "))
 	}
 	return nil
 }

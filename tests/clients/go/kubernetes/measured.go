@@ -30,6 +30,7 @@ type stopwatch struct {
 	kinds  map[string][]uint32
 	visits int
 	events int
+	early  int
 }
 
 func newStopwatch() *stopwatch {
@@ -61,6 +62,7 @@ func (s *stopwatch) count(visitor *informer) {
 	defer s.mu.Unlock()
 	s.visits++
 	s.events += visitor.events
+	s.early += visitor.early
 }
 
 // kind is what one kind of requests has shown.
@@ -81,6 +83,8 @@ type result struct {
 	Events int `json:"events"`
 	// Events that ended with a lease, over all caches.
 	Expired int `json:"expired"`
+	// Progress responses ahead of events that they promise to follow, over all caches.
+	Early int `json:"early"`
 	// Objects in all caches at the end.
 	Objects int `json:"objects"`
 }
@@ -88,7 +92,7 @@ type result struct {
 func (s *stopwatch) result(seconds int) *result {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	result := &result{Seconds: seconds, Visits: s.visits, Events: s.events}
+	result := &result{Seconds: seconds, Visits: s.visits, Events: s.events, Early: s.early}
 	for name, micros := range s.kinds {
 		slices.Sort(micros)
 		at := func(percent int) uint32 { return micros[len(micros)*percent/100] }
@@ -101,5 +105,6 @@ func (r *result) note(cache *informer) {
 	r.Caches++
 	r.Events += cache.events
 	r.Expired += cache.expired
+	r.Early += cache.early
 	r.Objects += len(cache.keys)
 }
