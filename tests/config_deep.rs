@@ -13,6 +13,11 @@ use quorate::{cli, config::Sources, server::DataDir};
 
 /// Exit code and output for a member that serves clients at `url`, with its data in `dir`.
 fn check(dir: &Path, url: &str) -> (u8, String) {
+    check_with(dir, url, &[])
+}
+
+/// [`check`] with more flags.
+fn check_with(dir: &Path, url: &str, more: &[&str]) -> (u8, String) {
     let flags = [
         "--name=a",
         "--listen-peer-urls=http://127.0.0.1:0",
@@ -22,7 +27,7 @@ fn check(dir: &Path, url: &str) -> (u8, String) {
         &format!("--advertise-client-urls={url}"),
         &format!("--data-dir={}", dir.display()),
     ];
-    let args: Vec<OsString> = ["check", "--deep"].iter().chain(&flags).map(OsString::from).collect();
+    let args: Vec<OsString> = ["check", "--deep"].iter().chain(&flags).chain(more).map(OsString::from).collect();
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let code = cli::config::run_on(&Sources::default(), &args, &mut out, &mut err);
     assert!(err.is_empty(), "{}", String::from_utf8_lossy(&err));
@@ -84,4 +89,24 @@ fn the_addresses_of_the_running_member_are_its_own() {
     let expected =
         format!("error: listen-client-urls: {url}: address already in use, and no member runs in this data directory");
     assert_eq!((code, line(&out)), (1, expected.as_str()), "{out}");
+}
+
+/// Nobody looks at the directory of snapshots that are not taken; of those that are, it is told before the first one fails.
+#[test]
+fn the_directory_of_scheduled_snapshots_is_looked_at() {
+    let place = tempfile::tempdir().expect("a directory");
+    let data = place.path().join("data");
+    let backup = place.path().join("backup");
+    std::fs::write(&backup, "no directory").expect("written");
+    let named = format!("--snapshot-dir={}", backup.display());
+    let url = "http://127.0.0.1:0";
+    let (_, out) = check_with(&data, url, &[&named]);
+    assert!(!out.contains("snapshot-dir"), "{out}");
+    let (code, out) = check_with(&data, url, &[&named, "--snapshot-schedule=6h"]);
+    assert!(out.contains(&format!("error: snapshot-dir: {} is no directory", backup.display())), "{out}");
+    assert_eq!(code, 1);
+    let (_, out) = check_with(&data, url, &["--snapshot-schedule=6h"]);
+    let made = format!("snapshot-dir: {} can be made in", data.join("snapshots").display());
+    assert!(out.contains(&made), "{out}");
+    assert!(!data.exists() && !out.contains("error: snapshot-dir"), "{out}");
 }

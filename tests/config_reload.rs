@@ -139,6 +139,9 @@ const OBSERVATIONS: &[Observation] = &[
     ("compact-hash-check-time", compaction_checks),
     ("quota-backend-bytes", quota),
     ("nospace-disarm", disarming),
+    ("snapshot-schedule", scheduled_snapshots),
+    ("snapshot-keep", scheduled_snapshots),
+    ("snapshot-keep-time", scheduled_snapshots),
     ("heartbeat-interval", pace),
     ("election-timeout", pace),
 ];
@@ -359,6 +362,22 @@ fn quota(world: &World) {
     let disarm = format!(r#"{{"action":"DEACTIVATE","alarm":"NOSPACE","memberID":"{member}"}}"#);
     assert_eq!(world.post("/v3/maintenance/alarm", &disarm).status, 200);
     assert_eq!(world.put(3).status, 200);
+}
+
+fn scheduled_snapshots(world: &World) {
+    let place = world.daemon.data_dir().join("snapshots");
+    let kept = || fs::read_dir(&place).map_or(0, Iterator::count);
+    assert_eq!(kept(), 0);
+    world.take("snapshot-schedule = \"1s\"");
+    assert!(wait_for(PATIENCE, || (kept() > 3).then_some(())).is_some(), "{}", world.daemon.log());
+    world.take("snapshot-schedule = \"1s\"\nsnapshot-keep = 2");
+    assert!(wait_for(PATIENCE, || (kept() == 2).then_some(())).is_some(), "{} are kept", kept());
+    world.take("snapshot-schedule = \"1s\"\nsnapshot-keep-time = \"1ms\"");
+    assert!(wait_for(PATIENCE, || (kept() == 1).then_some(())).is_some(), "{} are kept", kept());
+    world.take("");
+    let left = kept();
+    sleep(Duration::from_secs(3));
+    assert!(kept() <= left + 1, "one may have been under way: {} after {left}", kept());
 }
 
 fn disarming(world: &World) {

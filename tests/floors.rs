@@ -67,7 +67,7 @@ const FORBIDDEN: [&str; 8] = [
 ];
 
 /// The only files that read the wall clock, and what for. It may jump by hours at any time.
-const WALL_CLOCK: [(&str, &str); 15] = [
+const WALL_CLOCK: [(&str, &str); 16] = [
     ("cli/config/certificates.rs", "whether a certificate has ended"),
     ("cli/ctl/doctor/look.rs", "how far the clocks of members are from this machine's"),
     ("cli/log.rs", "log lines"),
@@ -80,6 +80,10 @@ const WALL_CLOCK: [(&str, &str); 15] = [
     (
         "server/reconfigure.rs",
         "the identifier of a new member; one that was there before is refused by all members alike",
+    ),
+    (
+        "server/snapshots/scheduled.rs",
+        "what a snapshot file is called, and after a start how long ago the last one was taken",
     ),
     ("server/v2/mod.rs", "when nodes of the v2 tree expire: clients are told a time of day"),
     ("tls/expiry.rs", "whether a certificate ends soon"),

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{
-    Config, Http, Integrity, Log, Origin, Raft, Setting, Settings, Storage, Value, Watch,
+    Config, Http, Integrity, Log, Origin, Raft, ScheduledSnapshots, Setting, Settings, Storage, Value, Watch,
     feature::Support,
     table::{OptionSpec, Reload},
 };
@@ -24,6 +24,7 @@ impl Config {
                 auto_compaction: new.storage.auto_compaction,
                 compaction_batch_max: new.storage.compaction_batch_max,
                 compaction_pause: new.storage.compaction_pause,
+                scheduled: ScheduledSnapshots { dir: old.storage.scheduled.dir, ..new.storage.scheduled.clone() },
                 ..old.storage
             },
             limits: new.limits.clone(),
@@ -117,7 +118,8 @@ mod tests {
     };
 
     /// Another value than the default for the options whose kind does not suggest one.
-    const OTHER: [(&str, &str); 28] = [
+    const OTHER: [(&str, &str); 29] = [
+        ("snapshot-keep", "3"),
         ("compat-version", "3.6"),
         ("heartbeat-interval", "150"),
         ("election-timeout", "2000"),

@@ -91,6 +91,11 @@ impl Config {
         }
     }
 
+    /// Where scheduled snapshots go.
+    pub fn snapshot_dir(&self) -> PathBuf {
+        self.storage.scheduled.dir.clone().unwrap_or_else(|| self.member.data_dir.join("snapshots"))
+    }
+
     /// Whether this node, as a proxy, was told its cluster before.
     pub fn has_proxy_cluster(&self) -> bool {
         self.member.data_dir.join("proxy/cluster").exists()
@@ -343,8 +348,23 @@ pub struct Storage {
     pub compaction_batch_max: usize,
     /// `compaction-sleep-interval`: pause between batches.
     pub compaction_pause: Duration,
+    /// `snapshot-schedule` and what belongs to it.
+    pub scheduled: ScheduledSnapshots,
     /// `unsafe-no-fsync`: promise durability without having it. Tests only.
     pub unsafe_no_fsync: bool,
+}
+
+/// Snapshot files that the member takes by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScheduledSnapshots {
+    /// `snapshot-schedule`: time between two, at least a second; `None` for none.
+    pub period: Option<Duration>,
+    /// `snapshot-dir`; `None` for a directory of the data directory ([`Config::snapshot_dir`]).
+    pub dir: Option<PathBuf>,
+    /// `snapshot-keep`: so many; `None` for any number.
+    pub files_max: Option<usize>,
+    /// `snapshot-keep-time`: none that is older, but for the newest; `None` for any age.
+    pub age_max: Option<Duration>,
 }
 
 /// `quota-backend-bytes`: the size that raises `NOSPACE`.

@@ -16,8 +16,8 @@ use super::{
     model::{
         Advertise, Allowed, Auth, AutoCompaction, Bootstrap, BootstrapMethod, ClusterState, DiscoveryV3, FeatureGates,
         Http, InitialCluster, Integrity, Keepalive, KeyPair, Legacy, Limits, Listen, Log, LogFormat, LogLevel,
-        LogOutput, Member, Metrics, Ping, Presented, ProxyMode, Quota, Raft, Role, Rotation, Storage, Tls, TlsSide,
-        TlsVersion, TokenProvider, Tracing, Watch,
+        LogOutput, Member, Metrics, Ping, Presented, ProxyMode, Quota, Raft, Role, Rotation, ScheduledSnapshots,
+        Storage, Tls, TlsSide, TlsVersion, TokenProvider, Tracing, Watch,
     },
     raw::RawConfig,
     rotation, table,
@@ -28,6 +28,8 @@ use super::{
 const ELECTION_MAX: Duration = Duration::from_secs(50);
 /// Shortest read and write deadline between members; shorter ones are raised to it.
 const PEER_DEADLINE_MIN: Duration = Duration::from_secs(5);
+/// Snapshots that the member takes by itself are at least so far apart.
+const SNAPSHOT_PERIOD_MIN: Duration = Duration::from_secs(1);
 /// From this size on etcd warns of a quota.
 const QUOTA_BYTES_SUGGESTED_MAX: u64 = 8 << 30;
 /// From this size on etcd warns of the request limit.
@@ -537,7 +539,23 @@ impl Resolver<'_> {
                 raw.compaction_sleep_interval,
                 Duration::from_millis(10),
             ),
+            scheduled: self.scheduled_snapshots(),
             unsafe_no_fsync: raw.unsafe_no_fsync,
+        }
+    }
+
+    fn scheduled_snapshots(&mut self) -> ScheduledSnapshots {
+        let raw = self.raw;
+        let some = |duration: Duration| Some(duration).filter(|duration| !duration.is_zero());
+        let period = some(self.duration("snapshot-schedule", raw.snapshot_schedule));
+        if period.is_some_and(|period| period < SNAPSHOT_PERIOD_MIN) {
+            self.refuse("snapshot-schedule", "--snapshot-schedule must be at least a second, or 0 for no snapshots");
+        }
+        ScheduledSnapshots {
+            period,
+            dir: path(&raw.snapshot_dir),
+            files_max: some_unless_zero(raw.snapshot_keep),
+            age_max: some(self.duration("snapshot-keep-time", raw.snapshot_keep_time)),
         }
     }
 

@@ -524,6 +524,43 @@ pub const OPTIONS: &[OptionSpec] = &[
         .unit(Unit::Files)
         .until(7)
         .deprecated(Compat::V3_6, "--max-snapshots is deprecated in 3.6 and will be decommissioned in 3.8."),
+    opt(
+        Group::Member,
+        "snapshot-schedule",
+        Kind::Duration,
+        "0s",
+        "Time between two snapshot files that the member takes by itself, such as 6h; 0 for none.",
+    )
+    .ours()
+    .yaml_of_ours()
+    .live()
+    .example("6h"),
+    opt(
+        Group::Member,
+        "snapshot-dir",
+        Kind::Path,
+        "",
+        "Directory of scheduled snapshots, best on another disk; snapshots in the data directory when empty.",
+    )
+    .ours()
+    .yaml_of_ours()
+    .example("/srv/backup/quorate"),
+    opt(Group::Member, "snapshot-keep", Kind::Uint, "7", "Scheduled snapshots to keep, the newest; 0 for any number.")
+        .ours()
+        .yaml_of_ours()
+        .live()
+        .unit(Unit::Files),
+    opt(
+        Group::Member,
+        "snapshot-keep-time",
+        Kind::Duration,
+        "0s",
+        "Scheduled snapshots that are older go, but for the newest; 0 for any age.",
+    )
+    .ours()
+    .yaml_of_ours()
+    .live()
+    .example("168h"),
     opt(Group::Member, "max-wals", Kind::Uint, "5", "Log files to keep, 0 for all.")
 .no_effect("log files are removed as soon as no member needs them").unit(Unit::Files),
     opt(Group::Member, "memory-mlock", Kind::Switch, "false", "Lock database pages in memory.")

@@ -797,3 +797,24 @@ fn no_concurrent_streams_means_any_number_as_in_grpc() {
     assert_eq!(flags(&["--max-concurrent-streams=0"]).config().limits.concurrent_streams_max, u32::MAX);
     assert_eq!(flags(&["--max-concurrent-streams=7"]).config().limits.concurrent_streams_max, 7);
 }
+
+#[test]
+fn scheduled_snapshots_are_off_until_they_have_a_period() {
+    let config = flags(&["--data-dir=/d"]).config();
+    assert_eq!(config.storage.scheduled.period, None);
+    assert_eq!(config.snapshot_dir(), PathBuf::from("/d/snapshots"));
+    let words = ["--snapshot-schedule=6h", "--snapshot-dir=/b", "--snapshot-keep=0", "--snapshot-keep-time=48h"];
+    let config = flags(&words).config();
+    assert_eq!(config.snapshot_dir(), PathBuf::from("/b"));
+    let scheduled = config.storage.scheduled;
+    assert_eq!(scheduled.period, Some(Duration::from_hours(6)));
+    assert_eq!((scheduled.files_max, scheduled.age_max), (None, Some(Duration::from_hours(48))));
+    for (word, text) in [
+        ("--snapshot-schedule=1ms", "--snapshot-schedule must be at least a second, or 0 for no snapshots"),
+        ("--snapshot-schedule=-1s", "--snapshot-schedule must not be negative (set to -1s)"),
+    ] {
+        assert_eq!(flags(&[word]).mistakes(), [text]);
+    }
+    assert!(flags(&[]).config().storage.lifts_no_space);
+    assert!(!flags(&["--nospace-disarm=manual"]).config().storage.lifts_no_space);
+}

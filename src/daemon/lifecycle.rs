@@ -445,6 +445,7 @@ fn start_duties(tasks: &mut Tasks, handle: &Handle, status: &Arc<Status>) {
     start_duty(tasks, "auto compaction", server::compact_by_itself(handle.clone()));
     start_duty(tasks, "v2 expiry", server::expire_v2_nodes(handle.clone()));
     start_duty(tasks, "housekeeping", server::keep_house(handle.clone()));
+    start_duty(tasks, "scheduled snapshots", server::save_snapshots(handle.clone()));
     start_duty(tasks, "space", server::give_space_back(handle.clone()));
     start_duty(tasks, "space alarm", server::lift_no_space(handle.clone()));
     start_duty(tasks, "version", server::negotiate_version(handle.clone()));

@@ -12,7 +12,7 @@ use crate::{
         self, Allowed, AutoCompaction, BootstrapMethod, Config, LogFormat, LogLevel, LogOutput, TokenProvider, Url,
     },
     discovery::Founders,
-    server::{self, Bootstrap, Policy, SNAPSHOT_BYTES_DEFAULT, Tunables},
+    server::{self, Bootstrap, Keep, Policy, SNAPSHOT_BYTES_DEFAULT, Schedule, Tunables},
     tls::{Dialler, jws::key_file},
 };
 
@@ -40,6 +40,7 @@ pub(super) fn server_options(
         pre_vote: config.raft.pre_vote,
         snapshot_bytes: SNAPSHOT_BYTES_DEFAULT,
         snapshots_max: config.storage.snapshots_max,
+        snapshot_dir: config.snapshot_dir(),
         progress_interval: config.watch.progress_interval,
         learners_max: config.member.learners_max,
         strict_reconfig: config.member.strict_reconfig_check,
@@ -90,6 +91,10 @@ pub(super) fn tunables(config: &Config) -> Tunables {
             AutoCompaction::Periodic(age) => Some(Policy::Periodic(age)),
             AutoCompaction::Revision(kept) => Some(Policy::Revisions(kept)),
         },
+        snapshots: config.storage.scheduled.period.map(|period| Schedule {
+            period,
+            keep: Keep { files_max: config.storage.scheduled.files_max, age_max: config.storage.scheduled.age_max },
+        }),
         warn_apply: config.watch.warn_apply,
         corrupt_check: config.integrity.corrupt_check,
         compact_hash_check: config.gates.compact_hash_check.then_some(config.integrity.compact_hash_check),

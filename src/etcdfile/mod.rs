@@ -5,6 +5,7 @@
 
 pub mod bbolt;
 pub mod database;
+pub mod part;
 pub mod snap;
 pub mod summary;
 pub mod v2json;

@@ -80,6 +80,14 @@ instruments! {
         "1 for each feature gate that is on, 0 for each that is off.";
     CONFIG_RELOADS: Counters<1> = counters(["result"]), "quorate_config_reloads_total",
         "Times the configuration was read again while the member ran, by what came of it: applied or rejected.";
+    SCHEDULED_SNAPSHOT_PERIOD: Gauge = Gauge::new(), "quorate_scheduled_snapshot_period_seconds",
+        "Time between two snapshots that this member takes by itself, 0 while it takes none.";
+    SCHEDULED_SNAPSHOT_LAST: Gauge = Gauge::new(), "quorate_scheduled_snapshot_last_success_timestamp_seconds",
+        "When the newest scheduled snapshot was begun, in seconds since 1970; 0 before the first.";
+    SCHEDULED_SNAPSHOT_BYTES: Gauge = Gauge::new(), "quorate_scheduled_snapshot_size_bytes",
+        "Bytes of the newest scheduled snapshot.";
+    SCHEDULED_SNAPSHOT_FAILURES: Counter = Counter::new(), "quorate_scheduled_snapshot_failures_total",
+        "Scheduled snapshots that could not be taken.";
     CERTIFICATE_ENDS: Gauges<2> = gauges(["file", "kind"]), "quorate_tls_certificate_end_timestamp_seconds",
         "When the first certificate in a file ends, or a list of revoked ones is due, in seconds since 1970.";
     HANDSHAKES_FAILED: Counters<2> = counters(["endpoint", "reason"]), "quorate_tls_handshakes_failed_total",

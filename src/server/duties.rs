@@ -95,7 +95,7 @@ async fn insist(handle: &Handle, request: impl Fn() -> InternalRaftRequest) -> R
 }
 
 /// Tries until it works or the member stops; time-outs and changes of leader are what trying again is for.
-pub(super) async fn until_done<F: Future<Output = Result<(), ServerError>>>(
+async fn until_done<F: Future<Output = Result<(), ServerError>>>(
     handle: &Handle,
     attempt: impl Fn() -> F,
 ) -> Result<(), ServerError> {
@@ -111,6 +111,23 @@ pub(super) async fn until_done<F: Future<Output = Result<(), ServerError>>>(
                 sleep(RETRY).await;
             }
             Err(cause @ (ServerError::Storage(_) | ServerError::NoRoom(_))) => return Err(cause),
+        }
+    }
+}
+
+/// Waits until this member has what its cluster has, without a word: [`join`] tells of it. False if the member stops first.
+pub(super) async fn until_current(handle: &Handle) -> bool {
+    loop {
+        let outcome = select! {
+            outcome = handle.read_index() => outcome,
+            () = handle.stopped() => return false,
+        };
+        if outcome.is_ok() {
+            return true;
+        }
+        select! {
+            () = sleep(RETRY) => {}
+            () = handle.stopped() => return false,
         }
     }
 }
@@ -191,7 +208,7 @@ pub async fn compact_by_itself(handle: Handle) -> Result<(), Error> {
 }
 
 /// Without a time for ever.
-async fn sleep_for(time: Option<Duration>) {
+pub(super) async fn sleep_for(time: Option<Duration>) {
     match time {
         Some(time) => sleep(time).await,
         None => std::future::pending().await,

@@ -105,7 +105,7 @@ pub use options::{APPLY_GAP_MAX, Options, Tunables};
 pub use reclaim::give_space_back;
 pub use recovery::{Bootstrap, Joining, StateError};
 pub use shared::{Identity, Thread};
-pub use snapshots::{CLIENT_SNAPSHOTS_MAX, ClientSnapshot, SnapshotError};
+pub use snapshots::{CLIENT_SNAPSHOTS_MAX, ClientSnapshot, Keep, Schedule, SnapshotError, save_snapshots};
 pub use space_alarm::lift_no_space;
 pub use v2::expire_v2_nodes;
 pub use versions::{negotiate_version, watch_downgrade};
@@ -362,6 +362,7 @@ mod tests {
             pre_vote: true,
             snapshot_bytes: SNAPSHOT_BYTES_DEFAULT,
             snapshots_max: Some(5),
+            snapshot_dir: PathBuf::from("snapshots"),
             progress_interval: Duration::from_mins(10),
             learners_max: 1,
             strict_reconfig: true,
@@ -379,6 +380,7 @@ mod tests {
                 request_bytes_max: crate::types::REQUEST_BYTES_MAX_DEFAULT,
                 quota_bytes: None,
                 lifts_no_space: true,
+                snapshots: None,
                 snapshot_entries: 10_000,
                 catchup_entries: 5_000,
                 compaction_batch_max: 1_000,

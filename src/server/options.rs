@@ -1,10 +1,10 @@
 //! How a member behaves, in the server's own words; the daemon fills it from the configuration.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use crate::{auth::TokenKind, lease::ttl_min_seconds, membership::Version, tls::Dialler};
 
-use super::auto_compact::Policy;
+use super::{auto_compact::Policy, snapshots::Schedule};
 
 /// Entries that may be committed but not applied before proposals are refused (etcd's limit).
 pub const APPLY_GAP_MAX: u64 = 5_000;
@@ -29,6 +29,8 @@ pub struct Options {
     pub snapshot_bytes: usize,
     /// `max-snapshots`: `.snap` files kept; `None` keeps all.
     pub snapshots_max: Option<usize>,
+    /// `snapshot-dir`: where snapshots go that the member takes by itself.
+    pub snapshot_dir: PathBuf,
     /// `watch-progress-notify-interval`.
     pub progress_interval: Duration,
     /// `max-learners`.
@@ -78,6 +80,8 @@ pub struct Tunables {
     pub compaction_pause: Duration,
     /// `auto-compaction-mode` and `auto-compaction-retention`.
     pub auto_compaction: Option<Policy>,
+    /// `snapshot-schedule` and what belongs to it: snapshots that the member takes by itself.
+    pub snapshots: Option<Schedule>,
     /// `warning-apply-duration`.
     pub warn_apply: Duration,
     /// `corrupt-check-time`: how often a leader compares the key spaces of all members; `None` for never.

@@ -82,7 +82,7 @@ impl Handle {
 pub async fn lift_no_space(handle: Handle) -> Result<(), Error> {
     let shared = &handle.shared;
     // What is up before the log was carried out may be another one tomorrow.
-    if duties::until_done(&handle, || handle.read_index()).await.is_err() {
+    if !duties::until_current(&handle).await {
         return Ok(());
     }
     let mut look = interval(LOOK);

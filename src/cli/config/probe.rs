@@ -237,6 +237,9 @@ fn directories(config: &Config, findings: &mut Vec<Finding>) {
     if let Some(wal_dir) = &config.member.wal_dir_dedicated {
         findings.extend(directory("wal-dir", wal_dir));
     }
+    if config.storage.scheduled.period.is_some() {
+        snapshots(config, findings);
+    }
     if let Some(place) = existing(data_dir) {
         findings.extend(free_space(&place, config.storage.quota.limit_bytes()));
     }
@@ -311,6 +314,23 @@ fn free_space(place: &Path, quota: Option<u64>) -> Option<Finding> {
         }
         _ => Finding::probed(Severity::Fine, "data-dir", text),
     })
+}
+
+/// Where scheduled snapshots go, and whether there is room for any.
+fn snapshots(config: &Config, findings: &mut Vec<Finding>) {
+    let dir = config.snapshot_dir();
+    findings.extend(directory("snapshot-dir", &dir));
+    let Some(stat) = existing(&dir).and_then(|place| nix::sys::statvfs::statvfs(&place).ok()) else { return };
+    let free = stat.blocks_available().saturating_mul(stat.fragment_size());
+    if free < FREE_BYTES_MIN {
+        let text = format!(
+            "only {} MiB are free at {}; at least {} are needed",
+            free >> 20,
+            dir.display(),
+            FREE_BYTES_MIN >> 20
+        );
+        findings.push(Finding::probed(Severity::Error, "snapshot-dir", text));
+    }
 }
 
 fn sync_time(place: &Path) -> Finding {

@@ -27,6 +27,8 @@ pub(super) fn daemon() -> Roff {
         .items(&prose::SIGNALS)
         .heading("RELOAD")
         .paragraphs(&prose::RELOAD)
+        .heading("MAINTENANCE")
+        .paragraphs(&prose::MAINTENANCE)
         .heading("EXIT STATUS")
         .items(&prose::DAEMON_EXIT)
         .heading("ENVIRONMENT")

@@ -160,6 +160,20 @@ second time in `QUORATE_ENV_FILES`: a variable whose value was that of the file 
     "Flags stay as they were typed.",
 ];
 
+pub(super) const MAINTENANCE: [&str; 4] = [
+    "A database that reaches `--quota-backend-bytes` raises the alarm NOSPACE, and nothing but deletions is accepted. Delete and
+compact (`quoratectl compaction`), or raise the quota: once a tenth of it is free the member gives the space back and lifts its
+alarm. With `--nospace-disarm manual` it stays until `quoratectl alarm disarm`, as in etcd. CORRUPT is never lifted.",
+    "With `--snapshot-schedule` the member takes snapshots by itself, so many apart: each is the file of `quoratectl snapshot save`, in
+`--snapshot-dir`, named `snapshot-MEMBER-TIME-REVISION.db`, and checked before it has that name. The newest of
+`--snapshot-keep` stay. One that fails is logged, counted, and tried again within five minutes, and those before stay. The next is
+due so long after the newest file, whatever happened to the process meanwhile.",
+    "`quorate-backup.timer`, which `systemctl enable --now quorate-backup.timer` turns on, has `quoratectl` take one every night from
+outside, and `quorateutl snapshot status` check it. Where the member is, certificates, the directory (`BACKUP_DIR`) and what is
+kept (`BACKUP_KEEP`, `BACKUP_KEEP_DAYS`) stand in its file of variables. `systemctl start quorate-backup` takes one now.",
+    "A directory that the unit does not own needs `ReadWritePaths=` in a drop-in.",
+];
+
 pub(super) const DAEMON_EXIT: [Item; 5] = [
     ("0", "Stopped by a signal, or did what a command was asked for."),
     ("1", "The configuration is wrong, or the member could not start or go on; the last line says why and what to do."),
@@ -185,13 +199,19 @@ allows it to be missing.",
     ("`NOTIFY_SOCKET`, `WATCHDOG_USEC`, `LISTEN_FDS`", "Given by systemd: readiness, the watchdog, and sockets it has opened."),
 ];
 
-pub(super) const DAEMON_FILES: [Item; 6] = [
+pub(super) const DAEMON_FILES: [Item; 9] = [
     (
         "`/etc/default/quorate`, `/etc/quorate/quorate.conf`",
         "Environment of the unit on Debian, and on systems with rpm.",
     ),
+    (
+        "`/etc/default/quorate-backup`, `/etc/quorate/backup.conf`",
+        "Variables of the backup's unit on Debian, and on systems with rpm.",
+    ),
     ("`/etc/quorate/quorate.toml`", "A sample of the TOML file; it is read if `ETCD_CONFIG` names it."),
     ("`/var/lib/quorate`", "The unit's data directory."),
+    ("`/var/lib/quorate-backup`", "Where the backup's unit puts snapshots."),
+    ("`snapshots`", "In a data directory: scheduled snapshots, unless they have a directory of their own."),
     ("`REGISTRATION`", "In a data directory, until there is a member: what a discovery service was told."),
     ("`member/wal`", "In a data directory: the log, in etcd's format."),
     ("`member/state`", "In a data directory: the replicated state."),

@@ -150,7 +150,7 @@ impl Handle {
 }
 
 /// The database, and the SHA-256 of it.
-fn sealed(exported: &Exported) -> impl Iterator<Item = io::Result<Bytes>> {
+pub(super) fn sealed(exported: &Exported) -> impl Iterator<Item = io::Result<Bytes>> {
     let (mut blocks, mut sum) = (exported.blocks(BLOCK_BYTES), Some(Sha256::new()));
     std::iter::from_fn(move || match blocks.next() {
         Some(block) => {

@@ -64,6 +64,7 @@ pub(super) struct Exported {
     file: File,
     bytes: u64,
     since: Duration,
+    revision: i64,
     /// What goes before it between members.
     head: Snapshot,
     version: Option<Version>,
@@ -73,6 +74,11 @@ impl Exported {
     /// The last entry that it includes.
     pub(super) fn index(&self) -> LogIndex {
         LogIndex(self.head.metadata.as_ref().map_or(0, |metadata| metadata.index))
+    }
+
+    /// The last revision in it.
+    pub(super) fn revision(&self) -> i64 {
+        self.revision
     }
 
     /// Its length.
@@ -155,6 +161,7 @@ fn export(shared: &Arc<Shared>, state: &State, given_up: CancellationToken) -> R
         file: written.file.file,
         bytes: written.bytes,
         since,
+        revision: state.view.revision(),
         head: send::head_of(state),
         version: exchange::storage_version(state),
     }))
@@ -238,7 +245,8 @@ mod tests {
         let file = nameless(&scratch, LogIndex(7), Duration::from_secs(1)).unwrap();
         assert_eq!(scratch.names().unwrap(), [""; 0]);
         file.write_at(b"0123456789", 0).unwrap();
-        let mut exported = Exported { file, bytes: 9, since: Duration::ZERO, head: Snapshot::default(), version: None };
+        let mut exported =
+            Exported { file, bytes: 9, since: Duration::ZERO, revision: 0, head: Snapshot::default(), version: None };
         let read = |exported: &Exported| exported.blocks(4).collect::<io::Result<Vec<_>>>();
         assert_eq!(read(&exported).unwrap(), ["0123", "4567", "8"]);
         exported.bytes = 11;

@@ -14,7 +14,9 @@ mod clients;
 mod export;
 mod holds;
 mod receive;
+mod scheduled;
 mod send;
+mod shelf;
 mod space;
 mod turns;
 
@@ -41,7 +43,9 @@ pub use clients::{CLIENT_SNAPSHOTS_MAX, ClientSnapshot, SnapshotError};
 use export::Exports;
 use holds::Holds;
 pub(super) use holds::Reach;
+pub use scheduled::{Schedule, save_snapshots};
 use send::Sources;
+pub use shelf::Keep;
 use space::NoRoom;
 use turns::{Turn, Turns};
 
@@ -96,15 +100,6 @@ impl Place {
             apply: ApplyOptions { member: identity.member, ..open::settings(options).apply },
             options: options.clone(),
         }
-    }
-
-    /// Bytes that are free where generations are; nothing if the system does not say.
-    fn free_bytes(&self) -> Option<u64> {
-        let stat = nix::sys::statvfs::statvfs(self.generations.path()).ok()?;
-        // The width of these fields differs between systems.
-        #[expect(clippy::useless_conversion, reason = "the fields are narrower on some systems")]
-        let (blocks, size) = (u64::from(stat.blocks_available()), u64::from(stat.fragment_size()));
-        blocks.checked_mul(size)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Room on the disk: what snapshots are written to leaves some to the log and everybody else.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
@@ -25,11 +25,28 @@ pub(in crate::server) struct NoRoom {
 /// # Errors
 /// [`NoRoom`]. A system that does not tell its free space has room.
 pub(super) fn check(place: &Place, bytes: u64) -> Result<(), NoRoom> {
+    check_at(place.generations.path(), bytes)
+}
+
+/// [`check`] of any directory.
+///
+/// # Errors
+/// As [`check`].
+pub(super) fn check_at(path: &Path, bytes: u64) -> Result<(), NoRoom> {
     let needed = bytes.saturating_add(FREE_BYTES_MIN);
-    match place.free_bytes() {
-        Some(free) if free < needed => Err(NoRoom { path: place.generations.path().to_owned(), needed, free }),
+    match free_bytes(path) {
+        Some(free) if free < needed => Err(NoRoom { path: path.to_owned(), needed, free }),
         _ => Ok(()),
     }
+}
+
+/// Bytes that are free at `path`; nothing if the system does not say.
+fn free_bytes(path: &Path) -> Option<u64> {
+    let stat = nix::sys::statvfs::statvfs(path).ok()?;
+    // The width of these fields differs between systems.
+    #[expect(clippy::useless_conversion, reason = "the fields are narrower on some systems")]
+    let (blocks, size) = (u64::from(stat.blocks_available()), u64::from(stat.fragment_size()));
+    blocks.checked_mul(size)
 }
 
 /// When to look again while a file grows.
