@@ -102,8 +102,9 @@ package-tool-rpm:
 deb rpm: %: package-programs package-tool-%
 	packaging/build.sh $@ $(or $(PACKAGE_BIN),$(TARGET)/release) $(PACKAGES)
 
-# The packages under a real systemd and in an rpm root, then the deployment guide's cluster on three machines.
-package-test: deps-package-test package-programs package-tool-deb package-tool-rpm
+# The packages under a real systemd and in an rpm root, from Debian's etcd and back, then the deployment guide's cluster on
+# three machines.
+package-test: deps-package-test oracle package-programs package-tool-deb package-tool-rpm
 	tests/support/package.sh $(TARGET) $(or $(PACKAGE_BIN),$(TARGET)/release)
 	tests/support/guide.sh $(TARGET) $(or $(PACKAGE_BIN),$(TARGET)/release)
 

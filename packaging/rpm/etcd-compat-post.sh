@@ -1,5 +1,4 @@
 # etcd's names are links, which the tool that makes this package cannot carry.
-systemd-sysusers quorate-etcd-compat.conf || :
 ln -sfn quorate /usr/bin/etcd
 ln -sfn quoratectl /usr/bin/etcdctl
 ln -sfn quorateutl /usr/bin/etcdutl

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Builds what tests/compat_*.rs run: programs that use other people's client libraries, and older etcd binaries.
 # Usage: tests/clients/build.sh DIR [PART...]
-# Leaves in DIR: go-smoke, go-kubernetes, rust-smoke, etcd3/, aetcd/ and etcd2/ (Python environments), etcd-3.5.1,
-# etcdctl-3.5.1, or only the parts named (go_smoke, go_kubernetes, rust_smoke, python_etcd3, python_aetcd, python_etcd2,
+# Leaves in DIR: go-smoke, go-kubernetes, go-load, rust-smoke, etcd3/, aetcd/ and etcd2/ (Python environments), etcd-3.5.1,
+# etcdctl-3.5.1, or only the parts named (go_smoke, go_kubernetes, go_load, rust_smoke, python_etcd3, python_aetcd, python_etcd2,
 # etcd_351). Builds again only what changed. ORACLE_DIR names the directory of tests/support/oracle.sh, whose Go is used.
 set -eu
 
@@ -11,7 +11,7 @@ dir=${1:?usage: build.sh DIR [PART...]}
 mkdir -p "$dir"
 dir=$(cd "$dir" && pwd)
 shift
-parts=${*:-go_smoke go_kubernetes rust_smoke python_etcd3 python_aetcd python_etcd2 etcd_351}
+parts=${*:-go_smoke go_kubernetes go_load rust_smoke python_etcd3 python_aetcd python_etcd2 etcd_351}
 exec 9>"$dir/lock"
 flock 9
 
@@ -33,6 +33,7 @@ stamped() {
 
 go_smoke() { go_program . go-smoke; }
 go_kubernetes() { go_program ./kubernetes go-kubernetes; }
+go_load() { go_program ./load go-load; }
 
 go_program() {
     go=go
@@ -72,6 +73,7 @@ etcd_351() {
 
 stamped go go_smoke
 stamped go go_kubernetes
+stamped go go_load
 stamped rust rust_smoke
 stamped python python_etcd3
 stamped python python_aetcd

@@ -61,6 +61,24 @@ boot() {
     within 180 runs || { tail -n 20 "$work/machines/$machine/console.log" >&2; exit 1; }
 }
 
+# A bridge, which is a network of the test's own.
+make_network() {
+    mkdir -p /run/netns
+    mount -t tmpfs netns /run/netns
+    ip link add br0 type bridge
+    ip link set br0 up
+}
+
+# A cable from the bridge to the machine, which has its address before it boots, as one with a static address has.
+connect() { # NAME ADDRESS
+    ip netns add "$1"
+    ip link add "$1" type veth peer name host0 netns "$1"
+    ip link set "$1" master br0 up
+    ip -n "$1" addr add "$2/24" dev host0
+    ip -n "$1" link set host0 up
+    ip -n "$1" link set lo up
+}
+
 runs() {
     init_of[$machine]=$(pgrep -P "${nspawn_of[$machine]}" | head -n 1)
     [ -n "${init_of[$machine]}" ] && inside systemctl is-system-running 2>/dev/null | grep -qE 'running|degraded'

@@ -73,7 +73,7 @@ need_package_test() {
     have lintian || want lintian
     have rpm || want rpm
     have rpmlint || ! has_package rpmlint || want rpmlint
-    have python3 || want python3
+    have python3 && python3 -c 'import ensurepip, venv' 2>/dev/null || want python3 python3-venv
 }
 
 # Whether the distribution has it: not every one has every checker.

@@ -19,23 +19,6 @@ members="\
 a86aa10cb167174d, started, etcd2, http://10.5.12.17:2380, http://10.5.12.17:2379, false
 db71a9afbf54c17a, started, etcd1, http://10.5.12.16:2380, http://10.5.12.16:2379, false"
 
-make_network() {
-    mkdir -p /run/netns
-    mount -t tmpfs netns /run/netns
-    ip link add br0 type bridge
-    ip link set br0 up
-}
-
-# A cable from the bridge to the machine, which has its address before it boots, as one with a static address has.
-connect() { # NAME ADDRESS
-    ip netns add "$1"
-    ip link add "$1" type veth peer name host0 netns "$1"
-    ip link set "$1" master br0 up
-    ip -n "$1" addr add "$2/24" dev host0
-    ip -n "$1" link set host0 up
-    ip -n "$1" link set lo up
-}
-
 deploy() { # NUMBER
     prepare "etcd$1"
     install -D -m 755 "$programs/quorate" "$(files)/opt/kubernetes/bin/etcd"
