@@ -143,7 +143,7 @@ fn fill(daemon: &Daemon, key: &str) {
     for number in 0..PUTS_MAX {
         let key = if key == "one" { key.to_owned() } else { format!("{key}{number}") };
         // What compresses would fall under the quota by itself, once it is in files.
-        let answer = put(daemon, &key, &Random::new(number).bytes(VALUE_BYTES));
+        let answer = put(daemon, &key, Random::new(number).bytes(VALUE_BYTES));
         if !answer.contains("header") {
             assert!(answer.contains(NO_SPACE), "{answer}");
             return;

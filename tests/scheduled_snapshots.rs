@@ -43,11 +43,11 @@ fn files_are_those_of_snapshot_save_and_the_newest_are_kept() {
     let restored = daemon.directory().join("restored");
     run(Program::quorateutl().command().args(["snapshot", "restore"]).arg(&newest).arg("--data-dir").arg(&restored));
     assert!(restored.join("member").is_dir());
-    assert_eq!(metric(&daemon, PERIOD), 1.0);
-    assert_eq!(metric(&daemon, FAILURES), 0.0);
-    let age = unix_now() - metric(&daemon, LAST);
-    assert!((0.0..30.0).contains(&age), "the last one is {age} seconds old");
-    assert!(metric(&daemon, BYTES) > 4096.0);
+    assert_eq!(metric(&daemon, PERIOD), 1);
+    assert_eq!(metric(&daemon, FAILURES), 0);
+    let age = unix_now().checked_sub(metric(&daemon, LAST));
+    assert!(age.is_some_and(|age| age < 30), "the last one is {age:?} seconds old");
+    assert!(metric(&daemon, BYTES) > 4096);
 }
 
 /// When the next is due is told by the files: a restart takes none, and makes up for what was missed.
@@ -61,8 +61,8 @@ fn restarts_neither_skip_nor_add_one() {
     fs::write(&leftover, "of a process that was killed").expect("written");
     daemon.restart();
     sleep(Duration::from_secs(3));
-    assert_eq!(kept(&place), [first.clone()]);
-    assert!(metric(&daemon, LAST) > 0.0, "what was taken before counts");
+    assert_eq!(kept(&place), std::slice::from_ref(&first));
+    assert!(metric(&daemon, LAST) > 0, "what was taken before counts");
     daemon.terminate();
     // Two hours pass: the name says when it was taken.
     let name = first.file_name().and_then(|name| name.to_str()).expect("a name");
@@ -87,7 +87,7 @@ fn a_directory_that_cannot_be_used_is_told_and_costs_no_file() {
     let aside = home.path().join("aside");
     fs::rename(&place, &aside).expect("renamed");
     fs::write(&place, "no directory").expect("written");
-    let failed = wait_for(PATIENCE, || (metric(&daemon, FAILURES) >= 1.0).then_some(()));
+    let failed = wait_for(PATIENCE, || (metric(&daemon, FAILURES) >= 1).then_some(()));
     assert!(failed.is_some(), "{}", daemon.log());
     let log = daemon.log();
     let record = log.lines().find(|line| line.contains("failed to take a scheduled snapshot")).expect("a record");
@@ -114,7 +114,7 @@ fn a_full_disk_keeps_what_is_there() {
     let daemon = Daemon::start(&Program::subject(), &flags.each_ref().map(String::as_str));
     wait_for(PATIENCE, || kept(&place).first().cloned()).expect("a snapshot");
     fs::write(place.join("of-somebody-else"), vec![1; 64 << 20]).expect("written");
-    let failed = wait_for(PATIENCE, || (metric(&daemon, FAILURES) >= 1.0).then_some(()));
+    let failed = wait_for(PATIENCE, || (metric(&daemon, FAILURES) >= 1).then_some(()));
     assert!(failed.is_some(), "{}", daemon.log());
     let log = daemon.log();
     assert!(log.contains("make room on that disk") && log.contains("bytes are needed and"), "{log}");
@@ -191,13 +191,15 @@ fn field(line: &str, at: usize) -> String {
     line.split(',').nth(at).unwrap_or_default().trim().to_owned()
 }
 
-fn metric(daemon: &Daemon, name: &str) -> f64 {
+/// A metric that counts whole things; large ones are written with an exponent.
+fn metric(daemon: &Daemon, name: &str) -> u64 {
     let text = http::get(daemon.client, "/metrics").expect("metrics").body;
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ').map(str::to_owned));
-    line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name}"))
+    let value: f64 = line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name}"));
+    format!("{value:.0}").parse().expect("a whole number")
 }
 
-fn unix_now() -> f64 {
+fn unix_now() -> u64 {
     let text = run(Command::new("date").arg("+%s"));
     text.trim().parse().expect("seconds")
 }
