@@ -3,14 +3,23 @@
 //! A token names its user, the auth revision at which it was made, and when it ends. Whoever has the public key can read
 //! one; a change of users, roles or permissions makes all that are older useless for keys.
 
-use std::{collections::BTreeMap, io, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
 
-use super::Identity;
+use super::{
+    Identity,
+    remembered::{Claims, Signed, Verified},
+};
 use crate::{
     config::go::parse_duration,
     tls::jws::{Algorithm, KeyError, Keys},
@@ -24,11 +33,13 @@ const TOKEN_BYTES_MAX: usize = 16 * 1024;
 /// The options that etcd knows.
 const OPTIONS: [&str; 4] = ["sign-method", "pub-key", "priv-key", "ttl"];
 
-/// Makes and reads tokens.
+/// Makes and reads tokens. What that takes long for is remembered, so that callers may first ask what is.
 #[derive(Debug)]
 pub struct Jwt {
     keys: Keys,
     lifetime: Duration,
+    verified: Mutex<Verified>,
+    signed: Mutex<Signed>,
 }
 
 /// Why the options of tokens cannot be used.
@@ -83,7 +94,7 @@ struct Header {
 }
 
 #[derive(Serialize)]
-struct Claims<'a> {
+struct WrittenClaims<'a> {
     exp: u64,
     revision: u64,
     username: &'a str,
@@ -116,7 +127,8 @@ impl Jwt {
         };
         let (private, public) = (file("priv-key")?, file("pub-key")?);
         let keys = Keys::new(algorithm, private.as_deref(), public.as_deref())?;
-        Ok(Self { keys, lifetime: option("ttl").map_or(Ok(TTL_DEFAULT), lifetime)? })
+        let lifetime = option("ttl").map_or(Ok(TTL_DEFAULT), lifetime)?;
+        Ok(Self { keys, lifetime, verified: Mutex::default(), signed: Mutex::default() })
     }
 
     /// The options that mean nothing.
@@ -124,7 +136,12 @@ impl Jwt {
         options.keys().map(String::as_str).filter(|name| !OPTIONS.contains(name)).collect()
     }
 
-    /// A token for `user`, recognised at `revision`; `now` since the Unix epoch.
+    /// A token for `user`, recognised at `revision`, if one that says the same was signed before; `now` since the Unix epoch.
+    pub fn issue_again(&self, user: &str, revision: u64, now: Duration) -> Option<String> {
+        self.signed().token(user, revision, self.end(now)).map(str::to_owned)
+    }
+
+    /// A token for `user`, recognised at `revision`; `now` since the Unix epoch. Signing may take milliseconds.
     ///
     /// # Errors
     /// [`Unsigned`].
@@ -132,22 +149,51 @@ impl Jwt {
         if !self.keys.can_sign() {
             return Err(Unsigned::VerifyOnly);
         }
+        // Others may have waited for the same one.
+        if let Some(token) = self.issue_again(user, revision, now) {
+            return Ok(token);
+        }
         let header = Header { alg: self.keys.algorithm().name(), typ: "JWT" };
-        let claims = Claims { exp: now.saturating_add(self.lifetime).as_secs(), revision, username: user };
+        let claims = WrittenClaims { exp: self.end(now), revision, username: user };
         let part = |json: Result<Vec<u8>, serde_json::Error>| json.map(|json| BASE64_URL_SAFE_NO_PAD.encode(json));
         let parts =
             part(serde_json::to_vec(&header)).and_then(|header| Ok((header, part(serde_json::to_vec(&claims))?)));
-        let (header, claims) = parts.map_err(|_| Unsigned::Signing)?;
-        let signed = format!("{header}.{claims}");
+        let (header, body) = parts.map_err(|_| Unsigned::Signing)?;
+        let signed = format!("{header}.{body}");
         let signature = self.keys.sign(signed.as_bytes()).ok_or(Unsigned::Signing)?;
-        Ok(format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature)))
+        let token = format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature));
+        self.signed().keep(user, revision, claims.exp, &token);
+        Ok(token)
     }
 
-    /// Who shows `token`; `now` since the Unix epoch.
+    /// Who shows `token`, if its signature was right before; `now` since the Unix epoch.
+    ///
+    /// # Errors
+    /// [`Unread::Expired`], [`Unread::Early`].
+    pub fn read_again(&self, token: &str, now: Duration) -> Option<Result<Identity, Unread>> {
+        self.verified().recognise(token, now)
+    }
+
+    /// Who shows `token`; `now` since the Unix epoch. Checking a signature may take milliseconds.
     ///
     /// # Errors
     /// [`Unread`].
     pub fn read(&self, token: &str, now: Duration) -> Result<Identity, Unread> {
+        // Others may have waited for the same one.
+        if let Some(read) = self.read_again(token, now) {
+            return read;
+        }
+        let claims = self.verify(token)?;
+        let identity = claims.at(now);
+        // What has ended will not count again.
+        if identity != Err(Unread::Expired) {
+            self.verified().remember(token, claims);
+        }
+        identity
+    }
+
+    /// What a token says whose signature is right.
+    fn verify(&self, token: &str) -> Result<Claims, Unread> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(Unread::Malformed);
         }
@@ -162,26 +208,33 @@ impl Jwt {
         if !self.keys.verify(signed.as_bytes(), &signature) {
             return Err(Unread::Signature);
         }
-        identity(&serde_json::from_slice(&claims).map_err(|_| Unread::Malformed)?, now)
+        read_claims(&serde_json::from_slice(&claims).map_err(|_| Unread::Malformed)?)
+    }
+
+    /// When a token ends that is made now, in seconds since the Unix epoch.
+    fn end(&self, now: Duration) -> u64 {
+        now.saturating_add(self.lifetime).as_secs()
+    }
+
+    fn verified(&self) -> MutexGuard<'_, Verified> {
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn signed(&self) -> MutexGuard<'_, Signed> {
+        self.signed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The user of claims whose time it is. A time that is missing is no limit, as in etcd.
-fn identity(claims: &Value, now: Duration) -> Result<Identity, Unread> {
+/// A time that is missing is no limit, as in etcd.
+fn read_claims(claims: &Value) -> Result<Claims, Unread> {
     let time = |name: &str| match claims.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(time) => time.as_f64().map(Some).ok_or(Unread::Claims),
     };
-    let now = now.as_secs_f64();
-    if time("exp")?.is_some_and(|end| now >= end) {
-        return Err(Unread::Expired);
-    }
-    if time("nbf")?.is_some_and(|begin| now < begin) {
-        return Err(Unread::Early);
-    }
     let user = claims.get("username").and_then(Value::as_str).ok_or(Unread::Claims)?;
     let revision = claims.get("revision").and_then(whole).ok_or(Unread::Claims)?;
-    Ok(Identity { user: user.to_owned(), revision })
+    let identity = Identity { user: user.to_owned(), revision };
+    Ok(Claims { identity, begin: time("nbf")?, end: time("exp")? })
 }
 
 /// A number, cut to a whole one: etcd reads it as a float.
@@ -233,6 +286,36 @@ mod tests {
         assert_eq!(jwt.read(&token, NOW), Ok(alice.clone()));
         assert_eq!(jwt.read(&token, NOW + Duration::from_secs(599)), Ok(alice));
         assert_eq!(jwt.read(&token, NOW + Duration::from_mins(10)), Err(Unread::Expired));
+    }
+
+    #[test]
+    fn a_signature_is_checked_once_and_the_time_with_every_use() {
+        let jwt = jwt(b"secret");
+        let token = jwt.issue("alice", 7, NOW).unwrap();
+        assert_eq!(jwt.read_again(&token, NOW), None);
+        let alice = jwt.read(&token, NOW);
+        assert!(alice.is_ok());
+        assert_eq!(jwt.read_again(&token, NOW), Some(alice));
+        assert_eq!(jwt.read_again(&token, NOW + Duration::from_mins(10)), Some(Err(Unread::Expired)));
+        let (head, _) = token.rsplit_once('.').unwrap();
+        for wrong in [format!("{head}."), format!("{token}A")] {
+            assert!(jwt.read(&wrong, NOW).is_err());
+            assert_eq!(jwt.read_again(&wrong, NOW), None, "what was wrong is not remembered");
+        }
+        let ended = jwt.issue("alice", 7, NOW - Duration::from_hours(1)).unwrap();
+        assert_eq!(jwt.read(&ended, NOW), Err(Unread::Expired));
+        assert_eq!(jwt.read_again(&ended, NOW), None, "nor what has ended");
+    }
+
+    #[test]
+    fn who_logs_in_twice_within_a_second_is_told_one_token() {
+        let jwt = jwt(b"secret");
+        assert_eq!(jwt.issue_again("alice", 7, NOW), None);
+        let token = jwt.issue("alice", 7, NOW).unwrap();
+        assert_eq!(jwt.issue_again("alice", 7, NOW + Duration::from_millis(999)), Some(token));
+        assert_eq!(jwt.issue_again("alice", 7, NOW + Duration::from_secs(1)), None);
+        assert_eq!(jwt.issue_again("alice", 8, NOW), None);
+        assert_eq!(jwt.issue_again("bob", 7, NOW), None);
     }
 
     #[test]

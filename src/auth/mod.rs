@@ -19,6 +19,7 @@ mod change;
 mod check;
 mod jwt;
 mod permission;
+mod remembered;
 mod rows;
 #[cfg(test)]
 mod tests;

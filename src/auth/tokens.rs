@@ -74,7 +74,7 @@ pub enum TokenKind {
     None,
     /// Simple ones, which end when nobody has used them for this long.
     Simple(Duration),
-    /// JSON web tokens, of which nothing is remembered.
+    /// JSON web tokens, which say everything by themselves.
     Jwt(Arc<Jwt>),
 }
 

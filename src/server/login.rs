@@ -1,12 +1,23 @@
 //! Who callers are, and as whom the member itself asks.
 
+use std::{num::NonZero, sync::Arc};
+
+use tokio::{sync::Semaphore, task::spawn_blocking};
+
 use crate::{
-    auth::{Identity, ROOT, Token, TokenKind, Unread, Unsigned},
+    auth::{Identity, Jwt, ROOT, Token, TokenKind, Unread, Unsigned},
     clock::{Clock as _, SystemChance},
     types::Rejection,
 };
 
 use super::{Handle, ServerError};
+
+/// Turns at making and checking signatures: half of the processors, so that whoever shows forged ones leaves the other half
+/// to those whose tokens are known.
+pub(super) fn signature_turns() -> Arc<Semaphore> {
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    Arc::new(Semaphore::new((processors / 2).max(1)))
+}
 
 impl Handle {
     /// Whom `token` stands for, whose lifetime begins anew. Another member may have given it away in an entry that this one
@@ -16,7 +27,7 @@ impl Handle {
     /// [`Rejection::InvalidAuthToken`]; as [`Handle::read_index`].
     pub async fn recognise(&self, token: &str) -> Result<Identity, ServerError> {
         if let TokenKind::Jwt(jwt) = &self.shared.options.tokens {
-            return Ok(jwt.read(token, self.shared.clock.wall()).map_err(refused)?);
+            return Ok(self.read_signed(jwt, token).await?.map_err(refused)?);
         }
         if let Some(identity) = self.look_up(token) {
             return Ok(identity);
@@ -25,6 +36,25 @@ impl Handle {
             self.read_index().await?;
         }
         self.look_up(token).ok_or_else(|| Rejection::InvalidAuthToken.into())
+    }
+
+    async fn read_signed(&self, jwt: &Arc<Jwt>, token: &str) -> Result<Result<Identity, Unread>, Rejection> {
+        let now = self.shared.clock.wall();
+        if let Some(read) = jwt.read_again(token, now) {
+            return Ok(read);
+        }
+        let (jwt, token) = (Arc::clone(jwt), token.to_owned());
+        self.in_turn(move || jwt.read(&token, now)).await
+    }
+
+    /// Runs what takes milliseconds of a processor away from the tasks of others, in its turn.
+    async fn in_turn<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Rejection> {
+        let turn = Arc::clone(&self.shared.signature_turns).acquire_owned().await.map_err(|_| Rejection::Stopped)?;
+        let work = move || {
+            let _turn = turn;
+            work()
+        };
+        spawn_blocking(work).await.map_err(|_| Rejection::Stopped)
     }
 
     fn look_up(&self, token: &str) -> Option<Identity> {
@@ -41,18 +71,25 @@ impl Handle {
     ///
     /// # Errors
     /// [`Rejection::AuthFailed`] if this member makes no tokens, [`Rejection::TokenVerifyOnly`] if it only checks them.
-    pub fn issue(&self, user: &str, token: Token) -> Result<Token, Rejection> {
+    pub async fn issue(&self, user: &str, token: Token) -> Result<Token, Rejection> {
         match &self.shared.options.tokens {
             TokenKind::None => Err(Rejection::AuthFailed),
             TokenKind::Simple(_) => Ok(token),
-            TokenKind::Jwt(jwt) => {
-                let issued = jwt.issue(user, self.published().auth.revision(), self.shared.clock.wall());
-                issued.map(Token::signed).map_err(|unsigned| match unsigned {
-                    Unsigned::VerifyOnly => Rejection::TokenVerifyOnly,
-                    Unsigned::Signing => Rejection::AuthFailed,
-                })
-            }
+            TokenKind::Jwt(jwt) => self.sign(jwt, user).await,
         }
+    }
+
+    async fn sign(&self, jwt: &Arc<Jwt>, user: &str) -> Result<Token, Rejection> {
+        let (revision, now) = (self.published().auth.revision(), self.shared.clock.wall());
+        if let Some(token) = jwt.issue_again(user, revision, now) {
+            return Ok(Token::signed(token));
+        }
+        let (jwt, user) = (Arc::clone(jwt), user.to_owned());
+        let issued = self.in_turn(move || jwt.issue(&user, revision, now)).await?;
+        issued.map(Token::signed).map_err(|unsigned| match unsigned {
+            Unsigned::VerifyOnly => Rejection::TokenVerifyOnly,
+            Unsigned::Signing => Rejection::AuthFailed,
+        })
     }
 
     /// As whom this member asks for what nobody has asked it for, such as the end of a lease.

@@ -39,7 +39,7 @@ use super::{
     hashes::Hashes,
     inbox::{Inbox, Refused},
     leadership::{Doubts, Leadership},
-    log_reader,
+    log_reader, login,
     raft_thread::{RaftOrder, RaftWork},
     reads::Reads,
     reclaim::Reclaims,
@@ -163,6 +163,8 @@ pub(super) struct Shared {
     lessor: Mutex<Lessor>,
     /// Assigned and forgotten by the apply thread, renewed by whoever meets one.
     tokens: Mutex<Tokens>,
+    /// Turns at signatures of tokens.
+    pub(super) signature_turns: Arc<Semaphore>,
     pub(super) raft: Desk<RaftWork>,
     pub(super) wal: Inbox<WalOrder>,
     pub(super) apply: Desk<ApplyWork>,
@@ -239,6 +241,7 @@ impl Shared {
             reads: Reads::default(),
             lessor: Mutex::new(lessor),
             tokens: Mutex::new(Tokens::new(&options.tokens)),
+            signature_turns: login::signature_turns(),
             raft: Desk::new(inbox_capacity),
             wal: Inbox::new(inbox_capacity),
             apply: Desk::new(inbox_capacity),

@@ -153,7 +153,7 @@ pub(super) async fn authenticate(
         let token = log_in(&session, &request.name).await?;
         let server = session.for_everybody();
         if server.published().auth.revision() == checked_at {
-            let token = server.issue(&request.name, token)?.reveal().to_owned();
+            let token = server.issue(&request.name, token).await?.reveal().to_owned();
             return Ok(AuthenticateResponse { header: Some(session.header_now()), token });
         }
     }
