@@ -6,7 +6,6 @@ mod support;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use support::daemon::{Daemon, tail};
-use support::features::MISSING;
 use support::program::{self, Program};
 use support::{mask, setting};
 
@@ -33,7 +32,7 @@ fn python_aetcd() {
     compare(&["aetcd/bin/python", "smoke_aetcd.py"]);
 }
 
-/// Runs the client against both daemons, a fresh one each. It is told to walk around what this version has not got.
+/// Runs the client against both daemons, a fresh one each.
 fn compare(client: &[&str]) {
     let (theirs, complaint) = walk(&Program::etcd(), client);
     assert!(theirs.ends_with("done\n"), "the walk does not even end against etcd:\n{theirs}{complaint}");
@@ -50,7 +49,6 @@ fn walk(program: &Program, client: &[&str]) -> (String, String) {
         .arg(setting("WALK_SECONDS", WALK_SECONDS).to_string())
         .args(client.iter().map(|part| locate(part)))
         .arg(daemon.endpoint())
-        .args(MISSING.iter().map(|feature| format!("without-{feature:?}")))
         .stdin(Stdio::null())
         .output()
         .expect("timeout is part of every system");

@@ -3,13 +3,10 @@
 
 mod support;
 
-use std::{
-    process::{Command, Stdio},
-    time::Duration,
-};
+use std::time::Duration;
 use support::daemon::Daemon;
-use support::features::{self, Feature};
-use support::mask::{self, Mask};
+use support::gateway::{self, MASKED, normal};
+use support::mask::Mask;
 use support::program::Program;
 use support::wait_for;
 
@@ -152,65 +149,27 @@ const STEPS: &[Step] = &[
     ("/v3/auth/role/list", Some("{}")),
     ("/v3/auth/user/grant", Some(r#"{"user":"root","role":"root"}"#)),
     ("/v3/auth/authenticate", Some(r#"{"name":"root","password":"secret"}"#)),
-];
-
-/// These need a feature each, and come last, in this order.
-const FEATURE_STEPS: &[(Feature, &[Step])] = &[
-    (
-        Feature::Members,
-        &[
-            ("/v3/cluster/member/remove", Some(r#"{"ID":"1"}"#)),
-            ("/v3/cluster/member/add", Some(r#"{"peerURLs":["not a url"]}"#)),
-        ],
-    ),
-    (Feature::Downgrade, &[("/v3/maintenance/downgrade", Some(r#"{"action":"VALIDATE","version":"3.4"}"#))]),
-    (Feature::Snapshot, &[("/v3/maintenance/snapshot", Some("{}"))]),
-    (
-        Feature::Auth,
-        &[
-            ("/v3/auth/enable", Some("{}")),
-            ("/v3/auth/authenticate", Some(r#"{"name":"root","password":"secret"}"#)),
-            ("/v3/kv/range", Some(r#"{"key":"YQ=="}"#)),
-            ("/v3/auth/authenticate", Some(r#"{"name":"root","password":"wrong"}"#)),
-            ("/v3/auth/status", Some("{}")),
-        ],
-    ),
-];
-
-/// The name of a difference, and how to take it out.
-type Masked = (&'static str, fn(&str) -> String);
-
-/// What may differ, by name.
-const MASKED: &[Masked] = &[
-    ("sizes of the database are the engine's own", |text| {
-        mask::without_numbers(&mask::without_numbers(text, "dbSize"), "dbSizeInUse")
-    }),
-    ("log positions count the entries of start-up", |text| {
-        mask::without_numbers(&mask::without_numbers(text, "raftIndex"), "raftAppliedIndex")
-    }),
-    ("remaining seconds tick", |text| text.replace(r#""TTL":"599""#, r#""TTL":"600""#)),
-    ("the words of JSON syntax errors are the parser's, and etcd's vary by build", without_parser_words),
-    ("the order of health checks is random in etcd", |text| {
-        let mut lines: Vec<_> = text.split('\n').collect();
-        lines.sort_by_key(|line| if line.starts_with('[') { *line } else { "~" });
-        if text.starts_with("[+]") { lines.join("\n") } else { text.to_owned() }
-    }),
-    ("spaces in etcd's JSON vary by build", without_spaces),
+    ("/v3/cluster/member/remove", Some(r#"{"ID":"1"}"#)),
+    ("/v3/cluster/member/add", Some(r#"{"peerURLs":["not a url"]}"#)),
+    ("/v3/maintenance/downgrade", Some(r#"{"action":"VALIDATE","version":"3.4"}"#)),
+    ("/v3/auth/enable", Some("{}")),
+    ("/v3/auth/authenticate", Some(r#"{"name":"root","password":"secret"}"#)),
+    ("/v3/kv/range", Some(r#"{"key":"YQ=="}"#)),
+    ("/v3/auth/authenticate", Some(r#"{"name":"root","password":"wrong"}"#)),
+    ("/v3/auth/status", Some("{}")),
 ];
 
 #[test]
 fn answers_equal_byte_for_byte() {
     let (ours, theirs) = (Daemon::start(&Program::subject(), &[]), Daemon::start(&Program::etcd(), &[]));
     // etcd raises the version of its storage seconds after it serves.
-    let settled = || curl(&theirs, &("/version", None)).contains(r#""storage":"3.7.0""#).then_some(());
+    let settled = || ask(&theirs, "/version", None).contains(r#""storage":"3.7.0""#).then_some(());
     wait_for(SETTLES_WITHIN, settled).expect("etcd settles on a storage version");
     let (our_mask, their_mask) = (Mask::of(&ours), Mask::of(&theirs));
     let mut differences = Vec::new();
-    let features =
-        FEATURE_STEPS.iter().filter(|(feature, _)| features::built(*feature) && *feature != Feature::Snapshot);
-    for step in STEPS.iter().chain(features.flat_map(|(_, steps)| *steps)) {
-        let got = normal(&our_mask.apply(&curl(&ours, step)));
-        let expected = normal(&their_mask.apply(&curl(&theirs, step)));
+    for step in STEPS {
+        let got = normal(&our_mask.apply(&ask(&ours, step.0, step.1)));
+        let expected = normal(&their_mask.apply(&ask(&theirs, step.0, step.1)));
         if got != expected {
             differences.push(format!("{} {}\n  ours {got}\n  etcd {expected}", step.0, step.1.unwrap_or_default()));
         }
@@ -227,8 +186,8 @@ fn transactions_nest_as_deep_as_those_of_etcd() {
     for levels in [1, 42, 60, 126, 127, 128, 300] {
         let innermost = r#"{"success":[{"request_put":{"key":"YQ=="}}]}"#;
         let body = format!("{}{innermost}{}", r#"{"success":[{"request_txn":"#.repeat(levels), "}]}".repeat(levels));
-        let got = normal(&our_mask.apply(&post(&ours, "/v3/kv/txn", Some(&body))));
-        let expected = normal(&their_mask.apply(&post(&theirs, "/v3/kv/txn", Some(&body))));
+        let got = normal(&our_mask.apply(&ask(&ours, "/v3/kv/txn", Some(&body))));
+        let expected = normal(&their_mask.apply(&ask(&theirs, "/v3/kv/txn", Some(&body))));
         assert_eq!(got, expected, "{levels}");
         println!("{levels}: {}", expected.rsplit('\n').next().unwrap_or_default());
     }
@@ -237,75 +196,11 @@ fn transactions_nest_as_deep_as_those_of_etcd() {
 #[test]
 fn spaces_are_taken_out_between_tokens_only() {
     let deep = format!(r#"{}"a\\", "b \" , c""#, r#"{"x":["#.repeat(200));
-    assert_eq!(compact(&deep), deep.replace(r#"\\", "b"#, r#"\\","b"#));
-    assert_eq!(without_spaces("{\"a\":1, \"b\":2}\nnot a, b"), "{\"a\":1,\"b\":2}\nnot a, b");
+    assert_eq!(gateway::compact(&deep), deep.replace(r#"\\", "b"#, r#"\\","b"#));
+    assert_eq!(gateway::without_spaces("{\"a\":1, \"b\":2}\nnot a, b"), "{\"a\":1,\"b\":2}\nnot a, b");
 }
 
-/// A missing feature may not look like an empty one: the first request of each is refused in words of our own.
-#[test]
-fn missing_features_refuse_by_name() {
-    let daemon = Daemon::start(&Program::subject(), &[]);
-    for (feature, steps) in FEATURE_STEPS.iter().filter(|(feature, _)| !features::built(*feature)) {
-        let answer = curl(&daemon, steps.first().expect("every feature has a request"));
-        assert!(answer.contains(features::REFUSAL) && answer.contains("[501 "), "{feature:?}: {answer}");
-    }
-}
-
-/// Status, content type and body of one answer. Streams are read until they end or have been silent for a second.
-fn curl(daemon: &Daemon, (path, body): &Step) -> String {
-    post(daemon, path, *body)
-}
-
-/// [`curl`] of any body.
-fn post(daemon: &Daemon, path: &str, body: Option<&str>) -> String {
-    let mut command = Command::new("curl");
-    command.args(["--silent", "--no-buffer", "--max-time", if path.contains("watch") { "2" } else { "20" }]);
-    command.args(["--write-out", "\n[%{http_code} %{content_type}]"]);
-    if let Some(body) = body {
-        command.args(["--request", "POST", "--data", body]);
-    }
-    let output = command.arg(format!("{}{path}", daemon.endpoint())).stdin(Stdio::null()).output();
-    String::from_utf8_lossy(&output.expect("curl is installed").stdout).into_owned()
-}
-
-fn without_parser_words(text: &str) -> String {
-    // etcd's parsers begin like this; ours ends with the place.
-    let parser = ["\"proto:", "\"invalid character", "\"unexpected EOF", "\"EOF", " at line "];
-    if !parser.iter().any(|word| text.contains(word)) {
-        return text.to_owned();
-    }
-    match (text.split_once("\"message\":"), text.rsplit_once('}')) {
-        (Some((head, _)), Some((_, tail))) => format!("{head}\"message\":\"…\"}}{tail}"),
-        _ => text.to_owned(),
-    }
-}
-
-/// Every line of JSON without the spaces between its tokens, however deep it nests.
-fn without_spaces(text: &str) -> String {
-    text.split('\n')
-        .map(|line| if line.starts_with('{') { compact(line) } else { line.to_owned() })
-        .collect::<Vec<_>>()
-        .join("\n")
-}
-
-fn compact(json: &str) -> String {
-    let (mut quoted, mut escaped) = (false, false);
-    let kept = json.chars().filter(|&c| {
-        let keep = quoted || c != ' ';
-        quoted ^= c == '"' && !escaped;
-        escaped = quoted && c == '\\' && !escaped;
-        keep
-    });
-    kept.collect()
-}
-
-/// Tokens are random; everything else that may differ has a name.
-fn normal(answer: &str) -> String {
-    let masked = MASKED.iter().fold(answer.to_owned(), |text, (_, mask)| mask(&text));
-    match masked.split_once(r#""token":""#) {
-        Some((before, after)) => {
-            format!("{before}\"token\":\"T\"{}", after.split_once('"').map_or("", |(_, rest)| rest))
-        }
-        None => masked,
-    }
+/// Status, content type and body of one answer.
+fn ask(daemon: &Daemon, path: &str, body: Option<&str>) -> String {
+    gateway::post(&[], &format!("{}{path}", daemon.endpoint()), body)
 }

@@ -16,9 +16,17 @@ impl Mask {
     /// If it does not answer.
     pub fn of(daemon: &Daemon) -> Self {
         let answer = http::post(daemon.client, "/v3/maintenance/status", "{}").expect("the gateway answers").body;
+        Self::told_by(daemon, &answer)
+    }
+
+    /// Reads the identity of a running daemon out of its status, as the gateway tells it.
+    ///
+    /// # Panics
+    /// If it is not in there.
+    pub fn told_by(daemon: &Daemon, answer: &str) -> Self {
         let mut names = vec![(daemon.client.to_string(), "CLIENT"), (daemon.peer.to_string(), "PEER")];
         for (field, name) in [("cluster_id", "CLUSTER"), ("member_id", "MEMBER")] {
-            let id = number_after(&answer, field).unwrap_or_else(|| panic!("no {field} in {answer}"));
+            let id = number_after(answer, field).unwrap_or_else(|| panic!("no {field} in {answer}"));
             names.push((format!("{id:x}"), name));
             names.push((id.to_string(), name));
         }
@@ -30,6 +38,11 @@ impl Mask {
         self.names.push((format!("{lease:016x}"), "LEASE"));
         self.names.push((format!("{lease:x}"), "LEASE"));
         self.names.push((lease.to_string(), "LEASE"));
+    }
+
+    /// Adds one more name for what differs.
+    pub fn add(&mut self, from: String, to: &'static str) {
+        self.names.push((from, to));
     }
 
     /// The id of the member, in hexadecimal.

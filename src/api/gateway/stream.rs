@@ -5,6 +5,7 @@ use std::{convert::Infallible, sync::Arc};
 use axum::{body::Body, response::Response};
 use bytes::Bytes;
 use futures_util::{FutureExt as _, future::BoxFuture, stream::unfold};
+use http::header::CONTENT_TYPE;
 use http_body_util::BodyExt as _;
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -40,7 +41,12 @@ pub(super) async fn serve(api: Arc<Api>, route: &'static Route, call: Call, body
             *response.body_mut() = Body::from(failure_line(&status));
             response
         }
-        None => answer_with(Body::empty()),
+        // What would have been shown has a type, nothing has none.
+        None => {
+            let mut response = answer_with(Body::empty());
+            response.headers_mut().remove(CONTENT_TYPE);
+            response
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! `v3electionpb.Election`.
 
+use std::convert::Infallible;
+
 use prost::Message as _;
 
 use super::{
@@ -21,6 +23,7 @@ use crate::{
             ProclaimResponse, ResignRequest, ResignResponse,
         },
     },
+    types::Code,
 };
 
 /// Waits until the caller leads.
@@ -91,13 +94,13 @@ pub(super) async fn observe(session: &Session, mut inbound: Inbound, outbound: &
     session.admit_stream()?;
     let line = Line::of(&request.name);
     tokio::select! {
-        ended = follow(session, &line, outbound) => ended.map_err(as_heard),
+        Err(why) = follow(session, &line, outbound) => ended(why),
         cut = session.cut() => Err(cut),
     }
 }
 
-/// Goes from leader to leader. etcd ends the stream well when it cannot go on; its client hears why here.
-async fn follow(session: &Session, line: &Line, outbound: &mut Outbound) -> Result<(), Status> {
+/// Goes from leader to leader; tells why it cannot go on.
+async fn follow(session: &Session, line: &Line, outbound: &mut Outbound) -> Result<Infallible, Status> {
     loop {
         let (header, kv) = tokio::select! {
             found = find(session, line) => found?,
@@ -108,6 +111,15 @@ async fn follow(session: &Session, line: &Line, outbound: &mut Outbound) -> Resu
         let mut watching = Watching::begin(session, changes).await?;
         while pass_on(&mut watching, outbound).await? {}
     }
+}
+
+/// How a stream ends that cannot go on: well, as etcd's does, where the client has not gone itself. Only the log tells why.
+fn ended(why: Status) -> Result<(), Status> {
+    if why.code() == Code::Canceled {
+        return Err(why);
+    }
+    tracing::debug!(reason = why.message(), "an election cannot be observed any longer");
+    Ok(())
 }
 
 /// Who leads now, or the first one to enter an empty line.
