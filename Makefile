@@ -7,7 +7,7 @@ TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 export ORACLE_DIR ?= $(TARGET)/oracle
 CARGO_FLAGS ?= --locked
 .DEFAULT_GOAL := build
-.PHONY: run build test lint doc unit man deny advisories oracle clients interop differential crash sim cluster bench bench-auth bench-grpc-proxy bench-kubernetes fuzz-short \
+.PHONY: run build test lint doc unit man deny advisories oracle clients interop differential crash sim cluster hostile bench bench-auth bench-grpc-proxy bench-kubernetes fuzz-short \
 	package-programs package-tool-deb package-tool-rpm deb rpm package-test systemd-test fresh-test
 .NOTPARALLEL:
 
@@ -69,6 +69,11 @@ cluster: oracle
 	ROUNDS=$(or $(ROUNDS),100) CLUSTER_SIZES=$(CLUSTER_SIZES) CLUSTER_COMPARE=1 CLUSTER_GROW_TO=7 \
 	PAUSE_SECONDS=10 STALL_SECONDS=30 LEARNER_BASELINE_SECONDS=30 LEARNER_MEGABYTES=$(or $(LEARNER_MEGABYTES),2048) \
 	cargo test --release $(CARGO_FLAGS) --no-fail-fast --test 'cluster_*' -- --nocapture --test-threads=1
+
+# Ten thousand clients that mean harm and a million malformed frames.
+hostile: deps-test
+	HOSTILE_CONNECTIONS=$(or $(CONNECTIONS),10000) HOSTILE_FRAMES=1000000 HOSTILE_SECONDS=10 \
+	cargo test --release $(CARGO_FLAGS) --test hostile -- --nocapture --test-threads=1
 
 bench: oracle
 	cargo bench $(CARGO_FLAGS) --bench compare

@@ -8,13 +8,15 @@ use std::{
 };
 
 use axum::body::Body;
+use bytes::Bytes;
+use h2::{RecvStream, server::SendResponse};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::OwnedSemaphorePermit,
     task::JoinSet,
     time::timeout,
 };
@@ -24,7 +26,10 @@ use crate::clock::Stopwatch;
 
 use super::{
     Api, Serves, Service,
-    wire::{Impatient, Prefixed, Protocol, serve_http2, sniff_within, watched},
+    cut::Cut,
+    options::Keepalive,
+    room::{Room, Silence},
+    wire::{Http2Service, Impatient, Prefixed, Protocol, serve_http2, sniff_within, watched},
 };
 
 /// Time a client has to send the head of a request, the first one included.
@@ -125,20 +130,20 @@ impl Accept for UnixListener {
 }
 
 /// Serves one listener until `stop` is cancelled; then waits for running calls as long as a request may take and cuts
-/// off the rest. As long as the member has no place for another connection, none is accepted: it waits in the system's
+/// off the rest. As long as the member has no place for another connection and none gives way, it waits in the system's
 /// queue.
 pub async fn serve<L: Accept>(mut listener: L, api: Arc<Api>, serves: Serves, stop: CancellationToken) {
     let services = Arc::new(Services::new(&api, serves));
-    let places = api.connections.of(serves);
+    let room = api.connections.of(serves);
     let mut connections = JoinSet::new();
     let mut warned: Option<Stopwatch> = None;
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
             ended = connections.join_next(), if !connections.is_empty() => report(ended),
-            accepted = next(&mut listener, &places) => match accepted {
+            accepted = next(&mut listener, &room) => match accepted {
                 Ok((place, ready)) => {
-                    let running = connection(ready, Arc::clone(&services), stop.clone());
+                    let running = connection(ready, Arc::clone(&services), room.silence(), stop.clone());
                     connections.spawn(async move {
                         running.await;
                         drop(place);
@@ -171,8 +176,8 @@ pub async fn serve<L: Accept>(mut listener: L, api: Arc<Api>, serves: Serves, st
 }
 
 /// The next connection, once there is a place for it.
-async fn next<L: Accept>(listener: &mut L, places: &Arc<Semaphore>) -> io::Result<(OwnedSemaphorePermit, L::Ready)> {
-    let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
+async fn next<L: Accept>(listener: &mut L, room: &Room) -> io::Result<(OwnedSemaphorePermit, L::Ready)> {
+    let place = room.place().await.ok_or_else(|| io::Error::other("the listeners have been closed"))?;
     Ok((place, listener.accept().await?))
 }
 
@@ -200,34 +205,72 @@ impl Services {
     }
 }
 
-async fn connection<I, R>(ready: R, services: Arc<Services>, stop: CancellationToken)
+async fn connection<I, R>(ready: R, services: Arc<Services>, silence: Silence, stop: CancellationToken)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     R: Future<Output = io::Result<Accepted<I>>>,
 {
-    let started = async {
-        let Accepted { io, http2, secure, from, common_name } = ready.await?;
-        let service = services.of(secure).of_client(from, common_name);
-        let io = Impatient::new(io, service.is_for_peers().then_some(PEER_PATIENCE));
-        let (protocol, io) = match http2 {
-            Some(true) => (Protocol::Http2, Prefixed::untouched(io)),
-            Some(false) => (Protocol::Http1, Prefixed::untouched(io)),
-            None => sniff_within(service.patience(), io).await?,
+    let (endpoint, silence) = (services.plain.serves.endpoint(), Arc::new(silence));
+    let served = async {
+        let started = tokio::select! {
+            started = start(ready, &services) => started?,
+            () = stop.cancelled() => return Ok(()),
         };
-        Ok::<_, io::Error>((protocol, io, service))
+        match started {
+            (Protocol::Http2, io, service) => {
+                let service = Arc::new(Asked { service, silence: Arc::clone(&silence) });
+                serve_http2(io, service, stop.clone()).await.map_err(Cut::from)
+            }
+            (Protocol::Http1, io, service) => {
+                serve_http1(io, service, Arc::clone(&silence), stop.clone()).await.map_err(Cut::from)
+            }
+        }
     };
-    let started = tokio::select! {
-        started = started => started,
-        () = stop.cancelled() => return,
+    let ended = tokio::select! {
+        ended = served => ended,
+        () = silence.cut() => Err(Cut::for_room()),
     };
     // A client that says nothing, breaks off or speaks nonsense harms nobody but itself.
-    let ended = match started {
-        Ok((Protocol::Http2, io, service)) => serve_http2(io, service, stop).await.map_err(|error| error.to_string()),
-        Ok((Protocol::Http1, io, service)) => serve_http1(io, service, stop).await.map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
+    if let Err(cut) = ended {
+        cut.tell(endpoint);
+    }
+}
+
+/// Makes a connection ready, and finds out what is spoken on it.
+async fn start<I, R>(ready: R, services: &Services) -> io::Result<(Protocol, Prefixed<Impatient<I>>, Arc<Service>)>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    R: Future<Output = io::Result<Accepted<I>>>,
+{
+    let Accepted { io, http2, secure, from, common_name } = ready.await?;
+    let service = services.of(secure).of_client(from, common_name);
+    let io = Impatient::new(io, service.is_for_peers().then_some(PEER_PATIENCE));
+    let (protocol, io) = match http2 {
+        Some(true) => (Protocol::Http2, Prefixed::untouched(io)),
+        Some(false) => (Protocol::Http1, Prefixed::untouched(io)),
+        None => sniff_within(service.patience(), io).await?,
     };
-    if let Err(error) = ended {
-        tracing::debug!(error, "a client connection broke");
+    Ok((protocol, io, service))
+}
+
+/// A service whose connection is silent until its first request.
+struct Asked {
+    service: Arc<Service>,
+    silence: Arc<Silence>,
+}
+
+impl Http2Service for Asked {
+    fn limits(&self) -> (Keepalive, u32) {
+        self.service.limits()
+    }
+
+    fn answer(
+        self: Arc<Self>,
+        request: hyper::Request<RecvStream>,
+        respond: SendResponse<Bytes>,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        self.silence.end();
+        Arc::clone(&self.service).answer(request, respond)
     }
 }
 
@@ -242,7 +285,12 @@ impl Service {
     }
 }
 
-async fn serve_http1<I>(io: Prefixed<I>, service: Arc<Service>, stop: CancellationToken) -> Result<(), hyper::Error>
+async fn serve_http1<I>(
+    io: Prefixed<I>,
+    service: Arc<Service>,
+    silence: Arc<Silence>,
+    stop: CancellationToken,
+) -> Result<(), hyper::Error>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -250,6 +298,7 @@ where
         return Ok(());
     }
     let answer = service_fn(|request: hyper::Request<Incoming>| {
+        silence.end();
         let service = Arc::clone(&service);
         async move { Ok::<_, std::convert::Infallible>(service.http(request.map(Body::new)).await) }
     });

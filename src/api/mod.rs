@@ -8,12 +8,14 @@
 //! no request makes this module hold more than its own size plus a bounded piece of its answer; reads that may wait for
 //! a disk run on blocking threads, except those of a few single keys.
 
+mod cut;
 pub mod gateway;
 mod guest;
 mod http;
 mod listen;
 mod options;
 mod passwords;
+mod room;
 mod secure;
 pub mod status;
 mod turns;
@@ -38,10 +40,12 @@ pub use options::{AllowList, BCRYPT_COST_DEFAULT, Keepalive, Places, ServeOption
 pub use secure::{Beside, Secure};
 
 use crate::{
+    metrics,
     server::Handle,
     types::{ClusterId, MemberId},
 };
 use passwords::Passwords;
+use room::Room;
 use status::Status;
 pub(crate) use v3::{Call, decode};
 
@@ -77,18 +81,18 @@ pub struct Api {
 /// Places for connections.
 #[derive(Debug)]
 struct Connections {
-    clients: Arc<Semaphore>,
-    peers: Arc<Semaphore>,
-    metrics: Arc<Semaphore>,
+    clients: Arc<Room>,
+    peers: Arc<Room>,
+    metrics: Arc<Room>,
 }
 
 impl Connections {
     fn new(places: Places) -> Self {
-        let room = |places: usize| Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS)));
-        Self { clients: room(places.clients), peers: room(places.peers), metrics: room(places.metrics) }
+        let Places { clients, peers, metrics } = places;
+        Self { clients: Room::new(clients), peers: Room::new(peers), metrics: Room::new(metrics) }
     }
 
-    fn of(&self, serves: Serves) -> Arc<Semaphore> {
+    fn of(&self, serves: Serves) -> Arc<Room> {
         Arc::clone(match serves {
             Serves::Everything | Serves::Grpc | Serves::Http => &self.clients,
             Serves::Metrics => &self.metrics,
@@ -225,9 +229,11 @@ impl Service {
         if let Some(name) = &self.common_name {
             request.extensions_mut().insert(CommonName(Arc::clone(name)));
         }
-        match tower::ServiceExt::oneshot(self.router.clone(), request).await {
+        let response = match tower::ServiceExt::oneshot(self.router.clone(), request).await {
             Ok(response) => response,
             Err(never) => match never {},
-        }
+        };
+        metrics::HTTP_RESPONSES.with([self.serves.endpoint(), response.status().as_str()]).inc();
+        response
     }
 }

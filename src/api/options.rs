@@ -25,6 +25,15 @@ impl Serves {
     pub(super) fn grpc(self) -> bool {
         matches!(self, Self::Everything | Self::Grpc)
     }
+
+    /// As metrics name it.
+    pub(super) fn endpoint(self) -> &'static str {
+        match self {
+            Self::Everything | Self::Grpc | Self::Http => "client",
+            Self::Metrics => "metrics",
+            Self::Peers => "peer",
+        }
+    }
 }
 
 /// Connections that a member serves at a time, by what they are for; further ones wait until one ends.

@@ -41,13 +41,15 @@ pub fn exposition() -> String {
 
 /// What a proxy counts and measures: a name of the member at zero would be taken for a member in trouble.
 pub fn exposition_of_proxy() -> String {
-    const PREFIXES: [&str; 7] = [
+    const PREFIXES: [&str; 9] = [
         "etcd_grpc_proxy_",
         "etcd_network_client_grpc_",
         "grpc_server_",
         "os_fd_",
         "process_",
         "quorate_build_info",
+        "quorate_connections_",
+        "quorate_http_",
         "quorate_tls_",
     ];
     exposition_where(|name| PREFIXES.iter().any(|prefix| name.starts_with(prefix)))

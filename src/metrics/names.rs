@@ -92,6 +92,11 @@ instruments! {
         "When the first certificate in a file ends, or a list of revoked ones is due, in seconds since 1970.";
     HANDSHAKES_FAILED: Counters<2> = counters(["endpoint", "reason"]), "quorate_tls_handshakes_failed_total",
         "TLS handshakes of listeners that came to nothing: refused, timed out, or cut off to make room.";
+    CONNECTIONS_CUT: Counters<2> = counters(["endpoint", "reason"]), "quorate_connections_cut_total",
+        "Connections that were ended because of their clients: slow (no whole head in time), malformed (no protocol \
+         that is spoken here), flood (too many pings, resets or the like) or crowded (silent while others needed its place).";
+    HTTP_RESPONSES: Counters<2> = counters(["endpoint", "code"]), "quorate_http_responses_total",
+        "Answers to HTTP requests that are no gRPC calls, by status: what was refused is among them.";
     PROPOSALS_COMMITTED: Gauge = Gauge::new(), "etcd_server_proposals_committed_total",
         "Index of the last entry known to be committed.";
     PROPOSALS_APPLIED: Gauge = Gauge::new(), "etcd_server_proposals_applied_total", "Index of the last applied entry.";

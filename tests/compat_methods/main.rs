@@ -195,7 +195,12 @@ fn sorted(answer: String) -> String {
     };
     let mut members = serde_json::from_str::<serde_json::Value>(json).map_or_else(
         |_| Vec::new(),
-        |value| value["members"].as_array().map_or_else(Vec::new, |all| all.iter().map(ToString::to_string).collect()),
+        |value| {
+            value
+                .get("members")
+                .and_then(serde_json::Value::as_array)
+                .map_or_else(Vec::new, |all| all.iter().map(ToString::to_string).collect())
+        },
     );
     members.sort();
     format!("{head}\"members\":[{}]\n[{code}", members.join(","))

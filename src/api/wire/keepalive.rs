@@ -195,7 +195,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for PingGuard<I> {
         if self.received(buffer.filled().get(before..).unwrap_or_default()) {
             self.say_goodbye(context);
             buffer.set_filled(before);
-            return Poll::Ready(Err(io::Error::other("too_many_pings")));
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::QuotaExceeded, "too_many_pings")));
         }
         Poll::Ready(Ok(()))
     }
