@@ -199,7 +199,7 @@ allows it to be missing.",
     ("`NOTIFY_SOCKET`, `WATCHDOG_USEC`, `LISTEN_FDS`", "Given by systemd: readiness, the watchdog, and sockets it has opened."),
 ];
 
-pub(super) const DAEMON_FILES: [Item; 9] = [
+pub(super) const DAEMON_FILES: [Item; 11] = [
     (
         "`/etc/default/quorate`, `/etc/quorate/quorate.conf`",
         "Environment of the unit on Debian, and on systems with rpm.",
@@ -210,6 +210,17 @@ pub(super) const DAEMON_FILES: [Item; 9] = [
     ),
     ("`/etc/quorate/quorate.toml`", "A sample of the TOML file; it is read if `ETCD_CONFIG` names it."),
     ("`/var/lib/quorate`", "The unit's data directory."),
+    (
+        "`/etc/default/etcd`, `/etc/etcd/etcd.conf`",
+        "With the package quorate-etcd-compat: etcd's options, read after the unit's own. Before the member starts, \
+`quorate-takeover.service` imports what is in their `ETCD_DATA_DIR` to `/var/lib/quorate`; `QUORATE_TAKEOVER=no` leaves it where it \
+is. What is in the way is told by `journalctl -u quorate-takeover`, and the next start tries again. A copy is kept in \
+`/etc/quorate/etcd.default`, for when the purge of etcd's package removes the file.",
+    ),
+    (
+        "`/etc/quorate/takeover.conf`",
+        "Written by it and read last: where the data are now, and the `ETCD_COMPAT_VERSION` that keeps the way back open.",
+    ),
     ("`/var/lib/quorate-backup`", "Where the backup's unit puts snapshots."),
     ("`snapshots`", "In a data directory: scheduled snapshots, unless they have a directory of their own."),
     ("`REGISTRATION`", "In a data directory, until there is a member: what a discovery service was told."),
