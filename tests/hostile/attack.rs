@@ -200,9 +200,9 @@ pub(crate) async fn send_endless(target: &Target, body: &'static Body, bytes: u6
         }
         taken
     });
-    let mut heard = Vec::new();
-    let answered = timeout(ANSWERS_WITHIN * 3, answers.read_buf(&mut heard)).await;
-    let line = String::from_utf8_lossy(&heard).lines().next().map(str::to_owned);
+    let mut answer = Vec::new();
+    let answered = timeout(ANSWERS_WITHIN * 3, answers.read_buf(&mut answer)).await;
+    let line = String::from_utf8_lossy(&answer).lines().next().map(str::to_owned);
     drop(answers);
     drop(answered);
     (sending.await.expect("the sender ends"), line)
