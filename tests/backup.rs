@@ -51,6 +51,28 @@ fn the_newest_are_kept_and_nothing_else_is_touched() {
     let slip = world.run(&[("BACKUP_KEEP", "3x")]);
     assert!(!slip.status.success() && error(&slip).contains("BACKUP_KEEP=3x is no number"), "{slip:?}");
     assert_eq!(world.kept(), after);
+    // Whole, and decimal whatever they begin with.
+    let old = |number: &str| told(&world.run(&[("BACKUP_KEEP", number), ("BACKUP_KEEP_DAYS", "08")]));
+    assert!(old("009").contains("saved "));
+    let long = world.run(&[("BACKUP_KEEP", "99999999999999999999")]);
+    assert!(!long.status.success() && error(&long).contains("is too large"), "{long:?}");
+}
+
+#[test]
+fn names_in_the_future_are_told_and_cost_nothing() {
+    let world = World::start();
+    let [past, near, far] =
+        ["20200101", "29980101", "29990101"].map(|day| world.backups().join(format!("quorate-{day}T000000Z.db")));
+    for path in [&past, &near, &far] {
+        fs::write(path, "").expect("written");
+    }
+    let taken = world.run(&[("BACKUP_KEEP", "1")]);
+    let said = told(&taken);
+    let kept = world.kept();
+    let [new, rest @ ..] = kept.as_slice() else { panic!("nothing is kept") };
+    assert!(said.contains(&format!("saved {}: ", new.display())), "{said} {kept:?}");
+    assert_eq!(rest, [near, far]);
+    assert!(error(&taken).contains("2 files in"), "{taken:?}");
 }
 
 #[test]
@@ -58,13 +80,18 @@ fn what_fails_takes_nothing_with_it_and_says_what_to_do() {
     let mut world = World::start();
     let old = world.backups().join("quorate-20200101T000000Z.db");
     fs::write(&old, "").expect("written");
+    // Where nothing can be written, whoever tries.
+    let lock = world.backups().join(".lock");
+    fs::create_dir(&lock).expect("made");
+    let closed = world.run(&[]);
+    assert!(!closed.status.success() && error(&closed).contains("cannot write to"), "{closed:?}");
+    fs::remove_dir(&lock).expect("removed");
     // The disk gives back something else.
     world.replace("quorateutl", "echo damaged >&2; exit 1");
     let damaged = world.run(&[]);
     assert!(!damaged.status.success() && error(&damaged).contains("check the disk of"), "{damaged:?}");
     world.replace("quorateutl", "sleep 5");
     let mut first = world.command(&[]).spawn().expect("sh starts");
-    let lock = world.backups().join(".lock");
     assert!(support::wait_for(std::time::Duration::from_secs(10), || lock.exists().then_some(())).is_some());
     std::thread::sleep(std::time::Duration::from_millis(500));
     let second = world.run(&[]);
