@@ -116,9 +116,12 @@ hands_back() {
 fills_disk() { inside mount -t tmpfs -o size=300k,mode=0700 tmpfs /var/lib/quorate; }
 frees_disk() { inside umount /var/lib/quorate; }
 starts() { inside systemctl start etcd 2>/dev/null; }
-interrupt_before_fence() { inside mkdir -p /var/lib/quorate/member.partial/state && inside touch /var/lib/quorate/LOCK; }
+interrupt_before_fence() {
+    inside mkdir -p /var/lib/quorate/member.partial/state && inside touch /var/lib/quorate/LOCK &&
+        printf '%s\n' "$1" "$1/member.imported" >"$(files)/etc/quorate/takeover.begun"
+}
 interrupt_behind_fence() {
-    interrupt_before_fence && inside mv "$1/member" "$1/member.imported" && inside sh -c "echo handed on >$1/member"
+    interrupt_before_fence "$1" && inside mv "$1/member" "$1/member.imported" && inside sh -c "echo handed on >$1/member"
 }
 
 migrate_alone() {
@@ -167,7 +170,7 @@ migrate_alone() {
     check "and changes nothing" is_untouched "$data"
     check "packages are consistent" packages_are_consistent
     frees_disk
-    check "an import that was killed before the fence" interrupt_before_fence
+    check "an import that was killed before the fence" interrupt_before_fence "$data"
     check "is begun anew" starts
     check "with everything" says_the_same
 }
