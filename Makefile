@@ -7,7 +7,7 @@ TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 export ORACLE_DIR ?= $(TARGET)/oracle
 CARGO_FLAGS ?= --locked
 .DEFAULT_GOAL := build
-.PHONY: run build test lint doc unit man deny advisories oracle clients interop differential crash sim cluster hostile bench bench-auth bench-grpc-proxy bench-kubernetes fuzz-short \
+.PHONY: run build test lint doc unit man deny advisories oracle clients interop differential crash sim cluster hostile bench bench-auth bench-grpc-proxy bench-kubernetes bench-snapshot fuzz-short \
 	package-programs package-tool-deb package-tool-rpm deb rpm package-test systemd-test fresh-test
 .NOTPARALLEL:
 
@@ -85,6 +85,10 @@ bench-grpc-proxy: oracle
 # Logging in, and saying with every request who one is, with each kind of token, beside etcd.
 bench-auth: oracle
 	cargo bench $(CARGO_FLAGS) --bench auth
+
+# What a snapshot of GIGABYTES costs the clients and the memory of a member, beside etcd.
+bench-snapshot: oracle
+	BENCH_GIGABYTES=$(or $(GIGABYTES),4) BENCH_RUNS=$(or $(RUNS),1) cargo bench $(CARGO_FLAGS) --bench snapshot
 
 # Three members over TLS under what a Kubernetes cluster does, for MINUTES each, RUNS times by turns with etcd.
 bench-kubernetes: oracle

@@ -25,16 +25,11 @@ mod support;
 mod wire;
 
 use bytes::Bytes;
-use load::Latencies;
+use load::{Latencies, drive_until};
 use process::Usage;
 use quorate::pb::etcdserverpb::{self as pb, auth_client::AuthClient};
 use report::{Figure, Measured, Report};
-use std::{
-    future::Future,
-    path::Path,
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::{future::Future, path::Path, process::Command, time::Duration};
 use support::{
     daemon::Daemon,
     grpc::{self, Client},
@@ -43,7 +38,6 @@ use support::{
     random::Random,
     setting,
 };
-use tokio::{task::JoinSet, time::sleep_until};
 use tonic::Status;
 use wire::Wire;
 
@@ -171,7 +165,7 @@ impl Bench {
             let answer: pb::AuthenticateResponse = wire::unframed(answer)?;
             if answer.token.is_empty() { Err(Status::internal("no token")) } else { Ok(()) }
         };
-        drive(&self.strangers, clients, per_second, now() + self.seconds, login).await
+        drive_until(&self.strangers, clients, per_second, now() + self.seconds, login).await
     }
 
     async fn puts(&self, clients: usize, per_second: Option<u32>) -> Latencies {
@@ -180,7 +174,7 @@ impl Bench {
             let frame = wire::framed(&grpc::put(format!("key/{:06}", number as u64 % KEYS), value.clone()));
             async move { client.call(wire::PUT, frame).await.map(drop) }
         };
-        drive(&self.users, clients, per_second, now() + self.seconds, put).await
+        drive_until(&self.users, clients, per_second, now() + self.seconds, put).await
     }
 
     /// What a load has shown, and what it cost the member.
@@ -250,47 +244,4 @@ async fn make_users(endpoint: &str) -> Vec<String> {
         tokens.push(auth.authenticate(login).await.expect("a token").into_inner().token);
     }
     tokens
-}
-
-/// Requests of so many clients until a moment, as fast as they are answered, or so many a second if that is slower. Latencies
-/// are counted from when a request is sent.
-async fn drive<S, F>(
-    connections: &[Wire],
-    clients: usize,
-    per_second: Option<u32>,
-    until: Instant,
-    send: S,
-) -> Latencies
-where
-    S: Fn(Wire, usize) -> F + Clone + Send + 'static,
-    F: Future<Output = Result<(), Status>> + Send + 'static,
-{
-    let started = now();
-    let pace = per_second.map(|rate| Duration::from_secs(1) * u32::try_from(clients).expect("some clients") / rate);
-    let mut tasks = JoinSet::new();
-    for (number, connection) in connections.iter().cycle().take(clients).cloned().enumerate() {
-        let send = send.clone();
-        tasks.spawn(async move {
-            let (mut each, mut due) = (Vec::new(), started);
-            for turn in 0.. {
-                if let Some(pace) = pace {
-                    sleep_until(due.max(now()).into()).await;
-                    due += pace;
-                }
-                let begun = now();
-                if begun >= until {
-                    break;
-                }
-                let answer = send(connection.clone(), number + turn * clients).await;
-                each.push(begun.elapsed());
-                answer.unwrap_or_else(|status| panic!("a request failed: {status}"));
-            }
-            each
-        });
-    }
-    let mut each = Vec::new();
-    while let Some(done) = tasks.join_next().await {
-        each.extend(done.expect("a client does not panic"));
-    }
-    Latencies::of(started.elapsed(), each)
 }

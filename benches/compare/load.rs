@@ -6,8 +6,8 @@ use crate::wire::Wire;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
-use tokio::task::JoinSet;
+use std::time::{Duration, Instant};
+use tokio::{task::JoinSet, time::sleep_until};
 use tonic::Status;
 
 /// Most connections of one load; more clients share them, as the real client's processes would.
@@ -100,4 +100,50 @@ where
         latencies.push(started.elapsed());
         answer.unwrap_or_else(|status| panic!("request {number} failed: {status}"));
     }
+}
+
+/// Requests of so many clients until a moment, as fast as they are answered, or so many a second if that is slower. Latencies
+/// are counted from when a request is sent.
+///
+/// # Panics
+/// If a request fails.
+pub(crate) async fn drive_until<S, F>(
+    connections: &[Wire],
+    clients: usize,
+    per_second: Option<u32>,
+    until: Instant,
+    send: S,
+) -> Latencies
+where
+    S: Fn(Wire, usize) -> F + Clone + Send + 'static,
+    F: Future<Output = Result<(), Status>> + Send + 'static,
+{
+    let started = now();
+    let pace = per_second.map(|rate| Duration::from_secs(1) * u32::try_from(clients).expect("some clients") / rate);
+    let mut tasks = JoinSet::new();
+    for (number, connection) in connections.iter().cycle().take(clients).cloned().enumerate() {
+        let send = send.clone();
+        tasks.spawn(async move {
+            let (mut each, mut due) = (Vec::new(), started);
+            for turn in 0.. {
+                if let Some(pace) = pace {
+                    sleep_until(due.max(now()).into()).await;
+                    due += pace;
+                }
+                let begun = now();
+                if begun >= until {
+                    break;
+                }
+                let answer = send(connection.clone(), number + turn * clients).await;
+                each.push(begun.elapsed());
+                answer.unwrap_or_else(|status| panic!("a request failed: {status}"));
+            }
+            each
+        });
+    }
+    let mut each = Vec::new();
+    while let Some(done) = tasks.join_next().await {
+        each.extend(done.expect("a client does not panic"));
+    }
+    Latencies::of(started.elapsed(), each)
 }

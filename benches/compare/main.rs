@@ -7,6 +7,7 @@
 
 mod cases;
 mod cluster;
+#[allow(dead_code, reason = "shared with other benches, and each uses its own part")]
 mod load;
 mod process;
 #[allow(dead_code, reason = "shared with other benches, and each uses its own part")]
