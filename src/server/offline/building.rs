@@ -2,7 +2,8 @@
 //!
 //! Everything is built under other names, `member.partial` and, for a log with a directory of its own, `<wal-dir>.partial`,
 //! and renamed when it is durable. A failure on the way removes all of it, the directories that were made for it included.
-//! After a kill in between the daemon refuses the directory, because of `member.partial`.
+//! After a kill in between the daemon refuses the directory, because of `member.partial`; etcd, which would not look for that,
+//! because of a file called `member`.
 
 use std::{
     fs::{self, File},
@@ -16,12 +17,16 @@ use super::{
         generations::Generations,
     },
     OfflineError,
+    fence::{absolute, exchange},
 };
 use crate::{
     disk::FileDirectory,
     storage::{FjallEngine, FjallOptions},
 };
 
+/// What keeps etcd from starting on a directory that is not complete.
+const INCOMPLETE: &str = "An export from Quorate to this directory was begun and is not complete. Remove the directory and export again:\n\
+    quorateutl export. What was exported is where it was, or the file called member there tells where it is.";
 /// The ending of what is not complete.
 const PARTIAL: &str = "partial";
 
@@ -71,8 +76,12 @@ impl Building {
             }
             Owner::Etcd => None,
         };
-        let (wal, root) = (wal.map(Path::to_owned), root.to_owned());
+        let (wal, root) = (wal.map(absolute), root.to_owned());
         let mut building = Self { root, owner, wal, leftovers, _lock: lock };
+        if owner == Owner::Etcd {
+            building.leftovers.ours.push(building.complete());
+            datadir::replace(&building.complete(), INCOMPLETE)?;
+        }
         for path in [building.member(), building.wal_directory(), building.member().join("snap")] {
             building.leftovers.ours.push(path.clone());
             datadir::create(&path)?;
@@ -83,6 +92,11 @@ impl Building {
     /// What will be `member/`.
     pub(in crate::server) fn member(&self) -> PathBuf {
         DataDir::unfinished_path(&self.root)
+    }
+
+    /// What `member/` is called in the end.
+    fn complete(&self) -> PathBuf {
+        self.root.join("member")
     }
 
     /// Where the log is written.
@@ -126,10 +140,10 @@ impl Building {
     /// # Errors
     /// [`OfflineError::Io`]; then nothing is left.
     pub(in crate::server) fn finish(mut self) -> Result<(), OfflineError> {
-        let (member, complete) = (self.member(), self.root.join("member"));
+        let (member, complete) = (self.member(), self.complete());
         // 1. Everything is durable under the names it has.
         if self.owner == Owner::Quorate {
-            let log = self.wal.clone().unwrap_or_else(|| complete.join("wal"));
+            let log = self.wal.clone().unwrap_or_else(|| absolute(&complete.join("wal")));
             datadir::replace(&member.join("FOUNDED"), &log.to_string_lossy().replace('\n', " "))?;
             datadir::write_format(&self.root)?;
         }
@@ -143,9 +157,19 @@ impl Building {
         }
         // 3. The member.
         self.leftovers.ours.push(complete.clone());
-        rename(&member, &complete)?;
+        match self.owner {
+            Owner::Quorate => rename(&member, &complete)?,
+            Owner::Etcd => {
+                exchange(&member, &complete).map_err(OfflineError::io("renaming", &member))?;
+                datadir::sync_parent(&complete)?;
+            }
+        }
         self.leftovers.ours.clear();
         self.leftovers.made.clear();
+        if self.owner == Owner::Etcd {
+            // The file that has kept etcd away; it may stay.
+            told(&member, fs::remove_file(&member));
+        }
         Ok(())
     }
 }
@@ -211,7 +235,7 @@ fn rename(from: &Path, to: &Path) -> Result<(), OfflineError> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::resident::log_in, *};
 
     fn names(path: &Path) -> Vec<String> {
         let mut names: Vec<_> =
@@ -243,6 +267,36 @@ mod tests {
         assert_eq!(names(&root), ["FORMAT", "LOCK", "member"]);
         assert_eq!(names(&root.join("member")), ["FOUNDED", "snap", "state"]);
         assert!(wal.is_dir() && DataDir::claim(&root, Some(&wal)).unwrap().is_founded().unwrap());
+    }
+
+    #[test]
+    fn etcd_cannot_start_on_what_is_not_finished() {
+        let home = tempfile::tempdir().unwrap();
+        let root = home.path().join("data");
+        let building = Building::begin(&root, None, Owner::Etcd).unwrap();
+        assert!(root.join("member").is_file(), "no directory of that name can be made");
+        building.finish().unwrap();
+        assert_eq!(names(&root), ["member"]);
+        assert!(root.join("member/snap").is_dir());
+        let other = home.path().join("other");
+        drop(Building::begin(&other, None, Owner::Etcd).unwrap());
+        assert!(!other.exists());
+    }
+
+    #[test]
+    fn a_copy_has_a_log_of_its_own() {
+        let home = tempfile::tempdir().unwrap();
+        let [first, copy, apart, log] = ["first", "copy", "apart", "log"].map(|name| home.path().join(name));
+        for (root, wal) in [(&first, None), (&apart, Some(log.as_path()))] {
+            Building::begin(root, wal, Owner::Quorate).unwrap().finish().unwrap();
+        }
+        fs::create_dir_all(copy.join("member/wal")).unwrap();
+        for file in ["FORMAT", "member/FOUNDED"] {
+            fs::copy(first.join(file), copy.join(file)).unwrap();
+        }
+        assert_eq!(log_in(&first).unwrap(), Some(first.join("member/wal")));
+        assert_eq!(log_in(&copy).unwrap(), Some(copy.join("member/wal")));
+        assert_eq!(log_in(&apart).unwrap(), Some(log));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
@@ -89,6 +90,13 @@ pub fn export_snapshot(order: &Export<'_>, file: &Path) -> Result<ExportReport, 
     let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let (directory, part) = (FileDirectory::new(parent), format!("{name}.part"));
     let written = || -> Result<(), OfflineError> {
+        // What an earlier attempt has left may be readable for others, or lead elsewhere.
+        match fs::remove_file(directory.path(&part)) {
+            Err(cause) if cause.kind() != ErrorKind::NotFound => {
+                return Err(OfflineError::io("removing", &directory.path(&part))(cause));
+            }
+            _ => {}
+        }
         let (to, bytes) = write_database(&directory, &part, &resident)?;
         database::seal(&to, bytes).map_err(exchange::ExchangeError::from)?;
         directory.rename(&part, &name).and_then(|()| directory.sync()).map_err(OfflineError::io("renaming", file))

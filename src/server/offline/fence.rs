@@ -1,11 +1,17 @@
 //! A fence around what was handed on.
 //!
 //! `member/` of the old directory is renamed, and a file of its name tells what has become of it. Neither etcd nor our daemon
-//! can make a directory of that name then, so neither starts; nothing is deleted, and the file tells the way back.
+//! can make a directory of that name then, so neither starts; nothing is deleted, and the file tells the way back. The file is
+//! written first and the two change their names at once: a directory without `member` would be taken for a new one.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{AT_FDCWD, RenameFlags, renameat2},
 };
 
 use super::{super::datadir, OfflineError};
@@ -27,6 +33,21 @@ pub(super) fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
+/// Lets two files or directories change their names, at once where the file system can.
+pub(super) fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    match renameat2(AT_FDCWD, one, AT_FDCWD, other, RenameFlags::RENAME_EXCHANGE) {
+        // A kill between these leaves one of them under a third name, which says what it is.
+        Err(Errno::EINVAL | Errno::ENOSYS) => {
+            let mut aside = other.as_os_str().to_owned();
+            aside.push(".aside");
+            fs::rename(other, &aside)?;
+            fs::rename(one, other)?;
+            fs::rename(&aside, one)
+        }
+        exchanged => Ok(exchanged?),
+    }
+}
+
 /// The note in `root`, if it was handed on.
 pub(in crate::server) fn find(root: &Path) -> Option<PathBuf> {
     Some(root.join(MEMBER)).filter(|note| note.is_file())
@@ -46,19 +67,14 @@ impl Fence {
         });
         let free = names.map(|name| root.join(name)).find(|path| path.symlink_metadata().is_err());
         let kept = free.ok_or_else(|| OfflineError::NotEmpty(root.to_owned()))?;
-        fs::rename(&note, &kept).map_err(OfflineError::io("renaming", &note))?;
-        let fence = Self { note, kept };
-        match fence.write(&text(&fence.kept)) {
-            Ok(()) => Ok(fence),
-            Err(cause) => {
-                fence.lower();
-                Err(cause)
-            }
+        datadir::replace(&kept, &text(&kept))?;
+        let exchanged = exchange(&note, &kept).map_err(OfflineError::io("renaming", &note));
+        let exchanged = exchanged.and_then(|()| Ok(datadir::sync_parent(&note)?));
+        if exchanged.is_err() && kept.is_file() {
+            // Nobody was told of it.
+            drop(fs::remove_file(&kept));
         }
-    }
-
-    fn write(&self, text: &str) -> Result<(), OfflineError> {
-        Ok(datadir::replace(&self.note, text)?)
+        exchanged.map(|()| Self { note, kept })
     }
 
     /// Where the data are.
@@ -69,10 +85,8 @@ impl Fence {
     /// Puts everything back.
     pub(super) fn lower(self) {
         let lowered = || {
-            if self.note.exists() {
-                fs::remove_file(&self.note)?;
-            }
-            fs::rename(&self.kept, &self.note)
+            exchange(&self.note, &self.kept)?;
+            fs::remove_file(&self.kept)
         };
         if let Err(cause) = lowered() {
             tracing::warn!(kept = ?self.kept, note = ?self.note, %cause, "cannot put the old directory back; rename it by hand");

@@ -92,8 +92,16 @@ impl Resident {
     }
 }
 
-/// Whether `root` is ours and founded; where its log is.
+/// Whether `root` is ours and founded; where its log is, if not inside.
 fn check(root: &Path, wal_dir: Option<&Path>) -> Result<Option<PathBuf>, OfflineError> {
-    let Some(founded) = DataDir::log_of(root)? else { return Err(OfflineError::NotOurs(root.to_owned())) };
-    Ok(wal_dir.map(Path::to_owned).or_else(|| Some(founded).filter(|path| path.is_dir())))
+    let log = log_in(root)?.ok_or_else(|| OfflineError::NotOurs(root.to_owned()))?;
+    Ok(Some(wal_dir.map_or(log, Path::to_owned)))
+}
+
+/// Where the log of the member in `root` is, if that is one of ours. Where it was when the member was founded is asked only if
+/// there is none inside: a copy of a directory has its own.
+pub(super) fn log_in(root: &Path) -> Result<Option<PathBuf>, OfflineError> {
+    let Some(founded) = DataDir::log_of(root)? else { return Ok(None) };
+    let inside = root.join("member/wal");
+    Ok(Some(if !inside.is_dir() && founded.is_dir() { founded } else { inside }))
 }

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Import, OfflineError, examine};
+use super::{Import, OfflineError, examine, resident::log_in};
 use crate::{
     apply::{Applier, ApplyOptions, Position, Proof, position},
     disk::{Directory as _, FileDirectory},
@@ -34,10 +34,9 @@ pub fn verify(root: &Path, wal_dir: Option<&Path>, server_version: Version) -> R
     if root.join("member/snap/db").is_file() {
         return Ok(verify_etcds(root, wal_dir, server_version));
     }
-    let Some(founded) = DataDir::log_of(root)? else { return Err(OfflineError::NotOurs(root.to_owned())) };
+    let Some(log) = log_in(root)? else { return Err(OfflineError::NotOurs(root.to_owned())) };
     let _lock = DataDir::lock_alone(root)?;
-    let inside = root.join("member/wal");
-    let log = wal_dir.map_or_else(|| if founded.is_dir() { founded } else { inside }, Path::to_owned);
+    let log = wal_dir.map_or(log, Path::to_owned);
     let (state, position) = state(root, server_version);
     let (found, survey) = match wal::survey(&FileDirectory::new(&log)) {
         Ok(survey) => (Ok(told(&survey)), Some(survey)),
