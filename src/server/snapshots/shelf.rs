@@ -80,9 +80,13 @@ impl Shelf {
         Ok(volumes)
     }
 
-    /// Removes what is not to be kept; the newest always is. Returns those that could not be removed.
+    /// Removes what is not to be kept; the newest always is. Those of a time that has not come are neither counted nor removed:
+    /// the clock was wrong once, and the one just taken would make room for them. Returns those that could not be removed.
     pub(super) fn tidy(&self, now: Duration, keep: Keep) -> io::Result<Vec<(PathBuf, io::Error)>> {
-        let volumes = self.volumes()?;
+        let (volumes, early): (Vec<_>, Vec<_>) = self.volumes()?.into_iter().partition(|volume| volume.taken <= now);
+        if let Some(Volume { path, .. }) = early.first() {
+            tracing::warn!(files = early.len(), first = %path.display(), "snapshots are named after a time that has not come: rename or remove them by hand");
+        }
         let surplus = keep.files_max.map_or(0, |files_max| volumes.len().saturating_sub(files_max.max(1)));
         let is_old = |volume: &Volume| keep.age_max.is_some_and(|age_max| now.saturating_sub(volume.taken) > age_max);
         let last = volumes.len().saturating_sub(1);
@@ -185,5 +189,20 @@ mod tests {
         let later = own.tidy(NOW + 99 * HOUR, Keep { files_max: Some(1), age_max: Some(HOUR) });
         assert_eq!((later.unwrap().len(), left(&own)), (0, vec![0]), "an old one is better than none");
         assert_eq!((left(&other), own.path().join("notes.txt").exists()), (vec![9], true));
+    }
+
+    #[test]
+    fn one_just_taken_makes_no_room_for_those_of_a_time_to_come() {
+        let home = tempfile::tempdir().unwrap();
+        let shelf = shelf(&home, 1);
+        shelf.prepare().unwrap();
+        let (taken, old) = (put(&shelf, 0, 9), put(&shelf, 5, 8));
+        let early: Vec<_> = [100, 200].map(|hours| shelf.place(NOW + HOUR * hours, 7)).into();
+        for path in &early {
+            fs::write(path, "").unwrap();
+        }
+        let keep = Keep { files_max: Some(1), age_max: None };
+        assert!(shelf.tidy(NOW, keep).unwrap().is_empty());
+        assert!(taken.exists() && !old.exists() && early.iter().all(|path| path.exists()));
     }
 }
