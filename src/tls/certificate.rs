@@ -3,7 +3,12 @@
 use std::{net::IpAddr, path::Path, time::Duration};
 
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
-use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer as _};
+use x509_parser::{
+    certificate::X509Certificate,
+    extensions::{ExtendedKeyUsage, GeneralName},
+    prelude::FromDer as _,
+    x509::X509Version,
+};
 
 use super::{
     TlsError,
@@ -28,6 +33,20 @@ pub struct Certificate {
     pub not_after: Duration,
     /// Whether it may sign others.
     pub is_ca: bool,
+    /// What it may be used for.
+    pub uses: Uses,
+}
+
+/// What a certificate may be used for, as Go sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Uses {
+    /// Whether what it has signed counts: one of an old form may sign without saying so, and none may whose key is for other
+    /// things.
+    pub signing: bool,
+    /// Whether servers may show it, or one that it has signed.
+    pub servers: bool,
+    /// Whether clients may.
+    pub clients: bool,
 }
 
 impl Certificate {
@@ -40,13 +59,26 @@ impl Certificate {
         let validity = certificate.validity();
         // The last one, where a subject has several (as Go).
         let common_name = certificate.subject().iter_common_name().last();
+        let failed = |error| format!("x509: {error}");
+        let is_ca = certificate.is_ca();
+        let usage = certificate.key_usage().map_err(failed)?;
+        let signs = usage.is_none_or(|usage| usage.value.key_cert_sign());
+        let extended = certificate.extended_key_usage().map_err(failed)?;
+        let may_be = |of: fn(&ExtendedKeyUsage<'_>) -> bool| {
+            extended.as_ref().is_none_or(|uses| uses.value.any || of(uses.value))
+        };
         let mut read = Self {
             common_name: common_name.and_then(|name| name.as_str().ok()).unwrap_or_default().to_owned(),
             dns_names: Vec::new(),
             addresses: Vec::new(),
             not_before: since_epoch(validity.not_before.timestamp()),
             not_after: since_epoch(validity.not_after.timestamp()),
-            is_ca: certificate.is_ca(),
+            is_ca,
+            uses: Uses {
+                signing: signs && (is_ca || certificate.version() != X509Version::V3),
+                servers: may_be(|uses| uses.server_auth),
+                clients: may_be(|uses| uses.client_auth),
+            },
         };
         let names = certificate.subject_alternative_name().map_err(|error| format!("x509: {error}"))?;
         for name in names.into_iter().flat_map(|names| &names.value.general_names) {

@@ -28,7 +28,7 @@ mod server;
 mod trust;
 mod turns;
 
-pub use certificate::{Certificate, certificates};
+pub use certificate::{Certificate, Uses, certificates};
 pub use dialler::{ClientStream, Dialler, DiallerOptions, Protocol};
 pub use error::{TlsError, words};
 pub use expiry::{ENDS_SOON, keep_up};

@@ -78,7 +78,7 @@ fn matches(pattern: &str, host: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::certificate::Uses, *};
 
     fn certificate(names: &[&str], addresses: &[&str]) -> Certificate {
         Certificate {
@@ -88,6 +88,7 @@ mod tests {
             not_before: std::time::Duration::ZERO,
             not_after: std::time::Duration::ZERO,
             is_ca: false,
+            uses: Uses::default(),
         }
     }
 

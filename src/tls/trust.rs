@@ -39,11 +39,31 @@ pub enum Trust {
 /// What is trusted, read.
 #[derive(Debug)]
 pub(super) struct Trusted {
-    /// As they stand in the file.
-    exact: Vec<CertificateDer<'static>>,
+    /// As they stand in the file, and what they say; nothing of the system's, which are left to the library.
+    exact: Vec<(CertificateDer<'static>, Certificate)>,
+    /// By all of them: for signatures, and for who is to be named to clients.
     servers: Arc<WebPkiServerVerifier>,
     clients: Arc<dyn ClientCertVerifier>,
+    /// Chains that end in those that may sign for such a side, if there are any.
+    server_chains: Option<Arc<WebPkiServerVerifier>>,
+    client_chains: Option<Arc<dyn ClientCertVerifier>>,
     ends: Option<Duration>,
+}
+
+/// Who shows a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Server,
+    Client,
+}
+
+impl Role {
+    fn fits(self, certificate: &Certificate) -> bool {
+        match self {
+            Self::Server => certificate.uses.servers,
+            Self::Client => certificate.uses.clients,
+        }
+    }
 }
 
 impl Trust {
@@ -65,13 +85,16 @@ impl Material for Trusted {
 
     fn parse(files: &[FileText]) -> Result<Self, TlsError> {
         let Some(file) = files.first() else { return Self::new(of_system()?, Vec::new()) };
-        let exact = chain_of(file)?;
+        let mut exact = Vec::new();
         let mut roots = RootCertStore::empty();
-        for certificate in &exact {
-            roots.add(certificate.clone()).map_err(|error| {
+        for certificate in chain_of(file)? {
+            let failed = |error: String| {
                 let what = format!("tls: failed to parse certificate: {error}: list authorities only");
                 TlsError::content(&file.path, what)
-            })?;
+            };
+            roots.add(certificate.clone()).map_err(|error| failed(error.to_string()))?;
+            let read = Certificate::read(&certificate).map_err(failed)?;
+            exact.push((certificate, read));
         }
         Self::new(roots, exact)
     }
@@ -82,26 +105,82 @@ impl Material for Trusted {
 }
 
 impl Trusted {
-    fn new(roots: RootCertStore, exact: Vec<CertificateDer<'static>>) -> Result<Self, TlsError> {
-        let (roots, failed) = (Arc::new(roots), |error: VerifierBuilderError| TlsError::Rules(error.to_string()));
-        let provider = || Arc::clone(provider());
-        Ok(Self {
-            servers: WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), provider())
-                .build()
-                .map_err(failed)?,
-            clients: WebPkiClientVerifier::builder_with_provider(roots, provider()).build().map_err(failed)?,
-            ends: first_end(&exact),
+    fn new(roots: RootCertStore, exact: Vec<(CertificateDer<'static>, Certificate)>) -> Result<Self, TlsError> {
+        let roots = Arc::new(roots);
+        let (servers, clients) = (of_servers(Arc::clone(&roots))?, of_clients(Arc::clone(&roots))?);
+        let ders: Vec<_> = exact.iter().map(|(certificate, _)| certificate.clone()).collect();
+        let mut trusted = Self {
+            server_chains: Some(Arc::clone(&servers)),
+            client_chains: Some(Arc::clone(&clients)),
+            servers,
+            clients,
+            ends: first_end(&ders),
             exact,
-        })
+        };
+        if !trusted.exact.is_empty() {
+            trusted.server_chains = trusted.signers(Role::Server, |_| true).map(of_servers).transpose()?;
+            trusted.client_chains = trusted.signers(Role::Client, |_| true).map(of_clients).transpose()?;
+        }
+        Ok(trusted)
     }
 
-    /// Whether this certificate is itself one of them, which then has to count at the moment.
-    fn has(&self, certificate: &CertificateDer<'_>, now: UnixTime) -> Result<bool, Error> {
-        if !self.exact.iter().any(|trusted| trusted == certificate) {
-            return Ok(false);
-        }
-        check_time(certificate, now).map(|()| true)
+    /// Those that may sign for `role`, if there are any. The library believes whatever is given to it as an authority.
+    fn signers(&self, role: Role, counts: impl Fn(&Certificate) -> bool) -> Option<Arc<RootCertStore>> {
+        let mut roots = RootCertStore::empty();
+        let signs = |read: &Certificate| read.uses.signing && role.fits(read) && counts(read);
+        let signers = self.exact.iter().filter(|(_, read)| signs(read)).map(|(certificate, _)| certificate.clone());
+        roots.add_parsable_certificates(signers);
+        (!roots.is_empty()).then(|| Arc::new(roots))
     }
+
+    /// Whether all that may sign count at the moment.
+    fn all_count(&self, at: Duration) -> bool {
+        self.exact.iter().all(|(_, read)| !read.uses.signing || read.is_valid_at(at))
+    }
+
+    fn server_chains(&self, now: UnixTime) -> Result<Arc<WebPkiServerVerifier>, Error> {
+        let at = Duration::from_secs(now.as_secs());
+        let chains = if self.all_count(at) {
+            self.server_chains.clone()
+        } else {
+            self.signers(Role::Server, |read| read.is_valid_at(at)).and_then(|signers| of_servers(signers).ok())
+        };
+        chains.ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))
+    }
+
+    fn client_chains(&self, now: UnixTime) -> Result<Arc<dyn ClientCertVerifier>, Error> {
+        let at = Duration::from_secs(now.as_secs());
+        let chains = if self.all_count(at) {
+            self.client_chains.clone()
+        } else {
+            self.signers(Role::Client, |read| read.is_valid_at(at)).and_then(|signers| of_clients(signers).ok())
+        };
+        chains.ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))
+    }
+
+    /// Whether this certificate is itself one of them, which then has to count at the moment and for `role`.
+    fn has(&self, certificate: &CertificateDer<'_>, role: Role, now: UnixTime) -> Result<bool, Error> {
+        let Some((_, read)) = self.exact.iter().find(|(trusted, _)| trusted == certificate) else { return Ok(false) };
+        if !role.fits(read) {
+            return Err(CertificateError::InvalidPurpose.into());
+        }
+        check_time(read, now).map(|()| true)
+    }
+}
+
+fn of_servers(roots: Arc<RootCertStore>) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
+    let builder = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider()));
+    builder.build().map_err(unusable)
+}
+
+fn of_clients(roots: Arc<RootCertStore>) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let builder = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider()));
+    builder.build().map_err(unusable)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is what a builder fails with")]
+fn unusable(error: VerifierBuilderError) -> TlsError {
+    TlsError::Rules(error.to_string())
 }
 
 fn of_system() -> Result<RootCertStore, TlsError> {
@@ -115,9 +194,8 @@ fn of_system() -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-/// Whether `certificate` counts at the moment, itself being trusted.
-fn check_time(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
-    let read = Certificate::read(certificate).map_err(|_| CertificateError::BadEncoding)?;
+/// Whether a certificate counts at the moment, itself being trusted.
+fn check_time(read: &Certificate, now: UnixTime) -> Result<(), Error> {
     let time = |since: Duration| UnixTime::since_unix_epoch(since);
     let at = Duration::from_secs(now.as_secs());
     if at < read.not_before {
@@ -146,10 +224,10 @@ impl ServerCertVerifier for OfServers {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let trusted = self.trust.current();
-        if trusted.has(certificate, now)? {
+        if trusted.has(certificate, Role::Server, now)? {
             verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
         } else {
-            trusted.servers.verify_server_cert(certificate, between, name, status, now)?;
+            trusted.server_chains(now)?.verify_server_cert(certificate, between, name, status, now)?;
         }
         self.names.check(certificate)?;
         Ok(ServerCertVerified::assertion())
@@ -196,8 +274,8 @@ impl ClientCertVerifier for OfClients {
         between: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        if !self.trusted.has(certificate, now)? {
-            self.trusted.clients.verify_client_cert(certificate, between, now)?;
+        if !self.trusted.has(certificate, Role::Client, now)? {
+            self.trusted.client_chains(now)?.verify_client_cert(certificate, between, now)?;
         }
         self.names.check(certificate)?;
         Ok(ClientCertVerified::assertion())
@@ -279,5 +357,75 @@ impl ServerCertVerifier for Anybody {
             SignatureScheme::RSA_PKCS1_SHA384,
             SignatureScheme::RSA_PKCS1_SHA512,
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{
+        BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
+        date_time_ymd,
+    };
+
+    use super::*;
+
+    const NOW: Duration = Duration::from_secs(1_796_000_000);
+
+    fn params() -> CertificateParams {
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(2040, 1, 1);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params
+    }
+
+    /// Whether servers and clients are believed that show a certificate signed by such an authority, and ones that show its own.
+    fn believed(change: impl FnOnce(&mut CertificateParams)) -> [bool; 4] {
+        let mut own = params();
+        own.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        own.extended_key_usages.clear();
+        change(&mut own);
+        let issuer = CertifiedIssuer::self_signed(own, KeyPair::generate().unwrap()).unwrap();
+        let signed = params().signed_by(&KeyPair::generate().unwrap(), &issuer).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(issuer.der().clone()).unwrap();
+        let read = Certificate::read(issuer.der()).unwrap();
+        let trusted = Arc::new(Trusted::new(roots, vec![(issuer.der().clone(), read)]).unwrap());
+        let now = UnixTime::since_unix_epoch(NOW);
+        let name = ServerName::try_from("localhost").unwrap();
+        let server = |shown: &CertificateDer<'_>| {
+            let is_own = trusted.has(shown, Role::Server, now);
+            let chains = || trusted.server_chains(now)?.verify_server_cert(shown, &[], &name, &[], now).map(drop);
+            is_own.and_then(|is_own| if is_own { Ok(()) } else { chains() }).is_ok()
+        };
+        let clients = OfClients { trusted: Arc::clone(&trusted), names: AllowedNames::Any };
+        let client = |shown: &CertificateDer<'_>| clients.verify_client_cert(shown, &[], now).is_ok();
+        [server(signed.der()), client(signed.der()), server(issuer.der()), client(issuer.der())]
+    }
+
+    #[test]
+    fn only_what_may_sign_is_believed_about_others() {
+        assert_eq!(believed(|_| ()), [true; 4]);
+        let pinned = |params: &mut CertificateParams| params.is_ca = IsCa::ExplicitNoCa;
+        assert_eq!(believed(pinned), [false, false, true, true], "a pinned certificate stands for itself alone");
+        assert_eq!(
+            believed(|params| params.key_usages = vec![KeyUsagePurpose::DigitalSignature]),
+            [false, false, true, true]
+        );
+        assert_eq!(believed(|params| params.key_usages = vec![KeyUsagePurpose::KeyCertSign]), [true; 4]);
+    }
+
+    #[test]
+    fn uses_of_an_authority_are_those_of_what_it_signs() {
+        let uses = |purpose| move |params: &mut CertificateParams| params.extended_key_usages = vec![purpose];
+        assert_eq!(believed(uses(ExtendedKeyUsagePurpose::ServerAuth)), [true, false, true, false]);
+        assert_eq!(believed(uses(ExtendedKeyUsagePurpose::ClientAuth)), [false, true, false, true]);
+        assert_eq!(believed(uses(ExtendedKeyUsagePurpose::Any)), [true; 4]);
+    }
+
+    #[test]
+    fn an_authority_that_has_ended_is_believed_no_longer() {
+        assert_eq!(believed(|params| params.not_after = date_time_ymd(2021, 1, 1)), [false; 4]);
+        assert_eq!(believed(|params| params.not_before = date_time_ymd(2039, 1, 1)), [false; 4]);
     }
 }
