@@ -551,3 +551,38 @@ fn statistics_have_all_their_fields() {
     assert!(leader.header("x-etcd-cluster-id").is_none());
     assert_eq!(v2::ask(daemon.client, "POST", "/v2/stats/self", "").header("allow"), Some("GET"));
 }
+
+/// Who has no password of the third API's root could else fill the disk that both share, or make himself root here.
+#[test]
+fn while_users_of_the_third_api_are_asked_for_nobody_else_is_let_in() {
+    let daemon = member(&[]);
+    assert_eq!(put(&daemon, "/a", "value=1").status, 201);
+    let tool = Program::quoratectl();
+    let run = |words: &[&str]| {
+        let output = tool.command().arg(format!("--endpoints={}", daemon.client)).args(words).output();
+        assert!(output.is_ok_and(|output| output.status.success()), "{words:?}");
+    };
+    for words in ["user add root:secret", "user grant-role root root", "user add guest:secret", "auth enable"] {
+        if words.contains("grant-role") {
+            run(&["role", "add", "root"]);
+        }
+        run(&words.split(' ').collect::<Vec<_>>());
+    }
+    let as_user = |user: &str, method: &str, path: &str| {
+        let mut command = std::process::Command::new("curl");
+        command.args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "-X", method, "-d", "value=2"]);
+        if !user.is_empty() {
+            command.args(["-u", user]);
+        }
+        let output = command.arg(format!("{}{path}", daemon.endpoint())).output().expect("apt-get install curl");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let paths = [("PUT", keys("/a")), ("GET", keys("/a")), ("PUT", "/v2/auth/enable".to_owned())];
+    for user in ["", "guest:secret", "root:wrong", "nobody:secret"] {
+        for (method, path) in &paths {
+            assert_eq!(as_user(user, method, path), "401", "{user} {method} {path}");
+        }
+    }
+    assert_eq!(as_user("root:secret", "PUT", &keys("/a")), "200");
+    assert_eq!(as_user("root:secret", "GET", &keys("/a")), "200");
+}

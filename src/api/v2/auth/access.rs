@@ -1,10 +1,12 @@
 //! Who may do what. Every request of keys and members is asked about here before it is carried out.
 
+use std::sync::Arc;
+
 use axum::http::{HeaderMap, Method, header::AUTHORIZATION};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use super::{GUEST, records::Records, roles::Use, users::User};
-use crate::api::Api;
+use crate::{api::Api, auth::Login};
 
 /// Who a request says it comes from.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,7 +30,7 @@ pub(in crate::api::v2) async fn may_use_keys(
 ) -> bool {
     let records = Records::of(api);
     if !records.enabled().await {
-        return true;
+        return is_open(api, headers).await;
     }
     let what = if matches!(*method, Method::GET | Method::HEAD) { Use::Read } else { Use::Write };
     let user = match caller(headers) {
@@ -54,8 +56,27 @@ pub(in crate::api::v2) async fn may_change_members(api: &Api, headers: &HeaderMa
 /// Whether a request with these headers may do everything.
 pub(super) async fn is_root(api: &Api, headers: &HeaderMap) -> bool {
     let records = Records::of(api);
-    !records.enabled().await || recognised(&records, caller(headers)).await.is_some_and(|user| user.is_root())
+    if !records.enabled().await {
+        return is_open(api, headers).await;
+    }
+    recognised(&records, caller(headers)).await.is_some_and(|user| user.is_root())
 }
+
+/// Whether a request with these headers may do everything while there are no users of this API. Where those of the other one
+/// are asked for, nobody but their root may: else whoever has no password could fill the disk that both share.
+async fn is_open(api: &Api, headers: &HeaderMap) -> bool {
+    let known = Arc::clone(&api.server().published().auth);
+    if !known.enabled() {
+        return true;
+    }
+    let Caller::Named(name, password) = caller(headers) else { return false };
+    let hash = if let Login::Password(hash) = known.login(&name) { Some(hash) } else { None };
+    let fits = Records::of(api).passwords().fits(&name, password, hash).await.unwrap_or(false);
+    fits && known.has_role(&name, ROOT)
+}
+
+/// The role of the other API's users who may do everything.
+const ROOT: &str = "root";
 
 /// The user who asks, if the password is right.
 async fn recognised(records: &Records<'_>, caller: Caller) -> Option<User> {
