@@ -233,7 +233,7 @@ impl Service {
             Ok(response) => response,
             Err(never) => match never {},
         };
-        metrics::HTTP_RESPONSES.with([self.serves.endpoint(), response.status().as_str()]).inc();
+        metrics::HTTP_RESPONSES.with([response.status().as_str(), self.serves.endpoint()]).inc();
         response
     }
 }

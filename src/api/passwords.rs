@@ -28,6 +28,9 @@ const COST_MAX: u32 = 14;
 /// Right answers remembered.
 const REMEMBERED_MAX: usize = 1_024;
 
+/// The line of hashes that are made: whoever guesses waits in another one.
+const HASHES: &str = "\0hashes";
+
 /// What tells a hash together with a password from all others.
 type Fingerprint = [u8; 32];
 
@@ -62,10 +65,13 @@ impl fmt::Debug for Passwords {
 }
 
 impl Passwords {
-    /// The hash of `password`, in etcd's form; nothing if the process is about to end.
-    pub(super) async fn hash(&self, password: String) -> Option<String> {
-        let (turn, cost) = (self.turns.wait("").await.ok()?, self.cost);
-        in_turn(turn, move || hash(&password, cost)).await.flatten()
+    /// The hash of `password`, in etcd's form.
+    ///
+    /// # Errors
+    /// [`Rejection::TooManyRequests`] where too many are being made, [`Rejection::Stopped`] if the process is about to end.
+    pub(super) async fn hash(&self, password: String) -> Result<String, Rejection> {
+        let (turn, cost) = (self.turns.wait(HASHES).await?, self.cost);
+        in_turn(turn, move || hash(&password, cost)).await.flatten().ok_or(Rejection::Stopped)
     }
 
     /// Whether `password` is the one of `hash`, which is that of `user`; nothing fits none, and that takes as long.

@@ -95,7 +95,7 @@ instruments! {
     CONNECTIONS_CUT: Counters<2> = counters(["endpoint", "reason"]), "quorate_connections_cut_total",
         "Connections that were ended because of their clients: slow (no whole head in time), malformed (no protocol \
          that is spoken here), flood (too many pings, resets or the like) or crowded (silent while others needed its place).";
-    HTTP_RESPONSES: Counters<2> = counters(["endpoint", "code"]), "quorate_http_responses_total",
+    HTTP_RESPONSES: Counters<2> = counters(["code", "endpoint"]), "quorate_http_responses_total",
         "Answers to HTTP requests that are no gRPC calls, by status: what was refused is among them.";
     PROPOSALS_COMMITTED: Gauge = Gauge::new(), "etcd_server_proposals_committed_total",
         "Index of the last entry known to be committed.";

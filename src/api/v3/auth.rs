@@ -213,6 +213,6 @@ async fn hash(session: &Session, password: String) -> Result<String, Status> {
     if password.len() > PASSWORD_BYTES_MAX {
         return Err(Status::unknown("bcrypt: password length exceeds 72 bytes"));
     }
-    let hash = session.hash_password(password).await.ok_or(Rejection::Stopped)?;
+    let hash = session.hash_password(password).await?;
     Ok(BASE64_STANDARD.encode(hash))
 }

@@ -109,8 +109,11 @@ impl Session {
         self.api.blocking(work).await
     }
 
-    /// The hash of a new password; nothing if the process is about to end.
-    pub(super) async fn hash_password(&self, password: String) -> Option<String> {
+    /// The hash of a new password.
+    ///
+    /// # Errors
+    /// [`Rejection::TooManyRequests`] where too many are being made, [`Rejection::Stopped`].
+    pub(super) async fn hash_password(&self, password: String) -> Result<String, Rejection> {
         self.api.passwords.hash(password).await
     }
 

@@ -21,7 +21,10 @@ use h2::{
 use http::{HeaderMap, Method as HttpMethod, Request, StatusCode, header::CONTENT_TYPE};
 use http_body::Frame;
 use http_body_util::BodyExt as _;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::oneshot,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{Encoding, Inbound, Outbound, PingGuard, Tally, inbound, outbound};
@@ -270,11 +273,17 @@ async fn serve_http(service: &Service, request: Request<RecvStream>, mut respond
         drop(respond.send_response(refusal, true));
         return;
     }
-    let request = request.map(|body| Body::new(Http2Body { body }));
+    let (back, unread) = oneshot::channel();
+    let request = request.map(|body| Body::new(Http2Body { body: Some(body), back: Some(back) }));
     let Some(response) = unless_reset(service.http(request), &mut respond).await else { return };
     let (head, body) = response.into_parts();
     if send_http(http::Response::from_parts(head, ()), body, respond).await.is_err() {
         tracing::debug!("a client left before it had its answer");
+        return;
+    }
+    // A stream whose body was not read would be reset, and the client might not look at its answer.
+    if let Ok(Ok(body)) = tokio::time::timeout(inbound::END_PATIENCE, unread).await {
+        inbound::finish(body).await;
     }
 }
 
@@ -322,9 +331,10 @@ async fn send_http(
     }
 }
 
-/// The body of an HTTP/2 request as the HTTP side reads it.
+/// The body of an HTTP/2 request as the HTTP side reads it, who gives it back when it has read enough.
 struct Http2Body {
-    body: RecvStream,
+    body: Option<RecvStream>,
+    back: Option<oneshot::Sender<RecvStream>>,
 }
 
 impl http_body::Body for Http2Body {
@@ -335,14 +345,24 @@ impl http_body::Body for Http2Body {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
-        let Some(data) = std::task::ready!(self.body.poll_data(context)) else { return Poll::Ready(None) };
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let Some(data) = std::task::ready!(body.poll_data(context)) else { return Poll::Ready(None) };
         let data = data?;
-        self.body.flow_control().release_capacity(data.len())?;
+        body.flow_control().release_capacity(data.len())?;
         Poll::Ready(Some(Ok(Frame::data(data))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(RecvStream::is_end_stream)
+    }
+}
+
+impl Drop for Http2Body {
+    fn drop(&mut self) {
+        if let (Some(body), Some(back)) = (self.body.take(), self.back.take()) {
+            // Nobody waits for it once the client has gone.
+            drop(back.send(body));
+        }
     }
 }
 

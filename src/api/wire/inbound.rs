@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Longest wait for the frame that ends the client's side of a call which has its answer.
-const END_PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const END_PATIENCE: Duration = Duration::from_secs(1);
 /// What a client may still send until then.
 const REST_BYTES_MAX: usize = 64 * 1024;
 

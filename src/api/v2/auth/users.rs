@@ -211,7 +211,7 @@ async fn with_hash(records: &Records<'_>, user: User) -> Result<User, Refusal> {
         return Ok(user);
     }
     let failed = || Refusal::Told(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error".to_owned());
-    let password = records.passwords().hash(user.password.clone()).await.ok_or_else(failed)?;
+    let password = records.passwords().hash(user.password.clone()).await.map_err(|_| failed())?;
     Ok(User { password, ..user })
 }
 
