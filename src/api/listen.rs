@@ -130,18 +130,19 @@ impl Accept for UnixListener {
 }
 
 /// Serves one listener until `stop` is cancelled; then waits for running calls as long as a request may take and cuts
-/// off the rest. As long as the member has no place for another connection and none gives way, it waits in the system's
-/// queue.
-pub async fn serve<L: Accept>(mut listener: L, api: Arc<Api>, serves: Serves, stop: CancellationToken) {
+/// off the rest. As long as the member has no place for another connection and none gives way, one waits at the door and
+/// the others in the system's queue.
+pub async fn serve<L: Accept>(listener: L, api: Arc<Api>, serves: Serves, stop: CancellationToken) {
     let services = Arc::new(Services::new(&api, serves));
     let room = api.connections.of(serves);
+    let mut door = Door { listener, room: Arc::clone(&room), waiting: None };
     let mut connections = JoinSet::new();
     let mut warned: Option<Stopwatch> = None;
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
             ended = connections.join_next(), if !connections.is_empty() => report(ended),
-            accepted = next(&mut listener, &room) => match accepted {
+            accepted = door.next() => match accepted {
                 Ok((place, ready)) => {
                     let running = connection(ready, Arc::clone(&services), room.silence(), stop.clone());
                     connections.spawn(async move {
@@ -159,7 +160,7 @@ pub async fn serve<L: Accept>(mut listener: L, api: Arc<Api>, serves: Serves, st
             },
         }
     }
-    drop(listener);
+    drop(door);
     if serves == Serves::Peers {
         // What peers have open never ends by itself.
         return connections.shutdown().await;
@@ -175,10 +176,22 @@ pub async fn serve<L: Accept>(mut listener: L, api: Arc<Api>, serves: Serves, st
     }
 }
 
-/// The next connection, once there is a place for it.
-async fn next<L: Accept>(listener: &mut L, room: &Room) -> io::Result<(OwnedSemaphorePermit, L::Ready)> {
-    let place = room.place().await.ok_or_else(|| io::Error::other("the listeners have been closed"))?;
-    Ok((place, listener.accept().await?))
+/// A listener, and the connection that has come and waits for a place: nobody has to give way to one that may never come.
+struct Door<L: Accept> {
+    listener: L,
+    room: Arc<Room>,
+    waiting: Option<L::Ready>,
+}
+
+impl<L: Accept> Door<L> {
+    /// The next connection, once there is a place for it. Dropped early, it loses none.
+    async fn next(&mut self) -> io::Result<(OwnedSemaphorePermit, L::Ready)> {
+        if self.waiting.is_none() {
+            self.waiting = Some(self.listener.accept().await?);
+        }
+        let place = self.room.place().await;
+        place.zip(self.waiting.take()).ok_or_else(|| io::Error::other("the listeners have been closed"))
+    }
 }
 
 /// A panic in a connection is a defect; it ends that connection alone.
@@ -218,6 +231,7 @@ where
         };
         match started {
             (Protocol::Http2, io, service) => {
+                silence.speaks();
                 let service = Arc::new(Asked { service, silence: Arc::clone(&silence) });
                 serve_http2(io, service, stop.clone()).await.map_err(Cut::from)
             }

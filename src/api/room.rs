@@ -1,7 +1,8 @@
 //! Places for connections, and who gives way when there are none left.
 //!
 //! A connection that has not asked for anything yet can be cut without harm: its client does as if it had come a moment too
-//! late. So thousands of them that say nothing, or drip, keep nobody out.
+//! late. So thousands of them that say nothing, or drip, keep nobody out. Those on which HTTP/2 is spoken go last:
+//! connecting ahead of time is a habit of gRPC clients.
 
 use std::{
     collections::BTreeMap,
@@ -18,12 +19,15 @@ pub(super) struct Room {
     silent: Mutex<Silent>,
 }
 
-/// Connections that have not asked for anything, the oldest first.
+/// Connections that have not asked for anything, in the order in which they give way.
 #[derive(Debug, Default)]
 struct Silent {
     last: u64,
-    cuts: BTreeMap<u64, CancellationToken>,
+    cuts: BTreeMap<Rank, CancellationToken>,
 }
+
+/// Whether HTTP/2 is spoken on it, and the connection's number.
+type Rank = (bool, u64);
 
 impl Room {
     pub(super) fn new(places: usize) -> Arc<Self> {
@@ -31,7 +35,7 @@ impl Room {
         Arc::new(Self { places, silent: Mutex::default() })
     }
 
-    /// The next place; where there is none, the connection that has been silent for longest loses its own.
+    /// The next place; where there is none, the connection that is first to give way loses its own.
     pub(super) async fn place(&self) -> Option<OwnedSemaphorePermit> {
         match Arc::clone(&self.places).try_acquire_owned() {
             Ok(place) => return Some(place),
@@ -50,7 +54,7 @@ impl Room {
         let mut silent = self.silent();
         silent.last += 1;
         let number = silent.last;
-        silent.cuts.insert(number, cut.clone());
+        silent.cuts.insert((false, number), cut.clone());
         drop(silent);
         Silence { room: Arc::clone(self), number, cut }
     }
@@ -74,9 +78,20 @@ impl Silence {
         self.cut.cancelled().await;
     }
 
+    /// Its client has begun to speak HTTP/2.
+    pub(super) fn speaks(&self) {
+        let mut silent = self.room.silent();
+        if let Some(cut) = silent.cuts.remove(&(false, self.number)) {
+            silent.cuts.insert((true, self.number), cut);
+        }
+    }
+
     /// It has asked.
     pub(super) fn end(&self) {
-        self.room.silent().cuts.remove(&self.number);
+        let mut silent = self.room.silent();
+        for speaks in [false, true] {
+            silent.cuts.remove(&(speaks, self.number));
+        }
     }
 }
 
@@ -94,11 +109,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_longest_silent_gives_way_and_nobody_who_has_asked() {
-        let room = Room::new(3);
-        let mut places = Vec::new();
-        for _ in 0..3 {
-            places.push(room.place().await.unwrap());
-        }
+        let (room, mut places) = full(3).await;
         let [asked, old, young] = [room.silence(), room.silence(), room.silence()];
         asked.end();
         assert!(room.place().now_or_never().is_none(), "there is no place before one has given way");
@@ -107,5 +118,29 @@ mod tests {
         drop((places.pop(), old));
         assert!(room.place().now_or_never().is_some());
         assert!(young.cut().now_or_never().is_none(), "nobody gives way where there is a place");
+    }
+
+    #[tokio::test]
+    async fn whoever_has_begun_to_speak_outlasts_those_who_have_not() {
+        let (room, mut places) = full(2).await;
+        let [idle, mute] = [room.silence(), room.silence()];
+        idle.speaks();
+        assert!(room.place().now_or_never().is_none());
+        assert!(mute.cut().now_or_never().is_some() && idle.cut().now_or_never().is_none());
+        places.pop();
+        places.push(room.place().await.unwrap());
+        drop(mute);
+        assert!(room.place().now_or_never().is_none());
+        assert!(idle.cut().now_or_never().is_some(), "it gives way when there is nobody else");
+    }
+
+    /// A room without a free place, and its places.
+    async fn full(places: usize) -> (Arc<Room>, Vec<OwnedSemaphorePermit>) {
+        let room = Room::new(places);
+        let mut taken = Vec::new();
+        for _ in 0..places {
+            taken.push(room.place().await.unwrap());
+        }
+        (room, taken)
     }
 }

@@ -2,6 +2,8 @@
 
 use std::{fs, net::SocketAddr, time::Duration};
 
+use futures_util::future::join_all;
+
 use super::support::{
     certificates::Authority,
     daemon::{Daemon, free_ports},
@@ -103,31 +105,32 @@ impl Target {
         numbers.map(|(_, number)| number.parse::<u64>().expect("a count")).sum()
     }
 
-    /// Puts of several clients, each with its time; a put that fails, fails the test.
+    /// Puts of several clients, each with its time; a put that fails, fails the test. They have a thread of their own: what
+    /// they wait for is the member, not the attack.
     pub(crate) async fn healthy(&self) -> Times {
-        let until = now() + Duration::from_secs(setting("HOSTILE_SECONDS", 2));
-        let endpoint = self.daemon.endpoint();
-        let clients = (0..CLIENTS).map(|number| {
-            let endpoint = endpoint.clone();
-            tokio::spawn(async move {
-                let mut client = Client::connect(&endpoint).await.expect("a healthy client connects");
-                let mut times = Vec::new();
-                while now() < until {
-                    let began = now();
-                    let request = put(format!("healthy/{number}"), vec![b'x'; 256]);
-                    client.kv.put(request).await.expect("a healthy client is served");
-                    times.push(began.elapsed());
-                }
-                times
-            })
+        let (endpoint, length) = (self.daemon.endpoint(), Duration::from_secs(setting("HOSTILE_SECONDS", 2)));
+        let load = tokio::task::spawn_blocking(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(join_all((0..CLIENTS).map(|number| puts(&endpoint, number, length))))
         });
-        let mut times = Vec::new();
-        for client in clients.collect::<Vec<_>>() {
-            times.extend(client.await.expect("the client ends"));
-        }
+        let mut times = load.await.expect("the clients end").concat();
         times.sort_unstable();
         Times(times)
     }
+}
+
+/// What one client puts one after the other, and the time of each.
+async fn puts(endpoint: &str, number: usize, length: Duration) -> Vec<Duration> {
+    let until = now() + length;
+    let mut client = Client::connect(endpoint).await.expect("a healthy client connects");
+    let mut times = Vec::new();
+    while now() < until {
+        let began = now();
+        let request = put(format!("healthy/{number}"), vec![b'x'; 256]);
+        client.kv.put(request).await.expect("a healthy client is served");
+        times.push(began.elapsed());
+    }
+    times
 }
 
 /// How long requests took, in order.
