@@ -47,7 +47,7 @@ clients: oracle
 
 # The long forms of what `make test` runs short.
 interop: oracle clients
-	MIXED_WITH_3_5=1 MIXED_OPS=5000 MIXED_ROUNDS=$(or $(ROUNDS),5) \
+	ETCD_MINORS=1 MIXED_WITH_3_5=1 MIXED_OPS=5000 MIXED_ROUNDS=$(or $(ROUNDS),5) \
 	cargo test $(CARGO_FLAGS) --test 'compat_*' -- --nocapture
 	CLUSTER_MIXED=1 ROUNDS=$(or $(ROUNDS),6) \
 	cargo test $(CARGO_FLAGS) $(addprefix --test cluster_,kill pause partition disk) -- --nocapture --test-threads=1

@@ -107,7 +107,8 @@ fn refused(daemon: &mut Daemon) -> String {
 
 #[test]
 fn a_killed_member_becomes_ours_and_goes_back() {
-    for (etcd, compat) in [(Program::etcd(), "--compat-version=3.7"), (Program::etcd_3_5_1(), "--compat-version=3.5")] {
+    let minors = Program::etcd_minors().into_iter().map(|(minor, [etcd, ..])| (minor, etcd));
+    for (minor, etcd) in minors.chain([("3.5", Program::etcd_3_5_1())]) {
         // 1. An etcd that is killed while it writes, with snapshots in its log.
         let mut first = Daemon::start(&etcd, &["--snapshot-count=150"]);
         block_on(async { write_history(&mut connect(&first).await).await });
@@ -120,7 +121,7 @@ fn a_killed_member_becomes_ours_and_goes_back() {
         let check = run(&Program::quorateutl(), &["import", text(&first.data_dir()), "--check", "-w", "json"]);
         assert_eq!(check.code, Some(0), "{check:?}");
         assert_eq!(contents(first.directory()), before);
-        let mut ours = successor(&Program::subject(), &first, &[compat]);
+        let mut ours = successor(&Program::subject(), &first, &[&format!("--compat-version={minor}")]);
         let report = import(&first.data_dir(), &ours.data_dir(), &[]);
         let checked: serde_json::Value = serde_json::from_str(&check.out).expect("JSON");
         assert_eq!((&checked["commit"], &checked["hash"]), (&report["commit"], &report["hash"]));
@@ -153,7 +154,7 @@ fn a_killed_member_becomes_ours_and_goes_back() {
 
         // 5. Once more, from a directory of our own making, with its log elsewhere.
         back.terminate();
-        let mut again = successor(&Program::subject(), &back, &[compat]);
+        let mut again = successor(&Program::subject(), &back, &[&format!("--compat-version={minor}")]);
         import(&back.data_dir(), &again.data_dir(), &["--from-wal-dir", text(&wal)]);
         again.restart();
         assert_eq!(told(&again, at), story, "{}", etcd.name);

@@ -55,39 +55,38 @@ fn save_under_writes(tool: &Program, daemon: &Daemon, file: &Path) -> u64 {
         let said = succeed(tool, &["--endpoints", &daemon.endpoint(), "snapshot", "save", text(file)]);
         let meanwhile = written.load(Ordering::Relaxed) - before;
         stop.store(true, Ordering::Relaxed);
-        assert_eq!(said, format!("Snapshot saved at {}\nServer version 3.7.0\n", text(file)), "{}", tool.name);
+        assert!(said.starts_with(&format!("Snapshot saved at {}\n", text(file))), "{}: {said}", tool.name);
         meanwhile
     })
 }
 
 #[test]
 fn our_snapshot_saved_under_writes_is_served_by_etcd() {
-    let daemon = Daemon::start(&Program::subject(), &[]);
-    block_on(async { write_history(&mut connect(&daemon).await).await });
-    for tool in [Program::etcdctl(), Program::quoratectl()] {
-        let home = tempfile::tempdir().expect("a directory");
-        let file = home.path().join("snapshot.db");
-        let meanwhile = save_under_writes(&tool, &daemon, &file);
-        println!("{} writes while {} saved", meanwhile, tool.name);
-        assert_eq!(statuses(&Program::quorateutl(), &file), statuses(&Program::etcdutl(), &file));
-        let mut restored = restore(&file);
-        restored.restart();
-        let revision = revision_of(&file);
-        let [ours, theirs] =
-            [&daemon, &restored].map(|member| block_on(async { story(&mut connect(member).await, revision).await }));
-        assert_eq!(ours, theirs);
-        assert!(ours.1 == 150 && ours.2.iter().any(|(_, keys)| !keys.is_empty()), "too short a history: {ours:?}");
+    for (minor, [etcd, etcdctl, etcdutl]) in Program::etcd_minors() {
+        let daemon = Daemon::start(&Program::subject(), &[&format!("--compat-version={minor}")]);
+        block_on(async { write_history(&mut connect(&daemon).await).await });
+        for tool in [etcdctl, Program::quoratectl()] {
+            let home = tempfile::tempdir().expect("a directory");
+            let file = home.path().join("snapshot.db");
+            let meanwhile = save_under_writes(&tool, &daemon, &file);
+            println!("{} writes while {} saved", meanwhile, tool.name);
+            assert_eq!(statuses(&Program::quorateutl(), &file), statuses(&Program::etcdutl(), &file));
+            let restored = restore(&etcdutl, &etcd, &file);
+            let revision = revision_of(&file);
+            let [ours, theirs] = [&daemon, &restored]
+                .map(|member| block_on(async { story(&mut connect(member).await, revision).await }));
+            assert_eq!(ours, theirs, "{}", etcd.name);
+            assert!(ours.1 == 150 && ours.2.iter().any(|(_, keys)| !keys.is_empty()), "too short a history: {ours:?}");
+        }
     }
 }
 
-/// An etcd that is about to start on the restored file.
-fn restore(file: &Path) -> Daemon {
-    let daemon = Daemon::prepare(&std::env::temp_dir(), &Program::etcd(), &["--unsafe-no-fsync"]);
-    let peer = format!("http://{}", daemon.peer);
-    let (cluster, data) = (format!("m1={peer}"), daemon.data_dir());
-    let founded = ["--initial-cluster", &cluster, "--initial-advertise-peer-urls", &peer];
-    let words = ["snapshot", "restore", text(file), "--data-dir", text(&data), "--name", "m1"];
-    succeed(&Program::etcdutl(), &[words.as_slice(), &founded].concat());
+/// An etcd that serves the restored file.
+fn restore(tool: &Program, etcd: &Program, file: &Path) -> Daemon {
+    let mut daemon = Daemon::prepare(&std::env::temp_dir(), etcd, &["--unsafe-no-fsync"]);
+    let cluster = format!("m1=http://{}", daemon.peer);
+    restore_into(tool, &daemon, file, "m1", &cluster, &[]);
+    daemon.restart();
     daemon
 }
 
@@ -355,11 +354,13 @@ fn membership(daemon: &Daemon) -> serde_json::Value {
 
 #[test]
 fn their_snapshot_is_served_by_us() {
-    for (etcd, more) in [(Program::etcd(), &[][..]), (Program::etcd_3_5_1(), &["--compat-version=3.5"])] {
+    let minors = Program::etcd_minors().into_iter().map(|(minor, [etcd, ..])| (minor, etcd));
+    for (minor, etcd) in minors.chain([("3.5", Program::etcd_3_5_1())]) {
         let home = tempfile::tempdir().expect("a directory");
         let file = home.path().join("snapshot.db");
         let original = their_snapshot(&etcd, &file);
-        let mut ours = Daemon::prepare(&std::env::temp_dir(), &Program::subject(), more);
+        let compat = format!("--compat-version={minor}");
+        let mut ours = Daemon::prepare(&std::env::temp_dir(), &Program::subject(), &[&compat]);
         restore_into(&Program::quorateutl(), &ours, &file, "m1", &format!("m1=http://{}", ours.peer), &[]);
         ours.restart();
         let revision = revision_of(&file);

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// The newest release of etcd 3.5.
+/// The newest releases of etcd's older minor versions.
 const ETCD_3_5: &str = "3.5.35";
+const ETCD_3_6: &str = "3.6.16";
 
 /// An executable and the name it goes by in messages.
 #[derive(Clone, Debug)]
@@ -71,7 +72,23 @@ impl Program {
 
     /// etcd, etcdctl of the newest 3.5.
     pub fn etcd_3_5() -> [Self; 2] {
-        ["etcd", "etcdctl"].map(|name| Self::new(&format!("{name} 3.5"), oracle_3_5().join("bin").join(name)))
+        let [etcd, etcdctl, _] = Self::of_oracle("3.5", &older_oracle("3.5", ETCD_3_5));
+        [etcd, etcdctl]
+    }
+
+    /// etcd, etcdctl and etcdutl of each minor version, by its name: 3.7, and with `ETCD_MINORS=1` the newest 3.6 and 3.5 too.
+    pub fn etcd_minors() -> Vec<(&'static str, [Self; 3])> {
+        let of = |minor, dir: &Path| (minor, Self::of_oracle(minor, dir));
+        let mut minors = vec![of("3.7", oracle())];
+        if super::setting("ETCD_MINORS", 0) != 0 {
+            minors.push(of("3.6", &older_oracle("3.6", ETCD_3_6)));
+            minors.push(of("3.5", &older_oracle("3.5", ETCD_3_5)));
+        }
+        minors
+    }
+
+    fn of_oracle(minor: &str, dir: &Path) -> [Self; 3] {
+        ["etcd", "etcdctl", "etcdutl"].map(|name| Self::new(&format!("{name} {minor}"), dir.join("bin").join(name)))
     }
 
     /// The etcd 3.5.1 that other people have packed: older than it should be.
@@ -102,18 +119,15 @@ pub fn oracle() -> &'static Path {
     })
 }
 
-/// The directory of the newest etcd 3.5: `ORACLE_3_5_DIR`, or `target/oracle-3.5`, built there by the first test that
-/// asks. That takes minutes, so only long forms of tests do.
+/// The directory of an older etcd, such as `target/oracle-3.5`, built there when it is not there. That takes minutes, so only
+/// long forms of tests ask for it.
 ///
 /// # Panics
 /// As [`oracle`].
-pub fn oracle_3_5() -> &'static Path {
-    static DIR: OnceLock<PathBuf> = OnceLock::new();
-    DIR.get_or_init(|| {
-        let dir = std::env::var_os("ORACLE_3_5_DIR").map_or_else(|| target_dir().join("oracle-3.5"), PathBuf::from);
-        run_script("tests/support/oracle.sh", &[dir.clone().into_os_string(), ETCD_3_5.into()]);
-        dir
-    })
+fn older_oracle(minor: &str, release: &str) -> PathBuf {
+    let dir = target_dir().join(format!("oracle-{minor}"));
+    run_script("tests/support/oracle.sh", &[dir.clone().into_os_string(), release.into()]);
+    dir
 }
 
 fn oracle_dir() -> PathBuf {
