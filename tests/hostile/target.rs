@@ -106,48 +106,57 @@ impl Target {
     }
 
     /// Puts of several clients, each with its time; a put that fails, fails the test. They have a thread of their own: what
-    /// they wait for is the member, not the attack.
+    /// they wait for is the member, not the attack. Connecting and the first put are a time of their own: whoever comes while
+    /// thousands do waits for his turn.
     pub(crate) async fn healthy(&self) -> Times {
         let (endpoint, length) = (self.daemon.endpoint(), Duration::from_secs(setting("HOSTILE_SECONDS", 2)));
         let load = tokio::task::spawn_blocking(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(join_all((0..CLIENTS).map(|number| puts(&endpoint, number, length))))
         });
-        let mut times = load.await.expect("the clients end").concat();
-        times.sort_unstable();
-        Times(times)
+        let clients = load.await.expect("the clients end");
+        let first = clients.iter().map(|(first, _)| *first).max().unwrap_or_default();
+        let mut later = clients.into_iter().flat_map(|(_, later)| later).collect::<Vec<_>>();
+        later.sort_unstable();
+        Times { first, later }
     }
 }
 
-/// What one client puts one after the other, and the time of each.
-async fn puts(endpoint: &str, number: usize, length: Duration) -> Vec<Duration> {
-    let until = now() + length;
+/// What one client puts one after the other: the time until it is first answered, and the time of each put from then on.
+async fn puts(endpoint: &str, number: usize, length: Duration) -> (Duration, Vec<Duration>) {
+    let (comes, mut times) = (now(), Vec::new());
     let mut client = Client::connect(endpoint).await.expect("a healthy client connects");
-    let mut times = Vec::new();
-    while now() < until {
+    let request = || put(format!("healthy/{number}"), vec![b'x'; 256]);
+    client.kv.put(request()).await.expect("a healthy client is served");
+    let first = comes.elapsed();
+    while comes.elapsed() < length {
         let began = now();
-        let request = put(format!("healthy/{number}"), vec![b'x'; 256]);
-        client.kv.put(request).await.expect("a healthy client is served");
+        client.kv.put(request()).await.expect("a healthy client is served");
         times.push(began.elapsed());
     }
-    times
+    (first, times)
 }
 
-/// How long requests took, in order.
-pub(crate) struct Times(Vec<Duration>);
+/// How long requests took.
+pub(crate) struct Times {
+    /// The longest that a client waited for its first answer.
+    first: Duration,
+    /// All others, in order.
+    later: Vec<Duration>,
+}
 
 impl Times {
     fn at(&self, percent: usize) -> Duration {
-        let last = self.0.len().saturating_sub(1);
-        self.0.get(last * percent / 100).copied().unwrap_or_default()
+        let last = self.later.len().saturating_sub(1);
+        self.later.get(last * percent / 100).copied().unwrap_or_default()
     }
 
     /// Median and p99, and how they compare.
     pub(crate) fn against(&self, alone: &Self) -> String {
-        let shown = |percent| {
-            let (ours, theirs) = (self.at(percent), alone.at(percent));
-            format!("p{percent} {ours:.1?} ({:.2} of {theirs:.1?} alone)", ours.as_secs_f64() / theirs.as_secs_f64())
+        let shown = |name: &str, ours: Duration, theirs: Duration| {
+            format!("{name} {ours:.1?} ({:.2} of {theirs:.1?} alone)", ours.as_secs_f64() / theirs.as_secs_f64())
         };
-        format!("{}, {}", shown(50), shown(99))
+        let part = |percent| shown(&format!("p{percent}"), self.at(percent), alone.at(percent));
+        format!("{}, {}, {}", part(50), part(99), shown("first", self.first, alone.first))
     }
 }
