@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod apply;
+pub mod audit;
 pub mod auth;
 pub mod cli;
 pub mod client;

@@ -110,3 +110,19 @@ fn the_directory_of_scheduled_snapshots_is_looked_at() {
     assert!(out.contains(&made), "{out}");
     assert!(!data.exists() && !out.contains("error: snapshot-dir"), "{out}");
 }
+
+/// Where the audit log cannot be written, a start would fail.
+#[test]
+fn the_place_of_the_audit_log_is_looked_at() {
+    let place = tempfile::tempdir().expect("a directory");
+    let (data, url) = (place.path().join("data"), "http://127.0.0.1:0");
+    let said = |path: &Path| check_with(&data, url, &[&format!("--audit-log={}", path.display())]);
+    let (code, out) = said(&place.path().join("a/b/audit.log"));
+    let told = format!("error: audit-log: {} cannot be written", place.path().join("a/b/audit.log").display());
+    assert!(code == 1 && out.contains(&told) && out.contains("make the directory above it"), "{out}");
+    let (code, out) = said(place.path());
+    assert!(code == 1 && out.contains("name a file, not a directory"), "{out}");
+    let (_, out) = said(&place.path().join("a/audit.log"));
+    assert!(out.contains(&format!("audit.log can be made in {}", place.path().display())), "{out}");
+    assert_eq!(std::fs::read_dir(place.path()).expect("readable").count(), 0, "nothing is left");
+}

@@ -11,14 +11,10 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http_body_util::Full;
 
-use super::Api;
+use super::{Api, Remote};
 
 /// The body of a request as a guest reads it.
 pub type GuestBody = Body;
-
-/// The other end of the connection that a request came on.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct From(pub(super) IpAddr);
 
 /// A request for a guest.
 #[derive(Debug)]
@@ -43,7 +39,7 @@ pub trait Guest: fmt::Debug + Send + Sync {
 /// The guest's answer, if there is a guest who wants the request.
 pub(super) async fn answer(api: &Api, secure: bool, request: Request) -> Option<Response> {
     let guest = api.guest.get().filter(|guest| guest.wants(request.uri().path()))?;
-    let from = request.extensions().get::<From>().map(|From(address)| *address);
+    let from = request.extensions().get::<Remote>().map(|Remote(from)| from.ip());
     let response = guest.answer(Visit { request, from, secure }).await;
     Some(response.into_response())
 }

@@ -1,11 +1,6 @@
 //! Listeners and their connections.
 
-use std::{
-    io,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -54,7 +49,7 @@ pub struct Accepted<I> {
     /// Whether it is encrypted.
     pub secure: bool,
     /// The other end; nothing on a socket file.
-    pub from: Option<IpAddr>,
+    pub from: Option<SocketAddr>,
     /// The common name of the certificate that the other end has shown and that was verified; empty if it has none.
     pub common_name: Option<Arc<str>>,
 }
@@ -79,8 +74,7 @@ impl Accept for TcpListener {
     type Ready = std::future::Ready<io::Result<Accepted<TcpStream>>>;
 
     async fn accept(&mut self) -> io::Result<Self::Ready> {
-        let (io, remote) = self.next().await?;
-        let from = remote.map(|remote| remote.ip());
+        let (io, from) = self.next().await?;
         Ok(std::future::ready(Ok(Accepted { io, http2: None, secure: false, from, common_name: None })))
     }
 }

@@ -8,6 +8,7 @@
 //! no request makes this module hold more than its own size plus a bounded piece of its answer; reads that may wait for
 //! a disk run on blocking threads, except those of a few single keys.
 
+mod audit;
 mod cut;
 pub mod gateway;
 mod guest;
@@ -24,7 +25,7 @@ mod v3;
 pub(crate) mod wire;
 
 use std::{
-    net::IpAddr,
+    net::SocketAddr,
     num::NonZero,
     sync::{Arc, OnceLock},
 };
@@ -40,10 +41,12 @@ pub use options::{AllowList, BCRYPT_COST_DEFAULT, Keepalive, Places, ServeOption
 pub use secure::{Beside, Secure};
 
 use crate::{
+    audit::Audit,
     metrics,
     server::Handle,
     types::{ClusterId, MemberId},
 };
+use audit::{Caller, Via};
 use passwords::Passwords;
 use room::Room;
 use status::Status;
@@ -75,6 +78,8 @@ pub struct Api {
     sockets: TaskTracker,
     /// Who else answers on the listeners of clients.
     guest: OnceLock<Box<dyn Guest>>,
+    /// Who is told of every request.
+    audit: OnceLock<Arc<Audit>>,
     stop: CancellationToken,
 }
 
@@ -124,6 +129,7 @@ impl Api {
             auth: v2::auth::Auth::default(),
             sockets: TaskTracker::new(),
             guest: OnceLock::new(),
+            audit: OnceLock::new(),
             options: ArcSwap::from_pointee(options),
             stop,
         })
@@ -133,6 +139,18 @@ impl Api {
     /// second one is not let in.
     pub fn set_guest(&self, guest: Box<dyn Guest>) {
         drop(self.guest.set(guest));
+    }
+
+    /// Tells `audit` of every request, on listeners that begin from now on. There is one at most.
+    pub fn set_audit(&self, audit: Arc<Audit>) {
+        drop(self.audit.set(audit));
+    }
+
+    /// Whoever rotates logs has put another file in the place of the audit log.
+    pub fn reopen_audit(&self) {
+        if let Some(audit) = self.audit.get() {
+            audit.reopen();
+        }
     }
 
     /// The member behind it.
@@ -194,13 +212,17 @@ fn json_calls(options: &ServeOptions) -> Semaphore {
 #[derive(Clone, Debug)]
 struct CommonName(Arc<str>);
 
+/// The other end of the connection that a request came on, where anybody wants to know.
+#[derive(Clone, Copy, Debug)]
+struct Remote(SocketAddr);
+
 /// What one listener serves, and with what.
 struct Service {
     api: Arc<Api>,
     serves: Serves,
     router: Router,
     /// The other end of the connection, where anybody wants to know.
-    from: Option<IpAddr>,
+    from: Option<SocketAddr>,
     /// The common name of the certificate that the client has shown.
     common_name: Option<Arc<str>>,
 }
@@ -211,9 +233,10 @@ impl Service {
         Arc::new(Self { api, serves, router, from: None, common_name: None })
     }
 
-    /// The service as one connection has it: guests want to know whom they answer, and a certificate may name a user.
-    fn of_client(self: Arc<Self>, from: Option<IpAddr>, common_name: Option<Arc<str>>) -> Arc<Self> {
-        let from = from.filter(|_| self.api.guest.get().is_some());
+    /// The service as one connection has it: guests and the audit log want to know whom they answer, and a certificate may
+    /// name a user.
+    fn of_client(self: Arc<Self>, from: Option<SocketAddr>, common_name: Option<Arc<str>>) -> Arc<Self> {
+        let from = from.filter(|_| self.api.guest.get().is_some() || self.api.audit.get().is_some());
         if from.is_none() && common_name.is_none() {
             return self;
         }
@@ -221,10 +244,15 @@ impl Service {
         Arc::new(Self { api, serves: self.serves, router, from, common_name })
     }
 
+    /// Who is at the other end.
+    fn caller(&self) -> Caller {
+        Caller { from: self.from, common_name: self.common_name.clone(), via: Via::Grpc }
+    }
+
     /// Answers a request that is not gRPC.
     async fn http(&self, mut request: ::http::Request<Body>) -> axum::response::Response {
         if let Some(from) = self.from {
-            request.extensions_mut().insert(guest::From(from));
+            request.extensions_mut().insert(Remote(from));
         }
         if let Some(name) = &self.common_name {
             request.extensions_mut().insert(CommonName(Arc::clone(name)));

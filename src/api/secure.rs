@@ -100,10 +100,10 @@ where
     if is_handshake {
         let stream = acceptor.accept_with(turn, io, from).await?;
         let (http2, common_name) = (stream.http2(), stream.common_name().map(Arc::from));
-        return Ok(Accepted { http2, common_name, io: Maybe::Encrypted(Box::new(stream)), secure: true, from });
+        return Ok(Accepted { http2, common_name, io: Maybe::Encrypted(Box::new(stream)), secure: true, from: remote });
     }
     if beside == Beside::PlainText {
-        return Ok(Accepted { io: Maybe::Plain(io), http2: None, secure: false, from, common_name: None });
+        return Ok(Accepted { io: Maybe::Plain(io), http2: None, secure: false, from: remote, common_name: None });
     }
     // Whether the answer arrives makes no difference to the refusal.
     drop(turn.within(timeout(HANDSHAKE_PATIENCE, refuse_plain(&mut io)).map_err(io::Error::from)).await);

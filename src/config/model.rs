@@ -45,6 +45,8 @@ pub struct Config {
     pub gates: FeatureGates,
     /// Log records.
     pub log: Log,
+    /// The audit log, when on.
+    pub audit: Option<AuditLog>,
     /// Metrics and profiling.
     pub metrics: Metrics,
     /// OpenTelemetry export, when on.
@@ -695,6 +697,19 @@ pub struct Rotation {
     pub local_time: bool,
     /// `compress`: gzip backups.
     pub compress: bool,
+}
+
+/// The audit log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditLog {
+    /// `audit-log`; never the journal.
+    pub output: LogOutput,
+    /// `audit-log-sample`: records kept per million successful reads, at most a million.
+    pub reads_per_million: u32,
+    /// `audit-log-rotate-size` in bytes; `None` for never.
+    pub file_bytes_max: Option<u64>,
+    /// `audit-log-rotate-keep`.
+    pub files_max: u32,
 }
 
 /// Metrics.

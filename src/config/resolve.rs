@@ -14,10 +14,10 @@ use super::{
     Compat, Config, Notice, Problem, gates, go,
     layers::Layers,
     model::{
-        Advertise, Allowed, Auth, AutoCompaction, Bootstrap, BootstrapMethod, ClusterState, DiscoveryV3, FeatureGates,
-        Http, InitialCluster, Integrity, Keepalive, KeyPair, Legacy, Limits, Listen, Log, LogFormat, LogLevel,
-        LogOutput, Member, Metrics, Ping, Presented, ProxyMode, Quota, Raft, Role, Rotation, ScheduledSnapshots,
-        Storage, Tls, TlsSide, TlsVersion, TokenProvider, Tracing, Watch,
+        Advertise, Allowed, AuditLog, Auth, AutoCompaction, Bootstrap, BootstrapMethod, ClusterState, DiscoveryV3,
+        FeatureGates, Http, InitialCluster, Integrity, Keepalive, KeyPair, Legacy, Limits, Listen, Log, LogFormat,
+        LogLevel, LogOutput, Member, Metrics, Ping, Presented, ProxyMode, Quota, Raft, Role, Rotation,
+        ScheduledSnapshots, Storage, Tls, TlsSide, TlsVersion, TokenProvider, Tracing, Watch,
     },
     raw::RawConfig,
     rotation, table,
@@ -30,6 +30,12 @@ const ELECTION_MAX: Duration = Duration::from_secs(50);
 const PEER_DEADLINE_MIN: Duration = Duration::from_secs(5);
 /// Snapshots that the member takes by itself are at least so far apart.
 const SNAPSHOT_PERIOD_MIN: Duration = Duration::from_secs(1);
+/// All reads.
+const AUDIT_SAMPLE_MAX: u32 = 1_000_000;
+/// Largest file of the audit log: a terabyte.
+const AUDIT_FILE_MB_MAX: u32 = 1 << 20;
+/// Most files of the audit log that are set aside: each is renamed when another one joins them.
+const AUDIT_FILES_MAX: u32 = 1_000;
 /// From this size on etcd warns of a quota.
 const QUOTA_BYTES_SUGGESTED_MAX: u64 = 8 << 30;
 /// From this size on etcd warns of the request limit.
@@ -97,6 +103,7 @@ impl Resolver<'_> {
     fn config(&mut self, threads: Option<&str>) -> Config {
         self.refuse_proxy_fallback();
         let log = self.log();
+        let audit = self.audit_log();
         let listen = self.listen();
         let advertise = self.advertise(&listen);
         let bootstrap = self.bootstrap(&advertise);
@@ -125,6 +132,7 @@ impl Resolver<'_> {
             integrity,
             gates,
             log,
+            audit,
             metrics: self.metrics(),
             tracing,
             legacy: self.legacy(),
@@ -239,6 +247,36 @@ impl Resolver<'_> {
         rotation::parse(&self.raw.log_rotation_config_json)
             .map_err(|what| self.refuse("log-rotation-config-json", what))
             .ok()
+    }
+
+    fn audit_log(&mut self) -> Option<AuditLog> {
+        let raw = self.raw;
+        let reads_per_million = self.at_most("audit-log-sample", raw.audit_log_sample, AUDIT_SAMPLE_MAX);
+        let size_mb = self.at_most("audit-log-rotate-size", raw.audit_log_rotate_size, AUDIT_FILE_MB_MAX);
+        let files_max = self.at_most("audit-log-rotate-keep", raw.audit_log_rotate_keep, AUDIT_FILES_MAX);
+        let output = match raw.audit_log.as_str() {
+            "" => return None,
+            "stdout" => LogOutput::Stdout,
+            "stderr" => LogOutput::Stderr,
+            path if path.ends_with('/') => {
+                self.refuse(
+                    "audit-log",
+                    format!("--audit-log must name a file, not a directory ({})", go::quote(path)),
+                );
+                return None;
+            }
+            path => LogOutput::File(PathBuf::from(path)),
+        };
+        let file_bytes_max = (size_mb > 0).then_some(u64::from(size_mb) << 20);
+        Some(AuditLog { output, reads_per_million, file_bytes_max, files_max })
+    }
+
+    /// A number that may not be larger than `most`.
+    fn at_most(&mut self, option: &str, number: u64, most: u32) -> u32 {
+        u32::try_from(number).ok().filter(|number| *number <= most).unwrap_or_else(|| {
+            self.refuse(option, format!("--{option} must be at most {most} (set to {number})"));
+            most
+        })
     }
 
     fn listen(&mut self) -> Listen {

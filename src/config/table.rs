@@ -886,6 +886,41 @@ pub const OPTIONS: &[OptionSpec] = &[
     )
     .no_effect("log files are not rotated; leave that to logrotate or to the journal")
     .since(5),
+    opt(
+        Group::Logging,
+        "audit-log",
+        Kind::Path,
+        "",
+        "File that tells who asked what of which key, one JSON object a request; stdout, stderr, or none when empty.",
+    )
+    .ours()
+    .yaml_of_ours()
+    .example("/var/log/quorate/audit.log"),
+    opt(
+        Group::Logging,
+        "audit-log-sample",
+        Kind::Uint,
+        "1000000",
+        "Successful reads that the audit log tells of; writes, logins and failures always have a record.",
+    )
+    .ours()
+    .yaml_of_ours()
+    .unit(Unit::PerMillion)
+    .example("1000"),
+    opt(
+        Group::Logging,
+        "audit-log-rotate-size",
+        Kind::Uint,
+        "100",
+        "Size from which on a file of the audit log is set aside as FILE.1, FILE.2, and so on; 0 for never.",
+    )
+    .ours()
+    .yaml_of_ours()
+    .unit(Unit::Megabytes),
+    opt(Group::Logging, "audit-log-rotate-keep", Kind::Uint, "10", "Files of the audit log that were set aside to keep.")
+        .ours()
+        .yaml_of_ours()
+        .unit(Unit::Files),
     opt(Group::Logging, "warning-unary-request-duration", Kind::Duration, "300ms", "Log unary requests slower than this.")
 .no_effect("slow requests are not logged yet")
         .since(6)

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::{self, Api, Beside, Places, Serves},
+    audit::Audit,
     clock,
     config::{self, ClusterState, Config, ListenUrl, Role, TokenProvider},
     discovery::Founders,
@@ -49,6 +50,8 @@ use super::{
 const DRAIN_PEERS: Duration = Duration::from_millis(100);
 /// How long open calls and background duties may take to end: callers expect an exit within 1.5 s of SIGTERM.
 pub(super) const DRAIN: Duration = Duration::from_millis(700);
+/// How long the audit log may take to be written to its end.
+const DRAIN_AUDIT: Duration = Duration::from_millis(300);
 /// How often the service manager hears how the member stands.
 pub(super) const STATUS_INTERVAL: Duration = Duration::from_secs(5);
 /// By how much the start-up time-out is extended at a time, while recovering or waiting for a quorum.
@@ -122,6 +125,7 @@ pub(super) fn run(config: &Config, reloading: Reloading) -> Result<Ending> {
     let descriptors = Descriptors::of_process()?;
     let dir = DataDir::claim(&config.member.data_dir, config.member.wal_dir_dedicated.as_deref())?;
     let secure = Secure::of(config)?;
+    let audit = settings::audit_options(config).map(Audit::start).transpose()?;
     let mut options = settings::server_options(config, descriptors, secure.dialler.clone())?;
     systemd::notify(&[State::Status("recovering".to_owned()), State::Extend(EXTENSION)]);
     let mut listeners = None;
@@ -168,12 +172,14 @@ pub(super) fn run(config: &Config, reloading: Reloading) -> Result<Ending> {
         ))?;
     }
     let server = Server::start(opened, options).context("starting the member's threads")?;
-    let ending = runtime.block_on(serve(&runtime, config, &server, listeners, (hangup, reloading)));
+    let ending = runtime.block_on(serve(&runtime, config, &server, (listeners, audit.clone()), (hangup, reloading)));
     tracing::info!(name = config.member.name, "closing etcd server");
     let failed = server.failure().map(describe);
     let handle = server.handle();
     let dir = server.shut_down();
     runtime.shutdown_timeout(Duration::ZERO);
+    // Behind the last call. Whether it was written to its end it tells by itself.
+    audit.map(|audit| audit.close(DRAIN_AUDIT));
     // The state is left open until the process ends: to close it would be to wait for a merge or a flush under way, which
     // can take seconds, and leaves nothing that the next start needs.
     std::mem::forget((handle, dir));
@@ -329,7 +335,7 @@ async fn serve(
     runtime: &Runtime,
     config: &Config,
     server: &Server,
-    listeners: Listeners,
+    listeners: (Listeners, Option<Arc<Audit>>),
     reloading: (Signal, Reloading),
 ) -> Result<Ending> {
     let _guard = runtime.enter();
@@ -344,7 +350,7 @@ async fn serve(
 async fn serve_all(
     config: &Config,
     server: &Server,
-    listeners: Listeners,
+    (listeners, audit): (Listeners, Option<Arc<Audit>>),
     (hangup, reloading): (Signal, Reloading),
     peers: &mut Tasks,
 ) -> Result<Ending> {
@@ -354,6 +360,9 @@ async fn serve_all(
     let api = Api::new(handle.clone(), settings::serve_options(config), listeners.places, tasks.stop());
     if config.http.discovery_service {
         api.set_guest(discovery_service::guest(&handle, tasks.stop()));
+    }
+    if let Some(audit) = audit {
+        api.set_audit(audit);
     }
     let status = Arc::new(Status::new(handle.clone()));
     tasks.start("reload", reloading.run((Arc::clone(&api), Arc::clone(&status)), hangup, tasks.stop()));

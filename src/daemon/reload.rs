@@ -62,6 +62,8 @@ pub(super) trait Subject: Send + Sync + 'static {
 impl Subject for (Arc<Api>, Arc<Status>) {
     fn apply(&self, config: &Config) {
         self.0.set_options(settings::serve_options(config));
+        // As those of the log: whatever rotates them has moved them away.
+        self.0.reopen_audit();
         self.0.server().tune(settings::tunables(config));
     }
 

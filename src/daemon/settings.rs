@@ -7,9 +7,11 @@ use tracing::Level;
 
 use crate::{
     api::{self, AllowList, ServeOptions},
+    audit,
     auth::{Jwt, TokenKind},
     config::{
-        self, Allowed, AutoCompaction, BootstrapMethod, Config, LogFormat, LogLevel, LogOutput, TokenProvider, Url,
+        self, Allowed, AuditLog, AutoCompaction, BootstrapMethod, Config, LogFormat, LogLevel, LogOutput,
+        TokenProvider, Url,
     },
     discovery::Founders,
     server::{self, Bootstrap, Keep, Policy, SNAPSHOT_BYTES_DEFAULT, Schedule, Tunables},
@@ -134,6 +136,18 @@ pub(super) fn serve_options(config: &Config) -> ServeOptions {
         election_timeout: config.raft.election,
         request_timeout: config.raft.request_timeout(),
     }
+}
+
+/// The audit log, if there is one.
+pub(super) fn audit_options(config: &Config) -> Option<audit::Options> {
+    let AuditLog { output, reads_per_million, file_bytes_max, files_max } = config.audit.as_ref()?;
+    let target = match output {
+        LogOutput::Stdout => audit::Target::Stdout,
+        LogOutput::Stderr | LogOutput::Journal => audit::Target::Stderr,
+        LogOutput::File(path) => audit::Target::File(path.clone()),
+    };
+    let rotation = file_bytes_max.map(|bytes_max| audit::Rotation { bytes_max, files_max: *files_max });
+    Some(audit::Options { target, reads_per_million: *reads_per_million, rotation })
 }
 
 /// Where log records go, and which.

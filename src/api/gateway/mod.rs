@@ -29,6 +29,7 @@ use serde_json::json;
 
 use super::{
     Api,
+    audit::{Caller, Via},
     http::plain,
     status::Status,
     v3::{self, Call, Handler, Reply},
@@ -72,8 +73,9 @@ pub(super) async fn serve(api: Arc<Api>, request: Request) -> Response {
     if request.method() != HttpMethod::POST {
         return refusal(&Status::unimplemented("Method Not Allowed"));
     }
+    let caller = Caller::of_http(&request, Via::Gateway);
     let (head, body) = request.into_parts();
-    let answer = match call(&head.headers) {
+    let answer = match call(&head.headers).map(|call| call.of(caller)) {
         Ok(call) if matches!(route.method().handler, Handler::Unary(_)) => unary(api, route, call, body).await,
         Ok(call) => return stream::serve(api, route, call, body).await,
         Err(status) => Err(status),

@@ -236,7 +236,7 @@ fn escape(text: &[u8]) -> Option<u8> {
 }
 
 /// Undoes the escapes of a path; what is none stays as it is.
-pub(super) fn unescaped_path(text: &str) -> Vec<u8> {
+pub(in crate::api) fn unescaped_path(text: &str) -> Vec<u8> {
     let mut parts = text.as_bytes().split(|byte| *byte == b'%');
     let mut out = parts.next().unwrap_or_default().to_vec();
     for part in parts {

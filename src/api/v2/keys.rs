@@ -20,7 +20,7 @@ use super::{
     with_cluster_id, wrong_method,
 };
 use crate::{
-    api::Api,
+    api::{Api, audit::Refused},
     metrics,
     server::v2::{RaftPlace, V2Error, V2Found, V2Watch},
     types::Rejection,
@@ -31,7 +31,7 @@ const PREFIX: &str = "/v2/keys";
 /// In the order in which clients are told of them.
 const METHODS: [HttpMethod; 5] =
     [HttpMethod::HEAD, HttpMethod::GET, HttpMethod::PUT, HttpMethod::POST, HttpMethod::DELETE];
-const ETCD_INDEX: HeaderName = HeaderName::from_static("x-etcd-index");
+pub(in crate::api) const ETCD_INDEX: HeaderName = HeaderName::from_static("x-etcd-index");
 const RAFT_INDEX: HeaderName = HeaderName::from_static("x-raft-index");
 const RAFT_TERM: HeaderName = HeaderName::from_static("x-raft-term");
 /// Keys and values that are read for one piece of an answer.
@@ -79,12 +79,12 @@ fn cause_bytes(why: &V2Error) -> usize {
 async fn answer(api: &Arc<Api>, request: HttpRequest) -> Result<Response, V2Error> {
     let method = request.method().clone();
     let key = unescaped_path(request.uri().path().strip_prefix(PREFIX).unwrap_or_default());
-    let headers = request.headers().clone();
+    let who = auth::Asker::of(&request);
     let form = Form::read(request, &PARAMETERS, &api.forms)
         .await
         .map_err(|text| Error::new(ErrorCode::InvalidForm, text, 0))?;
     let asked = Asked::read(&method, &form)?;
-    if !auth::may_use_keys(api, &headers, &method, &key, asked.recursive).await {
+    if !auth::may_use_keys(api, &who, &method, &key, asked.recursive).await {
         return Err(Error::new(ErrorCode::Unauthorized, "Insufficient credentials", 0).into());
     }
     let path = Path::below(KEYS_PREFIX, &key);
@@ -210,6 +210,7 @@ pub(super) fn refusal(why: &V2Error) -> Response {
     let error = told(why);
     let mut response = json_body(status(why), json::error(&error));
     response.headers_mut().insert(ETCD_INDEX, HeaderValue::from(error.index));
+    response.extensions_mut().insert(Refused(error.code.message()));
     response
 }
 

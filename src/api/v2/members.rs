@@ -34,7 +34,7 @@ pub(super) async fn serve(api: Arc<Api>, request: Request) -> Response {
     if let Some(refusal) = wrong_method(&request, &METHODS) {
         return refusal;
     }
-    if request.method() != Method::GET && !auth::may_change_members(&api, request.headers()).await {
+    if request.method() != Method::GET && !auth::may_change_members(&api, &auth::Asker::of(&request)).await {
         return message(StatusCode::UNAUTHORIZED, "Insufficient credentials");
     }
     let rest = request.uri().path().strip_prefix(PREFIX).unwrap_or_default();

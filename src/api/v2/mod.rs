@@ -24,23 +24,25 @@ use axum::{
         HeaderName, HeaderValue, Method, StatusCode,
         header::{ALLOW, CONTENT_TYPE},
     },
+    middleware::from_fn,
     response::Response,
 };
 
 use super::{
-    Api,
+    Api, audit,
     http::plain::{self, any_method},
 };
 use crate::v2store::Path;
 
-pub(super) use form::Room;
+pub(super) use form::{Room, unescaped_path};
+pub(super) use keys::ETCD_INDEX;
 pub(super) use scribes::Scribes;
 
 const CLUSTER_ID: HeaderName = HeaderName::from_static("x-etcd-cluster-id");
 
 /// Everything under `/v2`.
 pub(super) fn router(api: &Arc<Api>) -> Router {
-    Router::new()
+    let router = Router::new()
         .route("/v2/keys", any_method(api, keys::serve))
         .route("/v2/keys/", any_method(api, keys::serve))
         .route("/v2/keys/{*path}", any_method(api, keys::serve))
@@ -51,7 +53,12 @@ pub(super) fn router(api: &Arc<Api>) -> Router {
         .route("/v2/stats/self", any_method(api, stats::own))
         .route("/v2/stats/leader", any_method(api, stats::leader))
         .route("/v2/stats/store", any_method(api, stats::store))
-        .merge(auth::router(api))
+        .merge(auth::router(api));
+    if api.audit.get().is_none() {
+        return router;
+    }
+    let api = Arc::clone(api);
+    router.layer(from_fn(move |request, next| audit::audited(Arc::clone(&api), request, next)))
 }
 
 /// Sends those elsewhere whose path begins here or leads here and is not clean, as the Go of those days did: for good, and judged by

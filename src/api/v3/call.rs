@@ -1,11 +1,11 @@
 //! What a client says about its call besides the request.
 
-use std::{borrow::Cow, fmt, str, sync::Arc, time::Duration};
+use std::{borrow::Cow, fmt, str, time::Duration};
 
 use http::HeaderMap;
 
 use crate::{
-    api::{Api, status::Status},
+    api::{Api, audit::Caller, status::Status},
     metrics,
     types::{Code, Rejection},
 };
@@ -30,7 +30,7 @@ const TIMEOUT_DIGITS_MAX: usize = 8;
 #[derive(Clone, Default)]
 pub(crate) struct Call {
     metadata: HeaderMap,
-    common_name: Option<Arc<str>>,
+    caller: Caller,
 }
 
 /// Tokens are among the metadata.
@@ -43,12 +43,17 @@ impl fmt::Debug for Call {
 impl Call {
     /// The call with these request headers.
     pub(crate) fn new(metadata: HeaderMap) -> Self {
-        Self { metadata, common_name: None }
+        Self { metadata, caller: Caller::default() }
     }
 
-    /// The call, on a connection whose client has shown a certificate of this common name.
-    pub(crate) fn of(self, common_name: Option<Arc<str>>) -> Self {
-        Self { common_name, ..self }
+    /// The call, of who speaks on its connection.
+    pub(in crate::api) fn of(self, caller: Caller) -> Self {
+        Self { caller, ..self }
+    }
+
+    /// Who speaks on the connection.
+    pub(super) fn caller(&self) -> &Caller {
+        &self.caller
     }
 
     /// What the client says who it is by.
@@ -60,7 +65,7 @@ impl Call {
     /// The common name of the certificate the client has shown. JSON is spoken by proxies, whose names are not those of
     /// their clients.
     pub(super) fn common_name(&self) -> Option<&str> {
-        self.common_name.as_deref().filter(|_| self.value(GATEWAY_MARK).is_none())
+        self.caller.common_name.as_deref().filter(|_| self.value(GATEWAY_MARK).is_none())
     }
 
     fn value(&self, key: &str) -> Option<&[u8]> {
@@ -192,9 +197,9 @@ mod tests {
 
     #[test]
     fn names_of_certificates_are_not_taken_from_the_gateway() {
-        let name = Some(Arc::from("n"));
-        assert_eq!(Call::default().of(name.clone()).common_name(), Some("n"));
-        assert_eq!(call(GATEWAY_MARK, b"*/*").of(name).common_name(), None);
+        let caller = Caller { common_name: Some("n".into()), ..Caller::default() };
+        assert_eq!(Call::default().of(caller.clone()).common_name(), Some("n"));
+        assert_eq!(call(GATEWAY_MARK, b"*/*").of(caller).common_name(), None);
         assert_eq!(Call::default().common_name(), None);
     }
 

@@ -58,7 +58,8 @@ pub(super) async fn enter(
 ) -> Result<(Entered, Option<ResponseHeader>), Status> {
     let answer = change(session, line.enter(lease, value)).await?;
     let entered = Entered::read(line.key(lease), &answer);
-    let entered = entered.ok_or_else(|| Status::unknown(format!("apply answered with {answer:?}")))?;
+    let entered =
+        entered.ok_or_else(|| Status::unknown(format!("apply answered with {} responses", answer.responses.len())))?;
     Ok((entered, answer.header))
 }
 
@@ -126,6 +127,7 @@ pub(super) struct Watching {
 impl Watching {
     pub(super) async fn begin(session: &Session, create: WatchCreateRequest) -> Result<Self, Status> {
         let watchers = session.watching_on();
+        // One that is refused hears so where the others hear of events.
         watchers.send(WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) }).await?;
         Ok(Self { watchers, frames: VecDeque::new() })
     }

@@ -90,7 +90,7 @@ pub(super) async fn leader(session: Session, request: LeaderRequest) -> Result<L
 
 /// Tells who leads and with which value, again and again.
 pub(super) async fn observe(session: &Session, mut inbound: Inbound, outbound: &mut Outbound) -> Result<(), Status> {
-    let request: LeaderRequest = only_request(&mut inbound).await?;
+    let request: LeaderRequest = only_request(session, &mut inbound).await?;
     session.admit_stream()?;
     let line = Line::of(&request.name);
     tokio::select! {

@@ -9,9 +9,11 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_check_res
 use super::{Reply, Session, call, decode, only_request};
 use crate::{
     api::{
+        audit::{Audited, Subject},
         status::Status,
         wire::{Inbound, Outbound},
     },
+    audit::Weight,
     types::Code,
 };
 
@@ -21,6 +23,12 @@ const WHOLE_SERVER: &str = "";
 /// The request of `List`.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 struct HealthListRequest {}
+
+impl Audited for HealthListRequest {
+    fn tell(&self, _: &mut Subject) -> Weight {
+        Weight::Read
+    }
+}
 
 /// The answer of `List`: every service with its status.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -32,6 +40,7 @@ struct HealthListResponse {
 /// Says how a service does.
 pub(super) async fn check(session: Session, request: Bytes) -> Result<Reply, Status> {
     let request: HealthCheckRequest = decode(request)?;
+    session.tell(&request);
     session.admit(call::UNARY, false)?;
     if request.service != WHOLE_SERVER {
         return Err(Status::new(Code::NotFound, "unknown service"));
@@ -41,7 +50,8 @@ pub(super) async fn check(session: Session, request: Bytes) -> Result<Reply, Sta
 
 /// Says how all services do.
 pub(super) async fn list(session: Session, request: Bytes) -> Result<Reply, Status> {
-    let HealthListRequest {} = decode(request)?;
+    let request: HealthListRequest = decode(request)?;
+    session.tell(&request);
     session.admit(call::UNARY, false)?;
     let statuses = HashMap::from([(WHOLE_SERVER.to_owned(), response(ServingStatus::Serving))]);
     Ok(Reply::of(&HealthListResponse { statuses }))
@@ -49,7 +59,7 @@ pub(super) async fn list(session: Session, request: Bytes) -> Result<Reply, Stat
 
 /// Says how a service does, and again whenever that changes.
 pub(super) async fn watch(session: &Session, mut inbound: Inbound, outbound: &mut Outbound) -> Result<(), Status> {
-    let request: HealthCheckRequest = only_request(&mut inbound).await?;
+    let request: HealthCheckRequest = only_request(session, &mut inbound).await?;
     session.admit_stream()?;
     let known = request.service == WHOLE_SERVER;
     let status = if known { ServingStatus::Serving } else { ServingStatus::ServiceUnknown };

@@ -40,6 +40,7 @@ const STREAM_KVS_FIRST: usize = 10;
 /// Reads an interval.
 pub(super) async fn range(session: Session, request: Bytes) -> Result<Reply, Status> {
     let request: RangeRequest = decode(request)?;
+    session.tell(&request);
     session.admit(call::UNARY, request.serializable)?;
     let arrived = Stopwatch::start();
     let mut begun = None;
@@ -86,7 +87,7 @@ pub(super) async fn range_stream(
     mut inbound: Inbound,
     outbound: &mut Outbound,
 ) -> Result<(), Status> {
-    let request: RangeRequest = only_request(&mut inbound).await?;
+    let request: RangeRequest = only_request(session, &mut inbound).await?;
     session.admit_stream()?;
     check_streamable(&request)?;
     if !request.serializable {
@@ -195,7 +196,10 @@ pub(super) async fn txn(session: Session, request: Bytes) -> Result<Reply, Statu
         Err(NestedError::Decode(error)) => return Err(undecodable(&error)),
         // etcd counts the levels as operations.
         Err(NestedError::TooDeep) => Err(Rejection::TooManyOps),
-        Ok(request) => Ok(request),
+        Ok(request) => {
+            session.tell(&request);
+            Ok(request)
+        }
     };
     session.admit(call::UNARY, false)?;
     carry_out_txn(&session, request?).await.map(|answer| Reply::of(&answer))
@@ -302,9 +306,15 @@ fn range_times(success: bool) -> &'static Histogram {
     kept.get_or_init(|| metrics::RANGE_DURATION.with([word(success)]))
 }
 
-/// An answer that does not belong to the request: a defect of this program.
+/// An answer that does not belong to the request: a defect of this program, of which nobody needs to see keys and values.
 pub(super) fn unexpected(response: &Response) -> Status {
-    Status::unknown(format!("apply answered with {response:?}"))
+    Status::unknown(format!("apply answered with {}", variant(response)))
+}
+
+/// What kind of answer it is.
+fn variant(response: &Response) -> String {
+    let shown = format!("{response:?}");
+    shown.split(|character: char| !character.is_alphanumeric()).next().unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]

@@ -75,7 +75,13 @@ async fn renew_all(session: &Session, mut inbound: Inbound, outbound: &mut Outbo
             () = outbound.closed() => return Err(Status::canceled()),
         };
         let Some(request) = request else { return Ok(()) };
-        let answer = renew(session, decode_streamed(request)?).await?;
+        let request = decode_streamed(request)?;
+        let step = session.step(&request);
+        let answer = renew(session, request).await;
+        if let Some(step) = step {
+            step.end(&answer);
+        }
+        let answer = answer?;
         if outbound.send(answer.encode_to_vec().into()).await.is_err() {
             metrics::STREAM_FAILURES.with(["lease-keepalive", "send"]).inc();
             return Err(Status::canceled());

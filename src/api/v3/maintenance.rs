@@ -41,7 +41,8 @@ pub(super) async fn alarm(session: Session, request: AlarmRequest) -> Result<Ala
 
 /// What this member knows about itself; learners answer too.
 pub(super) async fn status(session: Session, request: Bytes) -> Result<Reply, Status> {
-    let StatusRequest {} = decode(request)?;
+    let request: StatusRequest = decode(request)?;
+    session.tell(&request);
     session.admit(call::UNARY, true)?;
     let server = session.for_users().await?;
     Ok(Reply::of(&status_of(&session, server)))
@@ -115,7 +116,7 @@ pub(super) async fn hash_kv(session: Session, request: HashKvRequest) -> Result<
 
 /// Streams the state as etcd's database, and the SHA-256 of it; learners answer too.
 pub(super) async fn snapshot(session: &Session, mut inbound: Inbound, outbound: &mut Outbound) -> Result<(), Status> {
-    let SnapshotRequest {} = only_request(&mut inbound).await?;
+    let SnapshotRequest {} = only_request(session, &mut inbound).await?;
     session.admit(call::STREAM, true)?;
     let server = session.for_admins().await?;
     tokio::select! {

@@ -36,8 +36,9 @@ use session::Session;
 use crate::{
     api::{
         Api,
+        audit::Audited,
         status::Status,
-        wire::{Inbound, Outbound, framed},
+        wire::{Inbound, Outbound, PREFIX_BYTES, framed},
     },
     metrics::GrpcMethod,
     types::Code,
@@ -56,6 +57,14 @@ impl Reply {
     /// An answer that fits into memory.
     pub(crate) fn of(message: &impl Message) -> Self {
         Self::Whole(framed(message))
+    }
+
+    /// The begin of the encoded message, the header included.
+    fn head(&self) -> &[u8] {
+        match self {
+            Self::Whole(frame) => frame.get(PREFIX_BYTES..).unwrap_or_default(),
+            Self::Parts(parts) => parts.head(),
+        }
     }
 }
 
@@ -93,14 +102,19 @@ pub(crate) async fn unary(api: Arc<Api>, method: &Method, call: Call, request: B
         return Err(Status::new(Code::Internal, format!("{} is not unary", method.path)));
     };
     let patience = call.timeout()?;
-    let session = Session::new(api, call);
-    match patience {
+    let session = Session::new(api, call, method.path);
+    let entry = session.entry().cloned();
+    let outcome = match patience {
         None => serve(session, request).await,
         Some(patience) => match tokio::time::timeout(patience, serve(session, request)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Status::deadline_exceeded()),
         },
+    };
+    if let Some(entry) = entry {
+        entry.end(&outcome, outcome.as_ref().map_or(&[], Reply::head));
     }
+    outcome
 }
 
 /// Serves one streaming call, as long as its client waits.
@@ -117,8 +131,12 @@ pub(crate) async fn stream(
     let Handler::Stream(serve) = method.handler else {
         return Err(Status::new(Code::Internal, format!("{} is no stream", method.path)));
     };
-    let session = Session::new(api, call);
-    session.call().within_deadline(serve(&session, inbound, outbound)).await
+    let session = Session::new(api, call, method.path);
+    let outcome = session.call().within_deadline(serve(&session, inbound, outbound)).await;
+    if let Some(entry) = session.entry() {
+        entry.end(&outcome, &[]);
+    }
+    outcome
 }
 
 /// Reads the request of a unary call.
@@ -146,10 +164,12 @@ fn decode_streamed<M: Message + Default>(message: Bytes) -> Result<M, Status> {
 ///
 /// # Errors
 /// As [`decode`], `Internal` for a client that sends none; what receiving failed with.
-async fn only_request<M: Message + Default>(inbound: &mut Inbound) -> Result<M, Status> {
+async fn only_request<M: Message + Default + Audited>(session: &Session, inbound: &mut Inbound) -> Result<M, Status> {
     const MISSING: &str = "cardinality violation: received no request message from non-client-streaming RPC";
     let request = inbound.next().await?.ok_or_else(|| Status::new(Code::Internal, MISSING))?;
-    decode_streamed(request)
+    let request = decode_streamed(request)?;
+    session.tell(&request);
+    Ok(request)
 }
 
 fn complained(error: &DecodeError, complaint: &str) -> Status {
@@ -172,11 +192,12 @@ fn in_etcds_words(error: &DecodeError) -> &'static str {
 /// A unary method that no learner serves: decode, admit, serve, encode.
 async fn plain<Q, A, F>(session: Session, request: Bytes, serve: impl FnOnce(Session, Q) -> F) -> Result<Reply, Status>
 where
-    Q: Message + Default,
+    Q: Message + Default + Audited,
     A: Message,
     F: Future<Output = Result<A, Status>>,
 {
     let request = decode(request)?;
+    session.tell(&request);
     session.admit(call::UNARY, false)?;
     serve(session, request).await.map(|answer| Reply::of(&answer))
 }

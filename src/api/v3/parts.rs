@@ -45,6 +45,11 @@ impl fmt::Debug for Parts {
 }
 
 impl Parts {
+    /// The begin of the message, the header included.
+    pub(super) fn head(&self) -> &[u8] {
+        self.ready.front().map(Bytes::as_ref).unwrap_or_default()
+    }
+
     /// Sends everything.
     ///
     /// # Errors

@@ -11,7 +11,11 @@ use bytes::Bytes;
 
 use super::Call;
 use crate::{
-    api::{Api, status::Status},
+    api::{
+        Api,
+        audit::{Audited, Entry, Step},
+        status::Status,
+    },
     apply::Response,
     auth::{Access, Identity},
     clock::Stopwatch,
@@ -35,11 +39,32 @@ pub(super) type Snapshot = <FjallEngine as Engine>::Snapshot;
 pub(crate) struct Session {
     api: Arc<Api>,
     call: Call,
+    /// What the audit log is told.
+    entry: Option<Arc<Entry>>,
 }
 
 impl Session {
-    pub(super) fn new(api: Arc<Api>, call: Call) -> Self {
-        Self { api, call }
+    /// A call of `method` begins.
+    pub(super) fn new(api: Arc<Api>, call: Call, method: &'static str) -> Self {
+        let entry = api.audit.get().map(|audit| Entry::begin(audit, call.caller().clone(), method));
+        Self { api, call, entry }
+    }
+
+    /// What the audit log is told of the call, if there is one.
+    pub(super) fn entry(&self) -> Option<&Arc<Entry>> {
+        self.entry.as_ref()
+    }
+
+    /// Tells the audit log of the request.
+    pub(super) fn tell(&self, request: &impl Audited) {
+        if let Some(entry) = &self.entry {
+            entry.tell(request);
+        }
+    }
+
+    /// Tells the audit log of one of several requests of the call.
+    pub(super) fn step(&self, request: &impl Audited) -> Option<Step> {
+        self.entry.as_ref().map(|entry| entry.step(request))
     }
 
     /// What the client said besides its request.
@@ -259,6 +284,9 @@ impl Session {
             Some(Identity { user: user.to_owned(), revision: state.auth.revision() })
         };
         let who = who.or_else(shown).unwrap_or_default();
+        if let Some(entry) = &self.entry {
+            entry.recognised(&who.user);
+        }
         Ok((state, who))
     }
 }
@@ -333,16 +361,17 @@ fn with_code(rejection: Rejection) -> String {
 }
 
 impl Watchers<'_> {
-    /// Hands on one request; one for keys that the caller may not read is refused in its place.
+    /// Hands on one request; one for keys that the caller may not read is refused in its place, and the refusal returned.
     ///
     /// # Errors
     /// [`Rejection::Stopped`].
-    pub(super) async fn send(&self, request: WatchRequest) -> Result<(), Status> {
-        match self.refusal(&request).await? {
+    pub(super) async fn send(&self, request: WatchRequest) -> Result<Option<Rejection>, Status> {
+        let refusal = self.refusal(&request).await?;
+        match refusal {
             Some(why) => self.stream.refuse(with_code(why)).await?,
             None => self.stream.send(request).await?,
         }
-        Ok(())
+        Ok(refusal)
     }
 
     /// Everything that waits for the client, in order; `None` once the member stops. Safe to cancel.

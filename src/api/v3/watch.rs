@@ -11,6 +11,7 @@ use crate::{
     },
     clock::Stopwatch,
     metrics,
+    pb::etcdserverpb::WatchRequest,
     types::Rejection,
 };
 
@@ -19,17 +20,22 @@ pub(super) async fn watch(session: &Session, inbound: Inbound, outbound: &mut Ou
     session.admit_stream()?;
     let watchers = session.watching();
     tokio::select! {
-        ended = pump(watchers, inbound, outbound) => ended,
+        ended = pump(session, watchers, inbound, outbound) => ended,
         cut = session.cut() => Err(cut),
     }
 }
 
-async fn pump(watchers: Watchers<'_>, mut inbound: Inbound, outbound: &mut Outbound) -> Result<(), Status> {
+async fn pump(
+    session: &Session,
+    watchers: Watchers<'_>,
+    mut inbound: Inbound,
+    outbound: &mut Outbound,
+) -> Result<(), Status> {
     let mut asking = true;
     loop {
         tokio::select! {
             request = inbound.next(), if asking => match request.map_err(gone)? {
-                Some(request) => watchers.send(decode_streamed(request)?).await?,
+                Some(request) => ask(session, &watchers, decode_streamed(request)?).await?,
                 // The client may stop asking and go on listening.
                 None => asking = false,
             },
@@ -46,6 +52,15 @@ async fn pump(watchers: Watchers<'_>, mut inbound: Inbound, outbound: &mut Outbo
             () = outbound.closed() => return Err(Rejection::WatchCanceled.into()),
         }
     }
+}
+
+async fn ask(session: &Session, watchers: &Watchers<'_>, request: WatchRequest) -> Result<(), Status> {
+    let step = session.step(&request);
+    let refusal = watchers.send(request).await?;
+    if let Some(step) = step {
+        step.end(&refusal.map_or(Ok(()), |why| Err(why.into())));
+    }
+    Ok(())
 }
 
 /// A client that goes away ends its stream in the watch service's own words.

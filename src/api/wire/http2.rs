@@ -207,7 +207,7 @@ async fn serve_call(
         }
     };
     let inbound = Inbound::http2(body, encoding, service.api.options().message_bytes_max(), method.counters);
-    let call = Call::new(headers).of(service.common_name.clone());
+    let call = Call::new(headers).of(service.caller());
     match method.handler {
         Handler::Unary(_) => serve_unary(service, (method, encoding), call, inbound, respond).await,
         Handler::Stream(_) => {

@@ -20,11 +20,12 @@ use super::{
     holder,
 };
 use crate::{
+    audit,
     auth::Jwt,
     clock::Stopwatch,
     config::{
-        Bind, BootstrapMethod, Config, ListenUrl, Role, TlsSide, TokenProvider, Url, check_entry, check_own_entry,
-        first_bound,
+        AuditLog, Bind, BootstrapMethod, Config, ListenUrl, LogOutput, Role, TlsSide, TokenProvider, Url, check_entry,
+        check_own_entry, first_bound,
     },
     discovery::{Own, dns::Resolver, srv::Domain},
     server::DataDir,
@@ -240,6 +241,9 @@ fn directories(config: &Config, findings: &mut Vec<Finding>) {
     if config.storage.scheduled.period.is_some() {
         snapshots(config, findings);
     }
+    if let Some(AuditLog { output: LogOutput::File(path), .. }) = &config.audit {
+        findings.push(audit_log(path));
+    }
     if let Some(place) = existing(data_dir) {
         findings.extend(free_space(&place, config.storage.quota.limit_bytes()));
     }
@@ -331,6 +335,14 @@ fn snapshots(config: &Config, findings: &mut Vec<Finding>) {
         );
         findings.push(Finding::probed(Severity::Error, "snapshot-dir", text));
     }
+}
+
+fn audit_log(path: &Path) -> Finding {
+    let (severity, text) = match audit::check(path) {
+        Ok(text) => (Severity::Fine, text),
+        Err(text) => (Severity::Error, text),
+    };
+    Finding::probed(severity, "audit-log", text)
 }
 
 fn sync_time(place: &Path) -> Finding {

@@ -174,6 +174,52 @@ kept (`BACKUP_KEEP`, `BACKUP_KEEP_DAYS`) stand in its file of variables. `system
     "A directory that the unit does not own needs `ReadWritePaths=` in a drop-in.",
 ];
 
+pub(super) const AUDIT: [&str; 5] = [
+    "With `--audit-log` the member tells of every request that clients send it, through whichever door: one JSON object a line, when
+the request has ended. A call that carries several, as watches do, has a line for each watch that is made or taken back, and one for
+its own end. What names no method, or cannot be read, has none: metrics count it. Each member tells of what it was asked itself.",
+    "No line holds a value, a password or a token. Of a request of the v2 API the query and the body are left out.",
+    "Of successful reads, renewals of leases among them, `--audit-log-sample` in a million have a line, chosen by chance; everything else
+always has one. Nobody waits for the lines: up to 4 MiB of them do, of which reads take half at most, and those beyond are dropped. A
+disk that refuses them is tried again every second. What is lost is counted by `quorate_audit_records_total`, and told in the log. Lines
+are not synced: what was acknowledged to a client may be without its line after a loss of power.",
+    "A file has mode 0600; its directory is made with 0700 if the one above it is there. The unit may write below `/var/log/quorate`,
+`quorate@NAME` below `/var/log/quorate-NAME`; other places need `ReadWritePaths=` in a drop-in. At a reload the file is opened again by
+its name, so that with `--audit-log-rotate-size 0` logrotate can move it.",
+    "Fields that say nothing are left out. They are:",
+];
+
+pub(super) const AUDIT_FIELDS: [Item; 17] = [
+    ("`ts`, `took`", "When the request ended, and how long it took."),
+    (
+        "`user`",
+        "Who was recognised; empty for others, and without authentication. Whoever logs in, or tries to, is the `name`.",
+    ),
+    ("`from`", "Address and port of the other end, which may be a proxy's; `@` on a socket file."),
+    ("`certificate`", "The common name of the certificate that the other end has shown."),
+    ("`via`", "`grpc`, `gateway` for JSON, `v2`."),
+    ("`method`", "As `/etcdserverpb.KV/Put`; of the v2 API the method of HTTP, with `path`."),
+    (
+        "`key`, `range_end`",
+        "As etcd has them. A backslash is written `\\\\`, and what is no UTF-8, or controls terminals, byte by byte as `\\x00`; of more
+than 1024 bytes the first are shown, and `key_bytes` tells the length. So it is with every text.",
+    ),
+    ("`lease`, `ttl`", "A lease, in hexadecimal, and for how many seconds it is granted."),
+    (
+        "`txn`, `succeeded`",
+        "The operations of a transaction (`then`, `else`) and the keys that it compares, as many as fit; `then_left_out` and so on tell of
+more. Whether what it compares was so.",
+    ),
+    ("`op`, `watch`", "What is done with a watch, an alarm or a downgrade, and which watch it is."),
+    ("`name`, `role`, `permission`", "Of what users and roles are changed to."),
+    ("`member`, `peer_urls`, `learner`, `alarm`, `version`, `physical`", "Of changes of the cluster, and of maintenance."),
+    ("`at_revision`", "The revision that was asked for."),
+    ("`revision`", "That of the answer; `index` in the v2 API."),
+    ("`code`", "gRPC's name for how it ended: `OK`, `PermissionDenied`. For the v2 API the one that comes closest."),
+    ("`status`", "Of the v2 API: that of HTTP."),
+    ("`error`", "What the client was told."),
+];
+
 pub(super) const DAEMON_EXIT: [Item; 5] = [
     ("0", "Stopped by a signal, or did what a command was asked for."),
     ("1", "The configuration is wrong, or the member could not start or go on; the last line says why and what to do."),
@@ -199,7 +245,7 @@ allows it to be missing.",
     ("`NOTIFY_SOCKET`, `WATCHDOG_USEC`, `LISTEN_FDS`", "Given by systemd: readiness, the watchdog, and sockets it has opened."),
 ];
 
-pub(super) const DAEMON_FILES: [Item; 11] = [
+pub(super) const DAEMON_FILES: [Item; 12] = [
     (
         "`/etc/default/quorate`, `/etc/quorate/quorate.conf`",
         "Environment of the unit on Debian, and on systems with rpm.",
@@ -210,6 +256,7 @@ pub(super) const DAEMON_FILES: [Item; 11] = [
     ),
     ("`/etc/quorate/quorate.toml`", "A sample of the TOML file; it is read if `ETCD_CONFIG` names it."),
     ("`/var/lib/quorate`", "The unit's data directory."),
+    ("`/var/log/quorate`", "Where the unit may write an audit log, say `audit.log`."),
     (
         "`/etc/default/etcd`, `/etc/etcd/etcd.conf`",
         "With the package quorate-etcd-compat: etcd's options, read after the unit's own. Before the member starts, \

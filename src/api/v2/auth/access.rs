@@ -2,11 +2,17 @@
 
 use std::sync::Arc;
 
-use axum::http::{HeaderMap, Method, header::AUTHORIZATION};
+use axum::{
+    extract::Request,
+    http::{HeaderMap, Method, header::AUTHORIZATION},
+};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use super::{GUEST, records::Records, roles::Use, users::User};
-use crate::{api::Api, auth::Login};
+use crate::{
+    api::{Api, audit::Entry},
+    auth::Login,
+};
 
 /// Who a request says it comes from.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,24 +25,45 @@ enum Caller {
     Named(String, String),
 }
 
-/// Whether a request with these headers may use the keys at `key`, which is the path behind `/v2/keys` as the client wrote
+/// Who asks.
+pub(in crate::api::v2) struct Asker {
+    caller: Caller,
+    /// What the audit log is told of the request.
+    entry: Option<Arc<Entry>>,
+}
+
+impl Asker {
+    /// Who `request` says it comes from.
+    pub(in crate::api::v2) fn of(request: &Request) -> Self {
+        Self { caller: caller(request.headers()), entry: request.extensions().get().cloned() }
+    }
+
+    /// It is true.
+    fn is_recognised(&self, user: &str) {
+        if let Some(entry) = &self.entry {
+            entry.recognised(user);
+        }
+    }
+}
+
+/// Whether a request of `asker` may use the keys at `key`, which is the path behind `/v2/keys` as the client wrote
 /// it, escapes undone: `GET` and `HEAD` read, everything else writes. `recursive` asks for everything below as well.
 pub(in crate::api::v2) async fn may_use_keys(
     api: &Api,
-    headers: &HeaderMap,
+    asker: &Asker,
     method: &Method,
     key: &[u8],
     recursive: bool,
 ) -> bool {
     let records = Records::of(api);
     if !records.enabled().await {
-        return is_open(api, headers).await;
+        return is_open(api, asker).await;
     }
     let what = if matches!(*method, Method::GET | Method::HEAD) { Use::Read } else { Use::Write };
-    let user = match caller(headers) {
+    let user = match &asker.caller {
         // etcd asks no star of guests, even where everything below is asked for.
         Caller::Nobody => return records.role(GUEST, false).await.is_ok_and(|role| role.may(what, key, false)),
-        caller => recognised(&records, caller).await,
+        _ => recognised(&records, asker).await,
     };
     let Some(user) = user else { return false };
     for role in user.roles() {
@@ -48,44 +75,48 @@ pub(in crate::api::v2) async fn may_use_keys(
     false
 }
 
-/// Whether a request with these headers may change members.
-pub(in crate::api::v2) async fn may_change_members(api: &Api, headers: &HeaderMap) -> bool {
-    is_root(api, headers).await
+/// Whether a request of `asker` may change members.
+pub(in crate::api::v2) async fn may_change_members(api: &Api, asker: &Asker) -> bool {
+    is_root(api, asker).await
 }
 
-/// Whether a request with these headers may do everything.
-pub(super) async fn is_root(api: &Api, headers: &HeaderMap) -> bool {
+/// Whether a request of `asker` may do everything.
+pub(super) async fn is_root(api: &Api, asker: &Asker) -> bool {
     let records = Records::of(api);
     if !records.enabled().await {
-        return is_open(api, headers).await;
+        return is_open(api, asker).await;
     }
-    recognised(&records, caller(headers)).await.is_some_and(|user| user.is_root())
+    recognised(&records, asker).await.is_some_and(|user| user.is_root())
 }
 
-/// Whether a request with these headers may do everything while there are no users of this API. Where those of the other one
+/// Whether a request of `asker` may do everything while there are no users of this API. Where those of the other one
 /// are asked for, nobody but their root may: else whoever has no password could fill the disk that both share.
-async fn is_open(api: &Api, headers: &HeaderMap) -> bool {
+async fn is_open(api: &Api, asker: &Asker) -> bool {
     let known = Arc::clone(&api.server().published().auth);
     if !known.enabled() {
         return true;
     }
-    let Caller::Named(name, password) = caller(headers) else { return false };
-    let hash = if let Login::Password(hash) = known.login(&name) { Some(hash) } else { None };
-    let fits = Records::of(api).passwords().fits(&name, password, hash).await.unwrap_or(false);
-    fits && known.has_role(&name, ROOT)
+    let Caller::Named(name, password) = &asker.caller else { return false };
+    let hash = if let Login::Password(hash) = known.login(name) { Some(hash) } else { None };
+    let fits = Records::of(api).passwords().fits(name, password.clone(), hash).await.unwrap_or(false);
+    if fits {
+        asker.is_recognised(name);
+    }
+    fits && known.has_role(name, ROOT)
 }
 
 /// The role of the other API's users who may do everything.
 const ROOT: &str = "root";
 
 /// The user who asks, if the password is right.
-async fn recognised(records: &Records<'_>, caller: Caller) -> Option<User> {
-    let Caller::Named(name, password) = caller else { return None };
-    let user = records.user(&name, false).await.ok()?;
-    if !records.passwords().fits(&name, password, Some(user.password.clone())).await.unwrap_or(false) {
+async fn recognised(records: &Records<'_>, asker: &Asker) -> Option<User> {
+    let Caller::Named(name, password) = &asker.caller else { return None };
+    let user = records.user(name, false).await.ok()?;
+    if !records.passwords().fits(name, password.clone(), Some(user.password.clone())).await.unwrap_or(false) {
         tracing::warn!(user = user.name, "wrong password for a user of the v2 API");
         return None;
     }
+    asker.is_recognised(&user.name);
     Some(user)
 }
 

@@ -29,7 +29,7 @@ use crate::{
     api::{Api, http::plain, http::plain::any_method},
     server::v2::V2Error,
 };
-pub(super) use access::{may_change_members, may_use_keys};
+pub(super) use access::{Asker, may_change_members, may_use_keys};
 use records::Records;
 
 const PREFIX: &str = "/v2/auth";
@@ -96,7 +96,7 @@ async fn switch(api: Arc<Api>, request: Request) -> Response {
     if let Some(refusal) = refusal {
         return refusal;
     }
-    if request.method() != Method::GET && !access::is_root(&api, request.headers()).await {
+    if request.method() != Method::GET && !access::is_root(&api, &Asker::of(&request)).await {
         return unauthorized();
     }
     let records = Records::of(&api);
@@ -142,7 +142,7 @@ async fn admitted(api: &Api, request: Request) -> Result<(Option<String>, Reques
     if let Some(refusal) = wrong_method(&request, allowed) {
         return Err(refusal.into());
     }
-    if access::is_root(api, request.headers()).await { Ok((name, request)) } else { Err(unauthorized().into()) }
+    if access::is_root(api, &Asker::of(&request)).await { Ok((name, request)) } else { Err(unauthorized().into()) }
 }
 
 /// The name in the path of a request behind the kind of thing, or the refusal of a path with more in it.

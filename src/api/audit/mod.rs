@@ -1,0 +1,286 @@
+//! What the audit log is told of requests.
+//!
+//! Every request of a client comes by here once, through whichever door: calls of the v3 services, also those in JSON, where
+//! methods begin and end ([`Session`](super::v3)), requests of the v2 API in front of its routes. What of a request is
+//! told stands in [`Audited`] alone, field by field: values, passwords and tokens are left out there, and what is new does not
+//! compile until somebody decides. Requests that cannot be told from noise, because they name no method or cannot be read,
+//! leave no line: metrics count them.
+
+mod told;
+mod v2;
+
+use std::{
+    borrow::Cow,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use prost::{
+    Message as _,
+    encoding::{WireType, decode_key, decode_varint},
+};
+
+use super::status::Status;
+use crate::{
+    audit::{Audit, Fields, Weight},
+    clock::{self, Clock as _, Stopwatch},
+    pb::{
+        etcdserverpb::ResponseHeader,
+        nested::{Found, next_field},
+    },
+    types::{Code, LeaseId},
+};
+
+pub(super) use told::{Audited, Subject};
+pub(super) use v2::{Refused, audited};
+
+/// Who speaks, and through which door.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Caller {
+    /// The other end of the connection; nothing on a socket file.
+    pub(super) from: Option<SocketAddr>,
+    /// The common name of the certificate that it has shown.
+    pub(super) common_name: Option<Arc<str>>,
+    pub(super) via: Via,
+}
+
+/// The doors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Via {
+    #[default]
+    Grpc,
+    /// v3 as JSON.
+    Gateway,
+    V2,
+}
+
+impl Via {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Grpc => "grpc",
+            Self::Gateway => "gateway",
+            Self::V2 => "v2",
+        }
+    }
+}
+
+/// The line of one request, until it is written: at its end, or when it is dropped, because its client has gone away.
+#[derive(Debug)]
+pub(super) struct Entry {
+    audit: Arc<Audit>,
+    caller: Caller,
+    method: Cow<'static, str>,
+    begun: Stopwatch,
+    draft: Mutex<Draft>,
+}
+
+/// What is known so far.
+#[derive(Debug)]
+struct Draft {
+    user: String,
+    subject: Subject,
+    weight: Weight,
+    /// The request came in pieces, each of which has a line of its own.
+    in_steps: bool,
+    ended: bool,
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, Default)]
+struct Outcome<'a> {
+    code: Option<Code>,
+    error: &'a str,
+    took: Option<Duration>,
+}
+
+impl<'a> Outcome<'a> {
+    fn of<T>(outcome: &'a Result<T, Status>) -> Self {
+        let status = outcome.as_ref().err();
+        Self { code: status.map(Status::code), error: status.map_or("", Status::message), took: None }
+    }
+
+    /// A client that gives up what it wanted to read has done no harm, and was not kept from anything.
+    fn is_failure(&self, weight: Weight) -> bool {
+        match self.code {
+            None => false,
+            Some(Code::Canceled) => weight == Weight::Always,
+            Some(_) => true,
+        }
+    }
+}
+
+impl Entry {
+    /// A request begins.
+    pub(super) fn begin(audit: &Arc<Audit>, caller: Caller, method: impl Into<Cow<'static, str>>) -> Arc<Self> {
+        let draft = Draft {
+            user: String::new(),
+            subject: Subject::default(),
+            weight: Weight::Always,
+            in_steps: false,
+            ended: false,
+        };
+        let audit = Arc::clone(audit);
+        Arc::new(Self { audit, caller, method: method.into(), begun: Stopwatch::start(), draft: Mutex::new(draft) })
+    }
+
+    /// The caller has been recognised.
+    pub(super) fn recognised(&self, user: &str) {
+        let mut draft = self.draft();
+        if draft.user != user {
+            user.clone_into(&mut draft.user);
+        }
+    }
+
+    /// The request has been read.
+    pub(super) fn tell(&self, request: &impl Audited) {
+        let mut draft = self.draft();
+        draft.weight = request.tell(&mut draft.subject);
+    }
+
+    /// One of several requests that the call carries has been read; its line is written at its own end.
+    pub(super) fn step(self: &Arc<Self>, request: &impl Audited) -> Step {
+        let mut subject = Subject::default();
+        let weight = request.tell(&mut subject);
+        let mut draft = self.draft();
+        if weight == Weight::Always || !draft.in_steps {
+            draft.weight = weight;
+        }
+        draft.in_steps = true;
+        drop(draft);
+        Step { entry: Arc::clone(self), subject, weight }
+    }
+
+    /// The call has ended. `answer` is the encoded answer, or as much of it as holds the header.
+    pub(super) fn end<T>(&self, outcome: &Result<T, Status>, answer: &[u8]) {
+        self.finish(Outcome::of(outcome), |subject| subject.tell_answer(answer));
+    }
+
+    fn finish(&self, outcome: Outcome<'_>, tell_answer: impl FnOnce(&mut Subject)) {
+        let mut draft = self.draft();
+        if std::mem::replace(&mut draft.ended, true) {
+            return;
+        }
+        let mut subject = std::mem::take(&mut draft.subject);
+        if draft.in_steps {
+            subject.fields.shown("op", "end");
+        }
+        let (user, weight) = (std::mem::take(&mut draft.user), draft.weight);
+        drop(draft);
+        let outcome = Outcome { took: Some(self.begun.elapsed()), ..outcome };
+        self.write(&user, weight, outcome, || {
+            tell_answer(&mut subject);
+            subject.fields
+        });
+    }
+
+    /// Writes the line, unless it is of a read that is not kept.
+    fn write(&self, user: &str, weight: Weight, outcome: Outcome<'_>, fields: impl FnOnce() -> Fields) {
+        let failed = outcome.is_failure(weight);
+        if weight == Weight::Read && !failed && !self.audit.keeps_read() {
+            return;
+        }
+        let weight = if failed { Weight::Always } else { weight };
+        self.audit.record(&self.line(user, outcome, &fields()), weight);
+    }
+
+    fn line(&self, user: &str, outcome: Outcome<'_>, fields: &Fields) -> String {
+        let Caller { from, common_name, via } = &self.caller;
+        let mut line = Fields::default();
+        line.shown("ts", timestamp());
+        line.text("user", user);
+        match from {
+            Some(from) => line.shown("from", SocketAddr::new(from.ip().to_canonical(), from.port())),
+            // What Go's programs show of a socket file.
+            None => line.shown("from", "@"),
+        }
+        line.some_text("certificate", common_name.as_deref().unwrap_or_default());
+        line.shown("via", via.name());
+        line.text("method", &self.method);
+        line.append(fields);
+        match outcome.code {
+            None => line.shown("code", "OK"),
+            Some(code) => line.shown("code", format_args!("{code:?}")),
+        }
+        line.some_text("error", outcome.error);
+        if let Some(took) = outcome.took {
+            line.shown("took", format_args!("{took:?}"));
+        }
+        line.into_line()
+    }
+
+    fn draft(&self) -> MutexGuard<'_, Draft> {
+        self.draft.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.end(&Err::<(), _>(Status::canceled()), &[]);
+    }
+}
+
+/// The line of one of the requests that a call carries. Dropped before its end it is not written: the end of the call is.
+#[derive(Debug)]
+pub(super) struct Step {
+    entry: Arc<Entry>,
+    subject: Subject,
+    weight: Weight,
+}
+
+impl Step {
+    /// The request has been answered.
+    pub(super) fn end<T>(self, outcome: &Result<T, Status>) {
+        let Self { entry, subject, weight } = self;
+        let user = entry.draft().user.clone();
+        entry.write(&user, weight, Outcome::of(outcome), || subject.fields);
+    }
+}
+
+impl Subject {
+    /// What the answer says in its first fields: all of the third API's begin with the header, and where the second one tells
+    /// something, the request knows what.
+    fn tell_answer(&mut self, answer: &[u8]) {
+        let mut rest = answer;
+        let Some(Found { number: 1, body: Some(header) }) = next_field(&mut rest) else { return };
+        let Ok(ResponseHeader { revision, .. }) = ResponseHeader::decode(Bytes::copy_from_slice(header)) else {
+            return;
+        };
+        match self.second {
+            Second::Nothing => {}
+            Second::Succeeded => self.fields.switch("succeeded", number_in_second(rest) != 0),
+            Second::Lease => self.fields.shown("lease", LeaseId(number_in_second(rest).cast_signed())),
+        }
+        if revision != 0 {
+            self.fields.number("revision", revision);
+        }
+    }
+}
+
+/// What the second field of an answer is. One that is zero is not there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Second {
+    /// Nothing that is told.
+    #[default]
+    Nothing,
+    /// Whether the comparisons of a transaction held.
+    Succeeded,
+    /// The lease that was granted.
+    Lease,
+}
+
+fn number_in_second(mut rest: &[u8]) -> u64 {
+    match decode_key(&mut rest) {
+        Ok((2, WireType::Varint)) => decode_varint(&mut rest).unwrap_or_default(),
+        _ => 0,
+    }
+}
+
+/// As the log shows the time.
+fn timestamp() -> humantime::Rfc3339Timestamp {
+    humantime::format_rfc3339_micros(SystemTime::UNIX_EPOCH + clock::system().wall())
+}
+
+#[cfg(test)]
+mod tests;
