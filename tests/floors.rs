@@ -180,6 +180,50 @@ fn wall_clock_decides_nothing() {
     assert_eq!(found, known, "files that read the wall clock, and those that may");
 }
 
+/// A line break that is taken out of a literal without its `\` leaves the indentation in what people read.
+#[test]
+fn messages_have_no_runs_of_blanks() {
+    let mut wrong = Vec::new();
+    for path in files() {
+        let text = fs::read_to_string(&path).expect("sources are UTF-8");
+        let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+        let spaced = literals(code).into_iter().filter(|literal| has_run_of_blanks(literal));
+        wrong.extend(spaced.map(|literal| format!("{}: {literal}", path.display())));
+    }
+    assert!(wrong.is_empty(), "runs of blanks in what people read:\n{}", wrong.join("\n"));
+}
+
+/// Whether words of one line are more than one blank apart. Columns are not words: what is put into them begins with a `{`.
+fn has_run_of_blanks(literal: &str) -> bool {
+    let ends_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || ",;.)".contains(c);
+    let begins_word = |c: char| c.is_ascii_alphabetic() || "({-".contains(c);
+    literal.match_indices("  ").any(|(at, _)| {
+        let (before, behind) = literal.split_at(at);
+        before.ends_with(ends_word) && behind.trim_start_matches(' ').starts_with(begins_word)
+    })
+}
+
+/// The contents of the double-quoted literals in `text`, as the compiler reads their line ends.
+fn literals(text: &str) -> Vec<String> {
+    let (mut found, mut rest, mut before) = (Vec::new(), text, None);
+    while let Some(next) = rest.chars().next() {
+        let length = literal_length(rest, before).max(next.len_utf8());
+        let (piece, tail) = rest.split_at(length);
+        if let Some(quoted) = piece.strip_prefix('"').and_then(|piece| piece.strip_suffix('"')) {
+            found.push(continued(quoted).replace("\\n", "\n"));
+        }
+        (rest, before) = (tail, piece.chars().next_back());
+    }
+    found
+}
+
+/// `literal` without what a `\` at the end of a line takes away.
+fn continued(literal: &str) -> String {
+    let mut lines = literal.split("\\\n");
+    let first = lines.next().unwrap_or_default().to_owned();
+    lines.fold(first, |text, line| text + line.trim_start())
+}
+
 fn inner(root: &Path, path: &Path) -> String {
     path.strip_prefix(root).expect("collected under root").to_string_lossy().into_owned()
 }
@@ -210,12 +254,17 @@ fn edges(sources: &[Source]) -> BTreeMap<(String, String), PathBuf> {
 /// Reads every module under `src/`; the binaries and `lib.rs` stand above all floors and are left out.
 fn sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    files().into_iter().filter_map(|path| read(&root, path)).collect()
+}
+
+/// Every file of Rust under `src/`, in their order.
+fn files() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
     collect(&root, &mut files);
     files.sort();
-    let sources: Vec<_> = files.into_iter().filter_map(|path| read(&root, path)).collect();
-    assert!(!sources.is_empty(), "no sources under {}", root.display());
-    sources
+    assert!(!files.is_empty(), "no sources under {}", root.display());
+    files
 }
 
 fn collect(dir: &Path, files: &mut Vec<PathBuf>) {
@@ -424,6 +473,15 @@ fn reader_skips_prose_literals_and_test_code() {
         use crate::types::Term;
     "#;
     assert_eq!(crate_paths(&without_tests(&without_comments(text))), ["types"].map(String::from).into());
+}
+
+#[test]
+fn reader_sees_blanks_inside_messages_alone() {
+    let text = "f(\"one \\\n      two\\n    three\", '\"', \"{a:3}   {b}\"); // \"no  message\"\ng(\"or the\n    member\", \"or the    member\")";
+    let found = literals(text);
+    assert_eq!(found, ["one two\n    three", "{a:3}   {b}", "or the\n    member", "or the    member"]);
+    let spaced: Vec<_> = found.iter().filter(|literal| has_run_of_blanks(literal)).collect();
+    assert_eq!(spaced, ["or the    member"]);
 }
 
 #[test]

@@ -62,7 +62,7 @@ pub enum OfflineError {
     NoLog(PathBuf),
     /// The database lacks what the log begins with.
     #[error(
-        "{} stands at entry {stands}, but the log goes on from a snapshot at entry {snapshot}: the two are not of one member, or the          member was interrupted while it received that snapshot and its file is gone; take the member's directory as a          whole, or remove the member from the cluster and add it again",
+        "{} stands at entry {stands}, but the log goes on from a snapshot at entry {snapshot}: the two are not of one member, or the member was interrupted while it received that snapshot and its file is gone; take the member's directory as a whole, or remove the member from the cluster and add it again",
         database.display()
     )]
     Behind {
@@ -75,7 +75,7 @@ pub enum OfflineError {
     },
     /// The log lacks what comes behind the database.
     #[error(
-        "the log has entries from {first} on and no snapshot to go on from, but the database stands at entry {stands}: segments          of the log are missing; take the member's directory as a whole"
+        "the log has entries from {first} on and no snapshot to go on from, but the database stands at entry {stands}: segments of the log are missing; take the member's directory as a whole"
     )]
     NoStart {
         /// The first entry of the log.
@@ -85,7 +85,7 @@ pub enum OfflineError {
     },
     /// Log and database are of different members.
     #[error(
-        "entry {index} is of term {log} in the log and of term {database} in the database: they are not of one member (is          --from-wal-dir right?)"
+        "entry {index} is of term {log} in the log and of term {database} in the database: they are not of one member (is --from-wal-dir right?)"
     )]
     OtherHistory {
         /// Where the database stands.
@@ -106,7 +106,7 @@ pub enum OfflineError {
     },
     /// Log and state of ours are not of one member.
     #[error(
-        "the state stands at entry {state}, the log has entries {first} to {last}, and they do not belong together: put the log and          the state of one member together again (was --wal-dir changed?), restore the data directory from a backup, or          remove the member from the cluster and add it again"
+        "the state stands at entry {state}, the log has entries {first} to {last}, and they do not belong together: put the log and the state of one member together again (was --wal-dir changed?), restore the data directory from a backup, or remove the member from the cluster and add it again"
     )]
     Apart {
         /// Where the state stands.
