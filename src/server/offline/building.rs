@@ -8,7 +8,7 @@
 use std::{
     fs::{self, File},
     io,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use super::{
@@ -60,13 +60,14 @@ struct Leftovers {
 }
 
 impl Building {
-    /// Begins in `root`, which is missing or empty. `wal`, if given, must be missing.
+    /// Begins in `root`, which is missing or empty. `wal`, if given and not the usual place, must be missing.
     ///
     /// # Errors
     /// [`OfflineError::NotEmpty`], [`OfflineError::WalDirExists`], [`OfflineError::SameDirectory`], failure to write.
     pub(in crate::server) fn begin(root: &Path, wal: Option<&Path>, owner: Owner) -> Result<Self, OfflineError> {
-        check(root, wal)?;
-        let made = missing(root).chain(wal.and_then(Path::parent).into_iter().flat_map(missing)).collect();
+        let wal = log_apart(root, wal)?;
+        check(root, wal.as_deref())?;
+        let made = missing(root).chain(wal.as_deref().and_then(Path::parent).into_iter().flat_map(missing)).collect();
         let mut leftovers = Leftovers { made, ours: Vec::new() };
         datadir::create(root)?;
         let lock = match owner {
@@ -76,8 +77,7 @@ impl Building {
             }
             Owner::Etcd => None,
         };
-        let (wal, root) = (wal.map(absolute), root.to_owned());
-        let mut building = Self { root, owner, wal, leftovers, _lock: lock };
+        let mut building = Self { root: root.to_owned(), owner, wal, leftovers, _lock: lock };
         if owner == Owner::Etcd {
             building.leftovers.ours.push(building.complete());
             datadir::replace(&building.complete(), INCOMPLETE)?;
@@ -195,15 +195,38 @@ fn told(path: &Path, removed: io::Result<()>) {
     }
 }
 
+/// Where the log is to be, if not in its usual place inside of `root`.
+fn log_apart(root: &Path, wal: Option<&Path>) -> Result<Option<PathBuf>, OfflineError> {
+    let Some(wal) = wal else { return Ok(None) };
+    let (root, there) = (place(root), place(wal));
+    let member = root.join("member");
+    if there == member.join("wal") {
+        return Ok(None);
+    }
+    if there == root || there.starts_with(member) || there.starts_with(DataDir::unfinished_path(&root)) {
+        return Err(OfflineError::SameDirectory(wal.to_owned()));
+    }
+    Ok(Some(absolute(wal)))
+}
+
+/// Which directory `path` means, however it is written: links are followed as far as they are there.
+fn place(path: &Path) -> PathBuf {
+    absolute(path).components().fold(PathBuf::new(), |mut so_far, component| {
+        if component == Component::ParentDir {
+            so_far.pop();
+        } else {
+            so_far.push(component);
+        }
+        fs::canonicalize(&so_far).unwrap_or(so_far)
+    })
+}
+
 fn check(root: &Path, wal: Option<&Path>) -> Result<(), OfflineError> {
     let unusable = |_| OfflineError::NotEmpty(root.to_owned());
     if root.symlink_metadata().is_ok() && fs::read_dir(root).map_err(unusable)?.next().is_some() {
         return Err(OfflineError::NotEmpty(root.to_owned()));
     }
     let Some(wal) = wal else { return Ok(()) };
-    if wal == root {
-        return Err(OfflineError::SameDirectory(wal.to_owned()));
-    }
     if [wal, &partial(wal)].iter().any(|path| path.symlink_metadata().is_ok()) {
         return Err(OfflineError::WalDirExists(wal.to_owned()));
     }
@@ -297,6 +320,24 @@ mod tests {
         assert_eq!(log_in(&first).unwrap(), Some(first.join("member/wal")));
         assert_eq!(log_in(&copy).unwrap(), Some(copy.join("member/wal")));
         assert_eq!(log_in(&apart).unwrap(), Some(log));
+    }
+
+    #[test]
+    fn a_directory_is_the_same_however_it_is_written() {
+        let home = tempfile::tempdir().unwrap();
+        let root = home.path().join("data");
+        for same in ["data", "./data", "data/", "data/member/..", "other/../data", "data/member", "data/member/snap"] {
+            let refused = Building::begin(&root, Some(&home.path().join(same)), Owner::Quorate);
+            assert!(matches!(refused, Err(OfflineError::SameDirectory(_))), "{same}: {refused:?}");
+        }
+        std::os::unix::fs::symlink(home.path(), home.path().join("link")).unwrap();
+        assert!(log_apart(&root, Some(&home.path().join("link/data"))).is_err());
+        for usual in ["data/member/wal", "link/./data/member/wal"] {
+            let wal = home.path().join(usual);
+            Building::begin(&root, Some(&wal), Owner::Quorate).unwrap().finish().unwrap();
+            assert_eq!(names(&root.join("member")), ["FOUNDED", "snap", "wal"], "{usual}");
+            fs::remove_dir_all(&root).unwrap();
+        }
     }
 
     #[test]

@@ -29,7 +29,10 @@ pub enum OfflineError {
     #[error("wal-dir {} exists", quoted(.0))]
     WalDirExists(PathBuf),
     /// One directory cannot be both.
-    #[error("--wal-dir {} is the data directory itself: leave it out, or give the log a directory of its own", quoted(.0))]
+    #[error(
+        "--wal-dir {} is the data directory itself, or inside of its member/: leave it out, or give the log a directory of its own",
+        quoted(.0)
+    )]
     SameDirectory(PathBuf),
     /// An operation on a path failed.
     #[error("{action} {}: check the path, its owner and permissions, and the free space", path.display())]
