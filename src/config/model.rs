@@ -10,6 +10,9 @@ use std::{
 
 use super::url::{ListenUrl, Url};
 
+/// Where in the data directory scheduled snapshots go, unless `snapshot-dir` names another place.
+pub const SCHEDULED_SNAPSHOTS: &str = "snapshots";
+
 /// The configuration of one daemon.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -95,7 +98,7 @@ impl Config {
 
     /// Where scheduled snapshots go.
     pub fn snapshot_dir(&self) -> PathBuf {
-        self.storage.scheduled.dir.clone().unwrap_or_else(|| self.member.data_dir.join("snapshots"))
+        self.storage.scheduled.dir.clone().unwrap_or_else(|| self.member.data_dir.join(SCHEDULED_SNAPSHOTS))
     }
 
     /// Whether this node, as a proxy, was told its cluster before.

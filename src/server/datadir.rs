@@ -9,6 +9,7 @@
 //!   member/snap/         .snap files
 //!   member/state/<n>/    the replicated state; CURRENT names the live n (`generations`)
 //!   member/scratch/      databases on their way to and from etcd; nothing that outlives the process
+//!   snapshots/           snapshots that the member takes by itself, unless --snapshot-dir moves them (`snapshots::scheduled`)
 //! ```
 //!
 //! Invariants: FORMAT is written before anything else and never changes meaning; a name is durable before anything
@@ -24,6 +25,7 @@ use std::{
 use thiserror::Error;
 
 use super::{generations::Generations, offline::find_fence};
+use crate::config::SCHEDULED_SNAPSHOTS;
 
 /// Version of the directory's layout, and the only one this program reads.
 const FORMAT_VERSION: u32 = 1;
@@ -36,6 +38,18 @@ const FORMAT: &str = "FORMAT";
 /// A member that is being made by the offline tool.
 const UNFINISHED: &str = "member.partial";
 const FORMAT_MAGIC: &str = "quorate";
+/// What is ours in a data directory; `fixtures` are certificates that the daemon has made for itself.
+const AT_THE_TOP: [&str; 9] = [
+    LOCK,
+    FORMAT,
+    "FORMAT.tmp",
+    "REGISTRATION",
+    "REGISTRATION.tmp",
+    "member",
+    "fixtures",
+    "proxy",
+    SCHEDULED_SNAPSHOTS,
+];
 const STATE: &str = "member/state";
 const SCRATCH: &str = "member/scratch";
 /// FORMAT and CURRENT are one short line; more is not ours.
@@ -311,20 +325,25 @@ impl DataDir {
 
     /// Names everything that is not ours and is left alone: a backup gone astray, or what somebody hoped would be read.
     fn warn_foreign(&self) {
+        for path in self.foreign() {
+            tracing::warn!(?path, "ignored a file in the data directory that is not ours");
+        }
+    }
+
+    fn foreign(&self) -> Vec<PathBuf> {
         let plain = |known: &'static [&'static str]| move |name: &str| known.contains(&name);
         let ends =
             |endings: &'static [&'static str]| move |name: &str| endings.iter().any(|ending| name.ends_with(ending));
         let member = self.root.join("member");
-        warn_others(
-            &self.root,
-            plain(&[LOCK, FORMAT, "FORMAT.tmp", "REGISTRATION", "REGISTRATION.tmp", "member", "fixtures", "proxy"]),
-        );
-        warn_others(&member, plain(&["wal", "snap", "state", "scratch", "FOUNDED", "FOUNDED.tmp"]));
-        warn_others(&member.join("snap"), ends(&[".snap", ".broken", ".tmp"]));
-        warn_others(&self.wal, ends(&[".wal", ".broken", ".tmp"]));
-        warn_others(&self.root.join(STATE), |name| {
-            name.parse::<u64>().is_ok() || ["CURRENT", "CURRENT.tmp"].contains(&name)
-        });
+        // A log that was given a directory of its own may have it in here.
+        let at_the_top = |name: &str| AT_THE_TOP.contains(&name) || self.wal.starts_with(self.root.join(name));
+        let generation = |name: &str| name.parse::<u64>().is_ok() || ["CURRENT", "CURRENT.tmp"].contains(&name);
+        let mut foreign = others(&self.root, at_the_top);
+        foreign.extend(others(&member, plain(&["wal", "snap", "state", "scratch", "FOUNDED", "FOUNDED.tmp"])));
+        foreign.extend(others(&member.join("snap"), ends(&[".snap", ".broken", ".tmp"])));
+        foreign.extend(others(&self.wal, ends(&[".wal", ".broken", ".tmp"])));
+        foreign.extend(others(&self.root.join(STATE), generation));
+        foreign
     }
 
     fn warn_open_permissions(&self) {
@@ -347,14 +366,15 @@ fn clear(path: &Path) -> Result<(), DataDirError> {
     }
 }
 
-fn warn_others(directory: &Path, is_ours: impl Fn(&str) -> bool) {
-    for path in fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()) {
+/// What is in `directory` and not ours.
+fn others(directory: &Path, is_ours: impl Fn(&str) -> bool) -> Vec<PathBuf> {
+    let paths = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_other = |path: &PathBuf| {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         // Every file system of its own has this one.
-        if name != "lost+found" && !is_ours(name) {
-            tracing::warn!(?path, "ignored a file in the data directory that is not ours");
-        }
-    }
+        name != "lost+found" && !is_ours(name)
+    };
+    paths.filter(is_other).collect()
 }
 
 /// Creates a directory with everything above it that is missing, durably.
@@ -521,6 +541,17 @@ mod tests {
             (vec![root.join("member/state/1")], root.join("member/state/1"))
         );
         assert_eq!(dir.generations().create().unwrap(), root.join("member/state/2"));
+    }
+
+    /// The daemon called the snapshots that it had taken itself not its own.
+    #[test]
+    fn what_is_not_ours_is_told_from_our_snapshots_and_our_log() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(root.path(), Some(&root.path().join("logs/m1"))).unwrap();
+        for name in [SCHEDULED_SNAPSHOTS, "logs", "lost+found", "backup"] {
+            fs::create_dir(root.path().join(name)).unwrap();
+        }
+        assert_eq!(dir.foreign(), [root.path().join("backup")]);
     }
 
     #[test]
