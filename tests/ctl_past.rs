@@ -68,10 +68,18 @@ fn tells_the_past(program: &Program) {
     let (rest, note, exit) = ctl(&daemon, &["history", "a"]);
     let kept = "7, changed, 3, 0000000000000000, \"2\"\n8, deleted\n9, created, 1, 0000000000000000, \"3\"\n";
     assert_eq!((rest.as_str(), exit), (kept, 0));
-    assert_eq!(note, "changes before revision 7 have been compacted\n");
+    let compacted = "changes before revision 7 have been compacted\n";
+    assert_eq!(note, compacted);
+    // Nothing was shown of a key that has not changed since.
+    let kept = ("5, created, 1, 0000000000000000, \"1\"\n".to_owned(), compacted.to_owned(), 0);
+    assert_eq!(ctl(&daemon, &["history", "c"]), kept);
+    assert_eq!(ctl(&daemon, &["history", "b"]), (String::new(), compacted.to_owned(), 0));
     assert_eq!(said(&daemon, &["diff", "7", "9"]), "~ \"a\" = \"2\" -> \"3\"\n");
     let gone = refused(&daemon, &["diff", "5", "9"]);
     assert_eq!(gone, "Error: revision 5 has been compacted: the oldest one that can be read is 7");
+    said(&daemon, &["put", "c", "2"]);
+    let kept = kept.0 + "10, changed, 2, 0000000000000000, \"2\"\n";
+    assert_eq!(ctl(&daemon, &["history", "c"]), (kept, compacted.to_owned(), 0));
 }
 
 #[test]

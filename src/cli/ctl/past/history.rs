@@ -25,7 +25,8 @@ pub(in super::super) const HISTORY: Command = Command {
     is_own: true,
     arguments: "<key>",
     about: "Shows all that has happened to a key, as far back as it is kept",
-    details: "Shows every change of a key that is not compacted, the oldest first, and ends with the present one.\n\n\
+    details: "Shows every change of a key that is not compacted, the oldest first, and ends with the present one. Of what\n\
+              is compacted, the last change is left unless it was a deletion.\n\n\
               The simple form has one line per change: revision, what has happened, version, lease, value. The json form\n\
               has one object per line. That older changes are compacted is told on standard error.",
     group: Group::KeyValue,
@@ -45,7 +46,10 @@ fn history(mut call: Call) -> Running {
         let reader = Reader { session: &session, key, end: End::of(&now) };
         if let Some(compacted) = reader.read_from(1).await? {
             complain(format_args!("changes before revision {compacted} have been compacted"));
-            reader.read_from(compacted).await?;
+            let left = reader.show_left_by(compacted).await?;
+            if left.is_none() || left != reader.end.key {
+                reader.read_from(compacted).await?;
+            }
         }
         Ok(())
     })
@@ -85,6 +89,17 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    /// Shows what a compaction at this revision has left of the changes before it, which no watch tells of any more, and
+    /// says when that was.
+    async fn show_left_by(&self, compacted: i64) -> Result<Option<i64>, Failure> {
+        let request = RangeRequest { key: self.key.clone(), revision: compacted, ..RangeRequest::default() };
+        let answer = self.session.call(request).await?;
+        let Some(kv) = answer.kvs.into_iter().next().filter(|kv| kv.mod_revision < compacted) else { return Ok(None) };
+        let left = Event { kv: Some(kv), ..Event::default() };
+        self.session.print(&Occurrence(left.clone()))?;
+        Ok(Some(changed_at(&left)))
+    }
+
     /// Shows the history from a revision on, or tells the oldest one to begin at.
     async fn read_from(&self, revision: i64) -> Result<Option<i64>, Failure> {
         let mut watcher = self.session.client.watcher();
