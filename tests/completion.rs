@@ -112,3 +112,19 @@ fn a_shell_without_a_script_is_refused_by_the_daemon() {
     let told = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(refused.status.code() == Some(2) && told.contains("quorate completion bash|fish|zsh"), "{told}");
 }
+
+#[test]
+fn a_shell_without_a_script_is_refused_by_the_tools_as_by_etcds() {
+    let dir = programs();
+    for (name, words, expected) in [
+        ("etcdctl", &["tcsh"][..], "Error: invalid argument \"tcsh\" for \"etcdctl completion\"\nUsage:\n"),
+        ("quorateutl", &["tcsh"], "Error: invalid argument \"tcsh\" for \"quorateutl completion\"\nUsage:\n"),
+        ("etcdutl", &[], "Error: accepts 1 arg(s), received 0\nUsage:\n"),
+        ("quoratectl", &["bash", "zsh"], "Error: accepts 1 arg(s), received 2\nUsage:\n"),
+    ] {
+        let refused = Command::new(dir.path().join(name)).arg("completion").args(words).output().expect("runs");
+        let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(refused.status.code() == Some(1) && refused.stdout.is_empty(), "{refused:?}");
+        assert!(told.starts_with(expected), "{name} {words:?}: {told}");
+    }
+}

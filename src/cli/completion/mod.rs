@@ -11,6 +11,7 @@ use std::{ffi::OsString, process::ExitCode};
 
 use super::{
     failure::{Exit, Failure},
+    go_text, help,
     parse::Call,
     speak::say,
     table::{Command, Flag, Group, Running, Values},
@@ -42,6 +43,7 @@ pub(super) const COMPLETION: Command = Command {
         of_shell("fish", "Prints the script for fish, to be sourced or put under fish/vendor_completions.d"),
         of_shell("zsh", "Prints the script for zsh, to be sourced or put in a directory of $fpath"),
     ],
+    run: Some(refuse),
     ..Command::EMPTY
 };
 
@@ -49,8 +51,34 @@ const fn of_shell(name: &'static str, about: &'static str) -> Command {
     Command { name, about, flags: &[NO_DESCRIPTIONS], run: Some(print), ..Command::EMPTY }
 }
 
+/// There is no script for what was typed, or nothing was typed.
+fn refuse(call: Call) -> Running {
+    Box::pin(async move {
+        let words = call.argument_texts();
+        let text = match words.as_slice() {
+            [shell] => {
+                let shell = go_text::quote(shell.as_bytes());
+                format!("invalid argument {shell} for \"{} completion\"", call.program.name)
+            }
+            words => one_argument(words.len()),
+        };
+        Err(with_usage(&call, text))
+    })
+}
+
+fn one_argument(count: usize) -> String {
+    format!("accepts 1 arg(s), received {count}")
+}
+
+fn with_usage(call: &Call, text: String) -> Failure {
+    Failure { usage: Some(help::usage(call.program, &call.path)), ..Failure::new(Exit::Error, text) }
+}
+
 fn print(call: Call) -> Running {
     Box::pin(async move {
+        if !call.arguments.is_empty() {
+            return Err(with_usage(&call, one_argument(1 + call.arguments.len())));
+        }
         let shell = call.path.last().map_or("", |command| command.name);
         let script = script(shell, call.program.name, call.flags.switch(&NO_DESCRIPTIONS));
         let script = script.ok_or_else(|| Failure::new(Exit::Error, format!("no script for the shell {shell:?}")))?;

@@ -88,10 +88,10 @@ fn entries<'a>(page: Roff, commands: impl Iterator<Item = &'a Command>) -> Roff 
     commands.fold(page, |page, command| entry(page, "", command))
 }
 
-/// A command that can be called, or those below one that cannot.
+/// A command, or those below it.
 fn entry(page: Roff, above: &str, command: &Command) -> Roff {
     let name = format!("{above}{}", command.name);
-    if command.run.is_none() {
+    if !command.commands.is_empty() {
         let below = format!("{name} ");
         return command.commands.iter().fold(page, |page, command| entry(page, &below, command));
     }
