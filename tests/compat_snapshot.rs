@@ -6,9 +6,11 @@
 #[path = "support/mod.rs"]
 mod support;
 
+use nix::sys::socket::{Backlog, listen};
 use quorate::pb::etcdserverpb as pb;
 use quorate::server::CLIENT_SNAPSHOTS_MAX;
 use sha2::{Digest as _, Sha256};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -114,6 +116,31 @@ fn our_client_saves_from_etcd_and_refuses_in_the_same_words() {
     }
     let refused = run(&Program::quoratectl(), &["--endpoints", &endpoint, "snapshot", "save", text(&absent)]);
     assert!(refused.code == Some(5) && refused.errors[0].contains("absent/snapshot.db.part"), "{refused:?}");
+}
+
+/// etcd's client waits for ever, as ours did.
+#[test]
+fn our_client_gives_up_an_endpoint_that_is_not_there() {
+    let home = tempfile::tempdir().expect("a directory");
+    let file = home.path().join("snapshot.db");
+    let closed =
+        TcpListener::bind("127.0.0.1:0").and_then(|bound| bound.local_addr()).expect("a free port").to_string();
+    // The system drops what comes to a full queue, as a firewall does.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listen(&silent, Backlog::new(0).expect("a length")).expect("a shorter queue");
+    let silent = (silent.local_addr().expect("an address").to_string(), silent);
+    let _filling = TcpStream::connect(&silent.0).expect("a place in the queue");
+    for (endpoint, why) in [(&closed, "connect: connection refused"), (&silent.0, "context deadline exceeded")] {
+        let words = ["--endpoints", endpoint, "--dial-timeout", "300ms", "snapshot", "save", text(&file)];
+        let ending = run(&Program::quoratectl(), &words);
+        let said = format!("Error: no connection to {endpoint} within the --dial-timeout of 300ms: ");
+        assert!(
+            ending.code == Some(5) && ending.errors.len() == 1 && ending.errors[0].starts_with(&said),
+            "{ending:?}"
+        );
+        assert!(ending.errors[0].contains(why), "{ending:?}");
+    }
+    assert_eq!(std::fs::read_dir(home.path()).expect("the directory").count(), 0, "nothing is left");
 }
 
 #[test]

@@ -33,6 +33,8 @@ pub use lease::KeepAlive;
 pub use stream::Messages;
 pub use watch::{Delivery, WatchKey, Watcher};
 
+use tokio::time::Instant;
+
 use crate::tls::Dialler;
 use auth::Auth;
 use balance::Balancer;
@@ -119,6 +121,15 @@ impl Client {
         };
         client.authenticate(Some(options.dial_timeout)).await?;
         Ok(client)
+    }
+
+    /// Waits until some endpoint is up, at most for `limit`; zero waits for ever.
+    ///
+    /// # Errors
+    /// [`ClientError::DeadlineExceeded`], with what failed last.
+    pub async fn reach(&self, limit: Duration) -> Result<(), ClientError> {
+        let deadline = Some(limit).filter(|limit| !limit.is_zero()).map(|limit| Instant::now() + limit);
+        self.pick(deadline).await.map(drop)
     }
 
     /// How many endpoints this client spreads its calls over.

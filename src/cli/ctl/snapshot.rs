@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use super::{
     super::{
         failure::{Exit, Failure},
+        go_text,
         parse::Call,
         speak::say,
         table::{Command, Group, Running},
@@ -18,7 +19,10 @@ use super::{
     global::{self, Settings},
     session,
 };
-use crate::{client::Client, etcdfile::part::Part};
+use crate::{
+    client::{Client, ClientError},
+    etcdfile::part::Part,
+};
 
 pub(super) const SNAPSHOT: Command = Command {
     name: "snapshot",
@@ -32,7 +36,8 @@ pub(super) const SNAPSHOT: Command = Command {
         details: "Saves a snapshot of one member as a file that can be restored, by quorateutl and by etcdutl.\n\n\
                   Exactly one endpoint is asked. The snapshot is written to <filename>.part, which only its owner may read,\n\
                   checked against the SHA-256 that comes with it, made durable, and then given its name: a file of that\n\
-                  name is whole. There is no time limit unless --command-timeout is given.",
+                  name is whole. There is no time limit unless --command-timeout is given, but a member that cannot be\n\
+                  connected to within --dial-timeout is given up.",
         run: Some(save),
         ..Command::EMPTY
     }],
@@ -61,6 +66,9 @@ async fn save_to(path: &Path, settings: &Settings, limit: Option<Duration>) -> R
         return Err(broken(format_args!("snapshot must be requested to one selected node, not multiple [{all}]")));
     }
     let client = session::try_connect(settings, endpoints.clone()).await.map_err(broken)?;
+    if limit.is_none() {
+        reach(&client, settings).await?;
+    }
     let mut part = Part::create(path).map_err(broken)?;
     let receiving = receive(&client, &mut part);
     let version = match limit {
@@ -70,6 +78,17 @@ async fn save_to(path: &Path, settings: &Settings, limit: Option<Duration>) -> R
     part.seal().map_err(broken)?;
     part.rename(path).map_err(broken)?;
     Ok(version)
+}
+
+/// Waits for the connection: etcd's tool waits for ever.
+async fn reach(client: &Client, settings: &Settings) -> Result<(), Failure> {
+    let within = settings.client.dial_timeout;
+    client.reach(within).await.map_err(|error| {
+        let why =
+            if let ClientError::DeadlineExceeded { waiting_for: Some(why) } = error { why } else { error.to_string() };
+        let (endpoint, within) = (settings.client.endpoints.join(" "), go_text::duration(within));
+        broken(format_args!("no connection to {endpoint} within the --dial-timeout of {within}: {why}"))
+    })
 }
 
 async fn receive(client: &Client, part: &mut Part) -> Result<String, Failure> {
