@@ -7,7 +7,7 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -25,7 +25,7 @@ use super::{
     wire::Prefixed,
 };
 use crate::{
-    clock::Stopwatch,
+    clock::Sparingly,
     metrics,
     tls::{Acceptor, HANDSHAKE_PATIENCE, Rejected, ServerStream, words},
 };
@@ -64,7 +64,7 @@ impl<S: Source> Secure<S> {
             Serves::Peers => ("peer", "rejected connection on peer endpoint"),
             _ => ("client", "rejected connection on client endpoint"),
         };
-        let rejections = Arc::new(Rejections { endpoint, message, told: Mutex::default() });
+        let rejections = Arc::new(Rejections { endpoint, message, told: Sparingly::every(REJECTION_INTERVAL) });
         Self { source, acceptor: acceptor.for_listener(), beside, rejections }
     }
 }
@@ -131,14 +131,7 @@ async fn refuse_plain<I: AsyncRead + AsyncWrite + Unpin>(io: &mut I) -> io::Resu
 struct Rejections {
     endpoint: &'static str,
     message: &'static str,
-    told: Mutex<Told>,
-}
-
-/// Since when the log was told last, and of how many it was not.
-#[derive(Debug, Default)]
-struct Told {
-    last: Option<Stopwatch>,
-    suppressed: u64,
+    told: Sparingly,
 }
 
 impl Rejections {
@@ -147,7 +140,7 @@ impl Rejections {
         metrics::HANDSHAKES_FAILED.with([self.endpoint, rejected.reason()]).inc();
         let Rejected { server_name, cause } = rejected;
         let is_silence = cause.kind() == io::ErrorKind::UnexpectedEof && server_name.is_empty();
-        if let Some(suppressed) = (!is_silence).then(|| self.turn()).flatten() {
+        if let Some(suppressed) = (!is_silence).then(|| self.told.turn()).flatten() {
             let remote = remote.map_or_else(|| "@".to_owned(), |remote| remote.to_string());
             let error = words(&cause);
             let message = self.message;
@@ -160,17 +153,6 @@ impl Rejections {
             );
         }
         cause
-    }
-
-    /// How many were not told since the last time; `None` if it is not time for another record.
-    fn turn(&self) -> Option<u64> {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.last.is_some_and(|last| last.elapsed() < REJECTION_INTERVAL) {
-            told.suppressed += 1;
-            return None;
-        }
-        told.last = Some(Stopwatch::start());
-        Some(std::mem::take(&mut told.suppressed))
     }
 }
 

@@ -87,6 +87,20 @@ pub enum Unread {
     Claims,
 }
 
+impl Unread {
+    /// The word for it in metrics.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Method => "method",
+            Self::Signature => "signature",
+            Self::Expired => "expired",
+            Self::Early => "early",
+            Self::Claims => "claims",
+        }
+    }
+}
+
 #[derive(Serialize)]
 struct Header {
     alg: &'static str,
@@ -225,27 +239,40 @@ impl Jwt {
     }
 }
 
-/// A time that is missing is no limit, as in etcd.
+/// What the claims say to etcd's library. A time that is missing, or zero, is no limit; what is there and is no number, null
+/// included, is an error.
 fn read_claims(claims: &Value) -> Result<Claims, Unread> {
     let time = |name: &str| match claims.get(name) {
-        None | Some(Value::Null) => Ok(None),
-        Some(time) => time.as_f64().map(Some).ok_or(Unread::Claims),
+        None => Ok(None),
+        Some(time) => time.as_f64().map(|time| (time != 0.0).then(|| go_time(time))).ok_or(Unread::Claims),
     };
     let user = claims.get("username").and_then(Value::as_str).ok_or(Unread::Claims)?;
-    let revision = claims.get("revision").and_then(whole).ok_or(Unread::Claims)?;
+    let revision = claims.get("revision").and_then(Value::as_f64).map(go_unsigned).ok_or(Unread::Claims)?;
     let identity = Identity { user: user.to_owned(), revision };
     Ok(Claims { identity, begin: time("nbf")?, end: time("exp")? })
 }
 
-/// A number, cut to a whole one: etcd reads it as a float.
-fn whole(number: &Value) -> Option<u64> {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "what is below zero or too large is cut to the nearest"
-    )]
-    let cut = |float: f64| float as u64;
-    number.as_u64().or_else(|| number.as_f64().map(cut))
+/// Seconds between the zero time of Go's library, from which it counts, and the Unix epoch.
+const GO_EPOCH_SECONDS: i64 = 62_135_596_800;
+
+/// The time `seconds` after the Unix epoch, cut to whole ones. What is too late for Go's library is before everything.
+fn go_time(seconds: f64) -> i64 {
+    go_signed(seconds.floor()).wrapping_add(GO_EPOCH_SECONDS).saturating_sub(GO_EPOCH_SECONDS)
+}
+
+/// 2^63.
+const SIGNED_END: f64 = 9_223_372_036_854_775_808.0;
+
+/// A float as Go cuts it to `int64`: what is out of range becomes the least.
+#[expect(clippy::cast_possible_truncation, reason = "what is out of range is told apart, and below it is the least")]
+fn go_signed(float: f64) -> i64 {
+    if float < SIGNED_END { float as i64 } else { i64::MIN }
+}
+
+/// A float as Go cuts it to `uint64`: what is below zero comes out large.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "what is too large is cut to the largest")]
+fn go_unsigned(float: f64) -> u64 {
+    if float < SIGNED_END { go_signed(float).cast_unsigned() } else { float as u64 }
 }
 
 /// One below zero is none at all: etcd makes tokens that have ended.
@@ -350,7 +377,12 @@ mod tests {
         let jwt = jwt(b"secret");
         let read = |claims: &str| jwt.read(&signed(&jwt, r#"{"alg":"HS256"}"#, claims), NOW);
         assert_eq!(read(r#"{"username":"u","revision":3.9}"#), Ok(Identity { user: "u".to_owned(), revision: 3 }));
-        assert_eq!(read(r#"{"username":"u","revision":-1}"#), Ok(Identity { user: "u".to_owned(), revision: 0 }));
+        for (number, revision) in
+            [("-1", u64::MAX), ("-0.5", 0), ("1e19", 10_000_000_000_000_000_000), ("1e300", u64::MAX)]
+        {
+            let identity = Identity { user: "u".to_owned(), revision };
+            assert_eq!(read(&format!(r#"{{"username":"u","revision":{number}}}"#)), Ok(identity), "{number}");
+        }
         assert_eq!(read(r#"{"username":"u","revision":3,"nbf":1700000001}"#), Err(Unread::Early));
         assert_eq!(read(r#"{"username":"u","revision":3,"exp":1700000000}"#), Err(Unread::Expired));
         for claims in [
@@ -364,6 +396,32 @@ mod tests {
             assert_eq!(read(claims), Err(Unread::Claims), "{claims}");
         }
         assert_eq!(read("{"), Err(Unread::Malformed));
+    }
+
+    /// Each was seen to be answered so by etcd 3.7.1.
+    #[test]
+    fn times_are_read_as_etcd_reads_them() {
+        let jwt = jwt(b"secret");
+        let read = |name: &str, time: &str| {
+            let claims = format!(r#"{{"username":"u","revision":3,"{name}":{time}}}"#);
+            jwt.read(&signed(&jwt, r#"{"alg":"HS256"}"#, &claims), NOW).map(|identity| identity.revision)
+        };
+        for time in ["0", "-0", "1700000001", "9999999999.5", "1e18", "9.2e18", "9223371974719179007"] {
+            assert_eq!(read("exp", time), Ok(3), "{time}");
+        }
+        for time in ["0.5", "-1", "1700000000.9", "9223372036854775807", "1e19", "1e300", "-1e300"] {
+            assert_eq!(read("exp", time), Err(Unread::Expired), "{time}");
+        }
+        for time in ["0", "-1", "1.5", "1700000000.9", "9.3e18", "1e300", "-1e300"] {
+            assert_eq!(read("nbf", time), Ok(3), "{time}");
+        }
+        for time in ["1700000001", "1e18", "9e18", "9223371974719179008"] {
+            assert_eq!(read("nbf", time), Err(Unread::Early), "{time}");
+        }
+        for time in ["null", "true", "[]", "{}", r#""9999999999""#] {
+            assert_eq!((read("exp", time), read("nbf", time)), (Err(Unread::Claims), Err(Unread::Claims)), "{time}");
+        }
+        assert_eq!(read("exp", "1e400"), Err(Unread::Malformed));
     }
 
     #[test]

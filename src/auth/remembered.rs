@@ -25,9 +25,9 @@ pub(super) struct Claims {
     /// Who shows it.
     pub(super) identity: Identity,
     /// When it begins to count, in seconds since the Unix epoch; nothing if it always did.
-    pub(super) begin: Option<f64>,
+    pub(super) begin: Option<i64>,
     /// When it ends; nothing if it never does.
-    pub(super) end: Option<f64>,
+    pub(super) end: Option<i64>,
 }
 
 impl Claims {
@@ -36,7 +36,8 @@ impl Claims {
     /// # Errors
     /// [`Unread::Expired`], [`Unread::Early`].
     pub(super) fn at(&self, now: Duration) -> Result<Identity, Unread> {
-        let now = now.as_secs_f64();
+        // Both limits are whole seconds.
+        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
         if self.end.is_some_and(|end| now >= end) {
             return Err(Unread::Expired);
         }
@@ -138,14 +139,14 @@ mod tests {
 
     const NOW: Duration = Duration::from_secs(100);
 
-    fn claims(user: &str, begin: Option<f64>, end: Option<f64>) -> Claims {
+    fn claims(user: &str, begin: Option<i64>, end: Option<i64>) -> Claims {
         Claims { identity: Identity { user: user.to_owned(), revision: 7 }, begin, end }
     }
 
     #[test]
     fn what_is_remembered_is_judged_by_the_time_of_its_use() {
         let mut verified = Verified::default();
-        let says = claims("alice", Some(90.0), Some(110.0));
+        let says = claims("alice", Some(90), Some(110));
         verified.remember("t", says.clone());
         assert_eq!(verified.recognise("t", NOW), Some(Ok(says.identity)));
         assert_eq!(verified.recognise("t", Duration::from_secs(89)), Some(Err(Unread::Early)));
@@ -169,7 +170,7 @@ mod tests {
     #[test]
     fn what_has_ended_goes_with_its_generation() {
         let mut verified = Verified::default();
-        verified.remember("ended", claims("alice", None, Some(1.0)));
+        verified.remember("ended", claims("alice", None, Some(1)));
         for number in 0..GENERATION_MAX {
             verified.remember(&number.to_string(), claims("alice", None, None));
         }

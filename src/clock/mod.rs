@@ -6,7 +6,7 @@
 use std::{
     fmt,
     sync::{
-        OnceLock,
+        Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime},
@@ -131,6 +131,38 @@ impl Stopwatch {
     }
 }
 
+/// Says when the log may be told again of what others can cause at will: whoever can connect could fill a disk.
+#[derive(Debug)]
+pub struct Sparingly {
+    interval: Duration,
+    told: Mutex<Told>,
+}
+
+/// Since when the log was told last, and of how many it was not.
+#[derive(Debug)]
+struct Told {
+    last: Option<Stopwatch>,
+    suppressed: u64,
+}
+
+impl Sparingly {
+    /// One record in `interval` at most.
+    pub const fn every(interval: Duration) -> Self {
+        Self { interval, told: Mutex::new(Told { last: None, suppressed: 0 }) }
+    }
+
+    /// How many were not told since the last time; `None` if it is not time for another record.
+    pub fn turn(&self) -> Option<u64> {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.last.is_some_and(|last| last.elapsed() < self.interval) {
+            told.suppressed += 1;
+            return None;
+        }
+        told.last = Some(Stopwatch::start());
+        Some(std::mem::take(&mut told.suppressed))
+    }
+}
+
 /// A source of chance.
 pub trait Chance: fmt::Debug + Send {
     /// The next 64 random bits.
@@ -190,6 +222,14 @@ mod tests {
         assert_eq!((clock.monotonic(), clock.wall()), (Duration::from_millis(1_500), Duration::from_millis(1_001_500)));
         clock.set_wall(Duration::from_secs(5));
         assert_eq!((clock.monotonic(), clock.wall()), (Duration::from_millis(1_500), Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn what_is_told_sparingly_says_how_much_was_not() {
+        let hourly = Sparingly::every(Duration::from_hours(1));
+        assert_eq!([hourly.turn(), hourly.turn(), hourly.turn()], [Some(0), None, None]);
+        let always = Sparingly { interval: Duration::ZERO, ..hourly };
+        assert_eq!([always.turn(), always.turn()], [Some(2), Some(0)]);
     }
 
     #[test]

@@ -94,6 +94,8 @@ instruments! {
         "When the first certificate in a file ends, or a list of revoked ones is due, in seconds since 1970.";
     HANDSHAKES_FAILED: Counters<2> = counters(["endpoint", "reason"]), "quorate_tls_handshakes_failed_total",
         "TLS handshakes of listeners that came to nothing: refused, timed out, or cut off to make room.";
+    TOKENS_REFUSED: Counters<1> = counters(["reason"]), "quorate_auth_tokens_refused_total",
+        "JSON web tokens that were not taken: malformed, method, signature, expired, early or claims.";
     CONNECTIONS_CUT: Counters<2> = counters(["endpoint", "reason"]), "quorate_connections_cut_total",
         "Connections that were ended because of their clients: slow (no whole head in time), malformed (no protocol \
          that is spoken here), flood (too many pings, resets or the like) or crowded (silent while others needed its place).";

@@ -1,12 +1,13 @@
 //! Who callers are, and as whom the member itself asks.
 
-use std::{num::NonZero, sync::Arc};
+use std::{num::NonZero, sync::Arc, time::Duration};
 
 use tokio::{sync::Semaphore, task::spawn_blocking};
 
 use crate::{
     auth::{Identity, Jwt, ROOT, Token, TokenKind, Unread, Unsigned},
-    clock::{Clock as _, SystemChance},
+    clock::{Clock as _, Sparingly, SystemChance},
+    metrics,
     types::Rejection,
 };
 
@@ -99,7 +100,15 @@ impl Handle {
     }
 }
 
+/// So often at most the log is told of a token that is not taken. etcd tells of each.
+const REFUSAL_INTERVAL: Duration = Duration::from_secs(1);
+
 fn refused(why: Unread) -> Rejection {
-    tracing::warn!(error = %why, "failed to parse a JWT token");
+    static TOLD: Sparingly = Sparingly::every(REFUSAL_INTERVAL);
+    metrics::TOKENS_REFUSED.with([why.reason()]).inc();
+    if let Some(suppressed) = TOLD.turn() {
+        let suppressed = (suppressed > 0).then_some(suppressed);
+        tracing::warn!(error = %why, suppressed, "failed to parse a JWT token");
+    }
     Rejection::InvalidAuthToken
 }

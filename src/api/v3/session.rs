@@ -319,6 +319,7 @@ impl Reading {
     /// As [`crate::auth::Auth::check_keys`].
     pub(super) fn range(&self, request: &RangeRequest) -> Result<&View<Snapshot>, Rejection> {
         self.check(&request.key, &request.range_end)?;
+        self.check_age()?;
         Ok(&self.state.view)
     }
 
@@ -336,7 +337,14 @@ impl Reading {
                 _ => return Err(Rejection::PermissionDenied),
             }
         }
+        self.check_age()?;
         Ok(&self.state.view)
+    }
+
+    /// Refuses who was recognised at a revision that is still to come, as only a JSON web token can tell of.
+    fn check_age(&self) -> Result<(), Rejection> {
+        let is_early = self.state.auth.enabled() && self.who.revision > self.state.auth.revision();
+        if is_early { Err(Rejection::AuthOldRevision) } else { Ok(()) }
     }
 
     /// Refuses who may not read these keys.
