@@ -9,6 +9,7 @@ mod support;
 use quorate::pb::etcdserverpb as pb;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 use support::cluster::Cluster;
@@ -320,10 +321,11 @@ fn a_stopped_member_gives_a_snapshot() {
     assert_eq!(told(&ours, now).0, hash, "the directory stays as it is");
 }
 
-/// The largest file below `directory`.
-fn largest(directory: &Path) -> PathBuf {
-    let files = contents(directory).into_iter();
-    files.max_by_key(|(_, (bytes, _))| *bytes).expect("files").0
+/// The largest table file of the state in `directory`.
+fn largest_table(directory: &Path) -> PathBuf {
+    let is_table = |path: &Path| path.parent().is_some_and(|parent| parent.ends_with("tables"));
+    let tables = contents(directory).into_iter().filter(|(path, _)| is_table(path));
+    tables.max_by_key(|(_, (bytes, _))| *bytes).expect("tables").0
 }
 
 /// Verifies `directory`: exit code, and what was said.
@@ -342,6 +344,74 @@ fn with_damage(directory: &Path, file: &Path, at: usize) -> String {
     std::fs::write(file, whole).expect("a file");
     assert!(code == Some(1) && said.contains(text(file)), "{}: {said}", file.display());
     said
+}
+
+/// The words of `quorateutl`, called where `directory` cannot be written.
+fn on_read_only_mount(directory: &Path, words: &[&str]) -> (Option<i32>, String) {
+    let mut command = Command::new("unshare");
+    command.arg("--mount");
+    if !nix::unistd::geteuid().is_root() {
+        command.arg("--map-root-user");
+    }
+    let script = "mount --bind \"$1\" \"$1\" && mount -o remount,ro,bind \"$1\" && shift && exec \"$@\"";
+    command.args(["sh", "-c", script, "sh", text(directory)]).arg(&Program::quorateutl().path).args(words);
+    let output = command.output().expect("util-linux is there");
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+}
+
+/// A running member's directory was called damaged, and one on a mount that is read-only could not be looked at.
+#[test]
+fn what_is_only_read_need_not_be_writable() {
+    let mut ours = Daemon::start(&Program::subject(), &["--snapshot-count=100"]);
+    let mut etcd = Daemon::start(&Program::etcd(), &["--unsafe-no-fsync"]);
+    for daemon in [&ours, &etcd] {
+        block_on(async { write_history(&mut connect(daemon).await).await });
+    }
+    let (data, theirs) = (ours.data_dir(), etcd.data_dir());
+    let [verify_ours, verify_theirs] = [&data, &theirs].map(|directory| ["verify", text(directory)]);
+    let check = ["import", "--check", text(&theirs)];
+    let looks = |daemon: &Daemon, words: &[&str]| on_read_only_mount(daemon.directory(), words);
+    for (daemon, words) in [(&ours, &verify_ours[..]), (&etcd, &verify_theirs), (&etcd, &check)] {
+        let (code, said) = looks(daemon, words);
+        let holder = format!("is in use by another process (process {}, ", daemon.pid());
+        assert!(code == Some(1) && said.contains(&holder) && !said.contains("damaged"), "{words:?}: {said}");
+    }
+    ours.kill();
+    etcd.kill();
+    let before = [&ours, &etcd].map(|daemon| contents(daemon.directory()));
+    for (daemon, words) in [(&ours, &verify_ours[..]), (&etcd, &verify_theirs), (&etcd, &check)] {
+        let (code, said) = looks(daemon, words);
+        assert!(
+            code == Some(0) && (said.contains("sound") || said.contains("nothing was written")),
+            "{words:?}: {said}"
+        );
+    }
+    assert_eq!(verified(&data).0, Some(0));
+    assert!(before == [&ours, &etcd].map(|daemon| contents(daemon.directory())), "something was written");
+}
+
+/// Such a directory was said to hold no data.
+#[test]
+fn who_may_not_read_a_directory_hears_who_may() {
+    if !nix::unistd::geteuid().is_root() {
+        // Whoever owns everything here may read it.
+        return;
+    }
+    let mut etcd = Daemon::start(&Program::etcd(), &["--unsafe-no-fsync"]);
+    etcd.terminate();
+    let data = etcd.data_dir();
+    nix::unistd::chown(&data, Some(65_534.into()), None).expect("root may");
+    for words in [&["import", "--check", text(&data)][..], &["verify", text(&data)]] {
+        let mut command = Command::new("setpriv");
+        command.args(["--bounding-set=-dac_override,-dac_read_search", "--"]);
+        let output = command.arg(&Program::quorateutl().path).args(words).output().expect("util-linux is there");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let expected =
+            format!("{}/member/snap/db may not be read: run this as root, or as nobody, whose it is: ", text(&data));
+        assert!(output.status.code() == Some(1) && said.contains(&expected), "{words:?}: {said}");
+        assert!(said.contains("Permission denied"), "{said}");
+    }
 }
 
 #[test]
@@ -368,7 +438,7 @@ fn damage_is_named_with_file_and_remedy() {
     let founded = ["--initial-cluster", &cluster, "--initial-advertise-peer-urls", &peer];
     succeed(&Program::quorateutl(), &[&words[..], &founded].concat());
     assert_eq!(verified(&data).0, Some(0));
-    let table = largest(&data.join("member/state"));
+    let table = largest_table(&data.join("member/state"));
     let middle = std::fs::metadata(&table).expect("a file").len() / 2;
     with_damage(&data, &table, usize::try_from(middle).expect("a length"));
     second.restart();

@@ -15,6 +15,8 @@ use super::{Directory, DiskFile};
 #[derive(Clone, Debug)]
 pub struct FileDirectory {
     path: PathBuf,
+    /// Whether files are opened for writing, too.
+    writes: bool,
 }
 
 /// A file of the operating system.
@@ -26,7 +28,12 @@ pub struct OpenFile {
 impl FileDirectory {
     /// Refers to `path` without looking at it.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into() }
+        Self { path: path.into(), writes: true }
+    }
+
+    /// The same for who only reads: the file system may be one that cannot be written.
+    pub fn read_only(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), writes: false }
     }
 }
 
@@ -70,7 +77,7 @@ impl Directory for FileDirectory {
     }
 
     fn open(&self, name: &str) -> io::Result<OpenFile> {
-        let file = OpenOptions::new().read(true).write(true).open(self.path(name))?;
+        let file = OpenOptions::new().read(true).write(self.writes).open(self.path(name))?;
         Ok(OpenFile { file })
     }
 

@@ -11,9 +11,11 @@
 use std::{io, path::PathBuf};
 
 mod file;
+mod locker;
 mod memory;
 
 pub use file::{FileDirectory, OpenFile};
+pub use locker::Locker;
 pub use memory::{Loss, MemoryDirectory, MemoryFile};
 
 /// The unit a disk writes at once. A torn write leaves whole sectors old or new.

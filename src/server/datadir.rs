@@ -25,7 +25,7 @@ use std::{
 use thiserror::Error;
 
 use super::{generations::Generations, offline::find_fence};
-use crate::config::SCHEDULED_SNAPSHOTS;
+use crate::{config::SCHEDULED_SNAPSHOTS, disk::Locker};
 
 /// Version of the directory's layout, and the only one this program reads.
 const FORMAT_VERSION: u32 = 1;
@@ -73,11 +73,15 @@ pub enum DataDirError {
     },
     /// Another process holds the lock.
     #[error(
-        "data directory {path} is in use by another process: stop that process, or give this member its own --data-dir"
+        "data directory {} is in use by another process{}: stop that process, or give this member its own --data-dir",
+        path.display(),
+        told(holder.as_ref())
     )]
     InUse {
         /// The directory.
         path: PathBuf,
+        /// The process, if it can be seen.
+        holder: Option<Locker>,
     },
     /// An etcd data directory.
     #[error(
@@ -219,6 +223,23 @@ impl DataDir {
     pub fn lock_alone(root: &Path) -> Result<File, DataDirError> {
         create(root)?;
         lock(root)
+    }
+
+    /// Keeps processes that would change `root` away from it while it is read; nothing in there is written, nor need it be
+    /// possible. Several may read. Nothing if nobody ever used the directory.
+    ///
+    /// # Errors
+    /// [`DataDirError::Io`] and [`DataDirError::InUse`].
+    pub fn lock_for_reading(root: &Path) -> Result<Option<File>, DataDirError> {
+        let path = Self::lock_path(root);
+        match File::open(&path) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(cause) => Err(DataDirError::io("opening", &path)(cause)),
+            Ok(file) => {
+                let taken = file.try_lock_shared();
+                locked(root, file, taken).map(Some)
+            }
+        }
     }
 
     /// Whether a process uses `root` now, without changing anything there. A directory that cannot be looked at counts as
@@ -417,17 +438,27 @@ pub(super) fn sync_tree(path: &Path) -> io::Result<()> {
 
 fn lock(root: &Path) -> Result<File, DataDirError> {
     let path = DataDir::lock_path(root);
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(DataDirError::io("opening", &path))?;
-    match file.try_lock() {
+    let opened = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = opened.map_err(DataDirError::io("opening", &path))?;
+    let taken = file.try_lock();
+    locked(root, file, taken)
+}
+
+/// What came of the attempt to lock `file` for `root`.
+fn locked(root: &Path, file: File, taken: Result<(), fs::TryLockError>) -> Result<File, DataDirError> {
+    let path = DataDir::lock_path(root);
+    match taken {
         Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => Err(DataDirError::InUse { path: root.to_owned() }),
+        Err(fs::TryLockError::WouldBlock) => {
+            Err(DataDirError::InUse { path: root.to_owned(), holder: Locker::of(&path) })
+        }
         Err(fs::TryLockError::Error(cause)) => Err(DataDirError::io("locking", &path)(cause)),
     }
+}
+
+/// Who has it, in brackets, if that is known.
+pub(super) fn told(holder: Option<&Locker>) -> String {
+    holder.map_or_else(String::new, |holder| format!(" ({holder})"))
 }
 
 fn format_line() -> String {
@@ -496,10 +527,16 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let first = DataDir::open(root.path(), None).unwrap();
         let second = DataDir::open(root.path(), None).unwrap_err();
-        assert!(matches!(second, DataDirError::InUse { .. }), "{second}");
+        let told = format!("is in use by another process (process {}, ", std::process::id());
+        assert!(second.to_string().contains(&told), "{second}");
         assert!(DataDir::is_in_use(root.path()));
+        assert!(matches!(DataDir::lock_for_reading(root.path()), Err(DataDirError::InUse { .. })));
         drop(first);
         assert!(!DataDir::is_in_use(root.path()) && !DataDir::is_in_use(&root.path().join("none")));
+        let readers = [(); 2].map(|()| DataDir::lock_for_reading(root.path()).unwrap());
+        assert!(readers.iter().all(Option::is_some));
+        assert!(matches!(DataDir::open(root.path(), None), Err(DataDirError::InUse { .. })));
+        drop(readers);
         DataDir::open(root.path(), None).unwrap();
     }
 

@@ -93,6 +93,14 @@ impl StorageError {
         Self::Engine { path: path.to_owned(), action, cause: Arc::new(cause) }
     }
 
+    /// Whether there was no room to write.
+    pub fn is_of_room(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+        let Self::Engine { cause, .. } = self else { return false };
+        let cause = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+        matches!(cause, Some(StorageFull | QuotaExceeded | ReadOnlyFilesystem))
+    }
+
     /// A failure reported by fjall at `action` on the files in `path`, in words.
     pub(super) fn of_fjall(path: &Path, action: &'static str, cause: fjall::Error) -> Self {
         let what = match cause {

@@ -31,7 +31,7 @@ use super::{
     background::{self, Files, Worker},
     bounds, format, inventory,
     journal::{Journals, NUMBER_KEY},
-    manifest, reports, writes,
+    likeness, manifest, reports, writes,
 };
 
 /// The one keyspace.
@@ -80,6 +80,8 @@ struct Inner {
     poison: Poison,
 }
 
+/// What the merger does.
+type Merge = fn(&Files, &background::Signal) -> Result<(), fjall::Error>;
 /// The first failure, once there was one.
 type Poison = Arc<OnceLock<Arc<str>>>;
 
@@ -109,6 +111,10 @@ impl FjallEngine {
     /// [`StorageError::Format`] if `path` holds something else or a newer format; [`StorageError::Damaged`] if its files
     /// are not what was written; [`StorageError::Engine`] if it cannot be read.
     pub fn open(path: &Path, options: &FjallOptions) -> Result<Self, StorageError> {
+        Self::open_with(path, options, Files::merge)
+    }
+
+    fn open_with(path: &Path, options: &FjallOptions, merge: Merge) -> Result<Self, StorageError> {
         format::claim(path)?;
         inventory::check(path)?;
         manifest::check(path)?;
@@ -117,11 +123,28 @@ impl FjallEngine {
         let opened = catch_unwind(AssertUnwindSafe(|| open_files(path, options)));
         let files = opened.unwrap_or_else(|panic| Err(not_understood(path, panic.as_ref())))?;
         let newest = files.check(&journals)?;
-        Self::start(Arc::new(files), newest)
+        Self::start(Arc::new(files), newest, merge)
+    }
+
+    /// Opens a likeness of the state in `path` to look at. Nothing there is written, and it must not change as long as this
+    /// is in use; `scratch`, a directory that is missing, is filled with copies of its journals.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn look(path: &Path, scratch: &Path, options: &FjallOptions) -> Result<Self, StorageError> {
+        if !path.join(format::FORMAT_FILE).is_file() {
+            let what = format!("there is no `{}` in it", format::FORMAT_FILE);
+            return Err(StorageError::Damaged { path: path.to_owned(), what });
+        }
+        let failed = |cause| {
+            StorageError::engine(path, "copying its journals to the directory for temporary files (TMPDIR)", cause)
+        };
+        likeness::make(path, scratch).map_err(failed)?;
+        Self::open_with(scratch, options, |_, _| Ok(()))
     }
 
     /// Starts the background threads.
-    fn start(files: Arc<Files>, newest: u64) -> Result<Self, StorageError> {
+    fn start(files: Arc<Files>, newest: u64, merge: Merge) -> Result<Self, StorageError> {
         reports::listen();
         let poison = Poison::default();
         let failed = || {
@@ -132,7 +155,7 @@ impl FjallEngine {
             worker.map_err(|cause| StorageError::engine(&files.path, "starting a thread", cause))
         };
         let merging = Arc::clone(&files);
-        let merger = started(Worker::start("state-merger", move |signal| merging.merge(signal), failed()))?;
+        let merger = started(Worker::start("state-merger", move |signal| merge(&merging, signal), failed()))?;
         let (rotating, signal) = (Arc::clone(&files), merger.signal());
         let rotator = started(Worker::start("state-rotator", move |_| rotating.rotate(&signal), failed()))?;
         Ok(Self(Arc::new(Inner { rotator, merger, files, newest: Mutex::new(newest), poison })))

@@ -19,7 +19,7 @@ const TREES: &str = "keyspaces";
 const CURRENT: &str = "current";
 const CURRENT_BYTES: usize = 25;
 /// The directory of a tree's table files.
-const TABLES: &str = "tables";
+pub(super) const TABLES: &str = "tables";
 
 /// Checks every tree of the state in `directory`, if there are any.
 ///

@@ -23,6 +23,7 @@ pub mod fjall;
 mod format;
 mod inventory;
 mod journal;
+mod likeness;
 mod manifest;
 pub mod memory;
 mod reports;

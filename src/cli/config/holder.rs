@@ -8,16 +8,17 @@ use std::{
     fs::{self, File},
     io::{BufRead as _, BufReader},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::unix::fs::MetadataExt as _,
     path::Path,
 };
+
+use crate::disk::Locker;
 
 /// The state of a socket that listens, in `/proc/net/tcp`.
 const LISTENS: &str = "0A";
 
 /// Whether everything that listens in the way of `address` belongs to the process that locks `file`.
 pub(super) fn has_address(file: &Path, address: SocketAddr) -> Option<bool> {
-    let sockets = sockets(locker(file)?)?;
+    let sockets = sockets(Locker::of(file)?.process)?;
     let mut in_the_way = listening().into_iter().filter(|(taken, _)| clash(*taken, address)).peekable();
     in_the_way.peek()?;
     Some(in_the_way.all(|(_, inode)| sockets.contains(&inode)))
@@ -32,20 +33,6 @@ pub(super) fn clash(one: SocketAddr, other: SocketAddr) -> bool {
 /// Whether who listens at `one` has the other address, too: all of IPv6 includes IPv4.
 fn covers(one: IpAddr, other: IpAddr) -> bool {
     one == other || one.is_unspecified() && (one.is_ipv6() || other.is_ipv4())
-}
-
-/// The one process that locks the file. Only the inode is compared: some file systems show another device.
-fn locker(file: &Path) -> Option<u32> {
-    let inode = fs::metadata(file).ok()?.ino().to_string();
-    let locks = fs::read_to_string("/proc/locks").ok()?;
-    let mut lockers = locks.lines().filter_map(|line| {
-        // 1: FLOCK  ADVISORY  WRITE 2437 fe:00:9183 0 EOF
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let [_, "FLOCK", _, "WRITE", pid, place, ..] = words.as_slice() else { return None };
-        (place.rsplit(':').next()? == inode).then(|| pid.parse().ok())?
-    });
-    let locker = lockers.next()?;
-    lockers.all(|other| other == locker).then_some(locker)
 }
 
 /// The inodes of the sockets of a process.

@@ -32,7 +32,9 @@ pub(super) const VERIFY: Command = Command {
     details: "Checks everything in a data directory of Quorate or etcd, whose daemon is stopped: every checksum of the log, of the\n\
               state and of snapshot files, every row of the state against the others, and whether log and state belong together.\n\n\
               One line for each part tells what was found; of damage it names the file, where it is known the offset, and what\n\
-              to do. Exit code 1 if anything is damaged.",
+              to do. Exit code 1 if anything is damaged.\n\n\
+              Nothing there is written, so the directory may lie on a mount that is read-only. The journals of the state, some\n\
+              hundred megabytes at the most, are copied to the directory for temporary files (TMPDIR) meanwhile.",
     flags: &[FROM_WAL_DIR],
     run: Some(verify),
     ..Command::EMPTY

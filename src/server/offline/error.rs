@@ -1,15 +1,18 @@
 //! Why a directory was not made or not handed on.
 
 use std::{
-    io,
+    fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
+use nix::unistd::User;
 use thiserror::Error;
 
 use crate::{
     apply::{ApplyError, EntryError, exchange::ExchangeError},
     config::go,
+    disk::Locker,
     etcdfile::{snap::SnapError, summary::FileHashError},
     mvcc::ReadError,
     storage::StorageError,
@@ -17,7 +20,7 @@ use crate::{
     wal::WalError,
 };
 
-use super::super::{DataDirError, OpenError, recovery::PartsError};
+use super::super::{DataDirError, OpenError, datadir::told, recovery::PartsError};
 
 /// Why a directory was not made or not handed on. Nothing is left of it.
 #[derive(Debug, Error)]
@@ -45,6 +48,17 @@ pub enum OfflineError {
         #[source]
         cause: io::Error,
     },
+    /// Something that the user who calls may not read.
+    #[error("{} may not be read: run this as root{}", path.display(), or_as(owner.as_deref()))]
+    Forbidden {
+        /// What.
+        path: PathBuf,
+        /// Who may, if he is known.
+        owner: Option<String>,
+        /// What the system says.
+        #[source]
+        cause: io::Error,
+    },
     /// No data directory of etcd's.
     #[error("{} holds no data of etcd: there is no member/snap/db in it", .0.display())]
     NotEtcds(PathBuf),
@@ -58,8 +72,17 @@ pub enum OfflineError {
     #[error("the data directory was handed on; {} says where to and how it comes back", .0.display())]
     HandedOn(PathBuf),
     /// Somebody uses the directory.
-    #[error("data directory {} is in use by another process: stop that process first", .0.display())]
-    InUse(PathBuf),
+    #[error(
+        "data directory {} is in use by another process{}: stop that process first",
+        path.display(),
+        told(holder.as_ref())
+    )]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// The process, if it can be seen.
+        holder: Option<Locker>,
+    },
     /// The log is elsewhere.
     #[error("there is no write-ahead log in {}: if etcd was started with --wal-dir, name that directory with --from-wal-dir", .0.display())]
     NoLog(PathBuf),
@@ -163,6 +186,9 @@ pub enum OfflineError {
     /// The state.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// What was found wrong in a likeness of a state, said of the state itself.
+    #[error("{0}")]
+    Looked(String),
     /// An entry.
     #[error(transparent)]
     Apply(#[from] ApplyError),
@@ -179,6 +205,30 @@ impl OfflineError {
         let path = path.to_owned();
         move |cause| Self::Io { action, path, cause }
     }
+
+    /// `path` cannot be read.
+    pub(super) fn unread(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |cause| match cause.kind() {
+            io::ErrorKind::PermissionDenied => Self::Forbidden { owner: owner(&path), path, cause },
+            _ => Self::Io { action: "reading", path, cause },
+        }
+    }
+
+    /// Whether nothing of a directory could be looked at, so that it says nothing of what is in there.
+    pub(super) fn is_of_access(&self) -> bool {
+        matches!(self, Self::InUse { .. } | Self::Forbidden { .. } | Self::HandedOn(_))
+    }
+}
+
+/// Who may read `path`, or the directory around it that keeps others out.
+fn owner(path: &Path) -> Option<String> {
+    let user = path.ancestors().find_map(|path| fs::metadata(path).ok())?.uid();
+    User::from_uid(user.into()).ok()?.map(|user| user.name).filter(|name| name != "root")
+}
+
+fn or_as(owner: Option<&str>) -> String {
+    owner.map_or_else(String::new, |owner| format!(", or as {owner}, whose it is"))
 }
 
 /// As Go quotes it.

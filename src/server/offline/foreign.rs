@@ -4,12 +4,15 @@
 //! stop, and in a cluster even behind the log's last entry, which others have. All of that is sound; only a database
 //! behind the newest snapshot is not, unless the one that etcd was about to put in its place lies beside it.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use super::{CHUNK_BYTES, OfflineError, entries, fence};
 use crate::{
     apply::{self, EntryError, exchange},
-    disk::{Directory as _, DiskFile as _, FileDirectory, OpenFile},
+    disk::{Directory as _, DiskFile as _, FileDirectory, Locker, OpenFile},
     etcdfile::{
         bbolt::Reader,
         database::{self, Position},
@@ -50,11 +53,13 @@ impl Foreign {
         let (snaps, wal) = (root.join("member/snap"), wal_dir.map_or_else(|| root.join("member/wal"), Path::to_owned));
         let database = snaps.join("db");
         let lock = lock(root, &database)?;
-        if !wal.is_dir() {
+        if !is_there(&wal)? {
             return Err(OfflineError::NoLog(wal));
         }
-        let survey = wal::survey(&FileDirectory::new(&wal))?;
-        let snaps = FileDirectory::new(snaps);
+        // Those that may not be read do not tell whom they belong to.
+        fs::read_dir(&wal).map_err(OfflineError::unread(&wal))?;
+        let survey = wal::survey(&FileDirectory::read_only(&wal))?;
+        let snaps = FileDirectory::read_only(snaps);
         check_tree(&snaps)?;
         let (database, position) = newest_database(&snaps, database, &survey)?;
         let base = base(&survey, &position)?;
@@ -130,18 +135,27 @@ fn check_entry(entry: &Entry, applied: u64) -> Result<(), OfflineError> {
 /// The methods of the v2 API that change keys.
 const WRITES: [&str; 3] = ["PUT", "POST", "DELETE"];
 
+/// Whether there is something at `path`; who may not look has no answer.
+pub(super) fn is_there(path: &Path) -> Result<bool, OfflineError> {
+    match fs::metadata(path) {
+        Ok(_) => Ok(true),
+        Err(cause) if matches!(cause.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
+        Err(cause) => Err(OfflineError::unread(path)(cause)),
+    }
+}
+
 /// Takes the lock that etcd holds as long as it runs.
 fn lock(root: &Path, database: &Path) -> Result<OpenFile, OfflineError> {
     if let Some(note) = fence::find(root) {
         return Err(OfflineError::HandedOn(note));
     }
-    if !database.is_file() {
+    if !is_there(database)? {
         return Err(OfflineError::NotEtcds(root.to_owned()));
     }
-    let file = OpenFile::read_only(database).map_err(OfflineError::io("opening", database))?;
+    let file = OpenFile::read_only(database).map_err(OfflineError::unread(database))?;
     match file.try_lock() {
         Ok(true) => Ok(file),
-        Ok(false) => Err(OfflineError::InUse(root.to_owned())),
+        Ok(false) => Err(OfflineError::InUse { path: root.to_owned(), holder: Locker::of(database) }),
         Err(cause) => Err(OfflineError::io("locking", database)(cause)),
     }
 }
