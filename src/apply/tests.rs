@@ -885,6 +885,9 @@ fn new_cluster_takes_the_state_and_none_of_the_members() {
     assert_eq!((bumped.revision, bumped.compact_revision), (last + 100, last + 100));
     let refused = refounded(Some(u64::MAX)).unwrap_err().to_string();
     assert!(refused.contains("cannot be raised by"), "{refused}");
+    let last = last.cast_unsigned();
+    assert!(refounded(Some(crate::mvcc::REVISION_BUMPED_MAX.cast_unsigned() - last)).is_ok());
+    assert!(refounded(Some(crate::mvcc::REVISION_BUMPED_MAX.cast_unsigned() - last + 1)).is_err());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{
-    Changes, LeaseExists, ReadError, Store, plan,
+    Changes, LeaseExists, REVISION_MAX, ReadError, Store, check, plan,
     rows::{Put, Version},
     state::State,
     txn::{self, Path},
@@ -18,7 +18,7 @@ use crate::{
         mvccpb::{Event, KeyValue, event::EventType},
     },
     storage::{Batch, Read, StorageError},
-    types::{KeyRange, LeaseId, Revision},
+    types::{KeyRange, LeaseId, Rejection, Revision},
 };
 
 /// One request being carried out: everything it changes gets one revision, and successive sub-revisions.
@@ -44,16 +44,20 @@ impl<'a, R: Read> Change<'a, R> {
     pub fn put(&mut self, request: &PutRequest, leases: LeaseExists<'_>) -> Result<PutResponse, ReadError> {
         txn::check_lease(request, leases)?;
         txn::check_kept(self.state(), request)?;
+        self.check_revision()?;
         self.carry_out_put(request)
     }
 
     /// Deletes an interval. `header.revision` is the new revision if anything was deleted, else the current one.
     ///
     /// # Errors
-    /// [`ReadError::Storage`] only.
+    /// [`Rejection::RevisionsUsed`], [`ReadError::Storage`].
     pub fn delete_range(&mut self, request: &DeleteRangeRequest) -> Result<DeleteRangeResponse, ReadError> {
         let range = KeyRange::new(request.key.clone(), &request.range_end);
         let dying = self.state().pairs(&range, i64::MAX).collect::<Result<Vec<_>, _>>()?;
+        if !dying.is_empty() {
+            self.check_revision()?;
+        }
         let mut response = DeleteRangeResponse { deleted: count(dying.len()), ..DeleteRangeResponse::default() };
         for (key, old) in dying {
             if request.prev_kv {
@@ -81,6 +85,9 @@ impl<'a, R: Read> Change<'a, R> {
     pub fn txn(&mut self, request: &TxnRequest, leases: LeaseExists<'_>) -> Result<TxnResponse, ReadError> {
         let path = txn::choose(self.state(), request)?;
         txn::check(self.state(), request, &path, leases)?;
+        if !check::is_read_only(request) {
+            self.check_revision()?;
+        }
         let mut response = self.carry_out(request, &mut path.walk())?;
         response.header = Some(self.header());
         Ok(response)
@@ -90,9 +97,12 @@ impl<'a, R: Read> Change<'a, R> {
     /// caller's. Returns the number of keys.
     ///
     /// # Errors
-    /// [`ReadError::Storage`] only.
+    /// [`Rejection::RevisionsUsed`], [`ReadError::Storage`].
     pub fn delete_lease_keys(&mut self, lease: LeaseId) -> Result<u64, ReadError> {
         let keys = super::view::attached(self.writer.batch, lease)?;
+        if !keys.is_empty() {
+            self.check_revision()?;
+        }
         let mut deleted = 0;
         for key in keys {
             if let Some(old) = self.state().newest(&key)? {
@@ -115,6 +125,11 @@ impl<'a, R: Read> Change<'a, R> {
     /// The newest state, this change's writes included.
     fn state(&self) -> State<'_, Batch<R>> {
         self.writer.state(self.writer.store.revision + i64::from(!self.events.is_empty()))
+    }
+
+    /// Refuses a change for which there is no revision, before anything of it is written.
+    fn check_revision(&self) -> Result<(), Rejection> {
+        if self.writer.store.revision < REVISION_MAX { Ok(()) } else { Err(Rejection::RevisionsUsed) }
     }
 
     fn header(&self) -> ResponseHeader {

@@ -15,6 +15,7 @@ use prost::Message;
 use thiserror::Error;
 
 use super::{
+    REVISION_BUMPED_MAX, REVISION_MAX,
     counts::Chunker,
     digest,
     rows::{self, Put, Trace, Version},
@@ -44,8 +45,11 @@ pub enum ImportError {
         /// What is wrong with it.
         what: &'static str,
     },
-    /// Revisions end before.
-    #[error("the last revision is {last}: it cannot be raised by {count}")]
+    /// Too few revisions would be left.
+    #[error(
+        "the last revision is {last}: it cannot be raised by {count}, only up to {REVISION_BUMPED_MAX}; choose a smaller \
+         --bump-revision, a thousand million is plenty"
+    )]
     Revision {
         /// The last one in the file.
         last: i64,
@@ -145,7 +149,10 @@ impl<D: Directory> Loader<D> {
     /// [`ImportError::Revision`], failure to write.
     pub fn skip_revisions(&mut self, count: u64) -> Result<i64, ImportError> {
         let last = self.check.last.map_or(0, |last| last.main);
-        let main = i64::try_from(count).ok().and_then(|count| last.checked_add(count)).filter(|main| *main < i64::MAX);
+        let main = i64::try_from(count)
+            .ok()
+            .and_then(|count| last.checked_add(count))
+            .filter(|main| *main <= REVISION_BUMPED_MAX);
         let main = main.ok_or(ImportError::Revision { last, count })?;
         let mut row_key = Vec::new();
         rows::etcd_key(Revision { main, sub: 0 }, false, &mut row_key);
@@ -253,7 +260,7 @@ fn split_key(row_key: &[u8]) -> Option<(Revision, bool)> {
         [b't'] => true,
         _ => return None,
     };
-    (revision.main > 0 && revision.sub >= 0).then_some((revision, tombstone))
+    ((1..=REVISION_MAX).contains(&revision.main) && revision.sub >= 0).then_some((revision, tombstone))
 }
 
 /// All rows in the order of our tables, made as they are asked for.

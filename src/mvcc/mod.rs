@@ -55,6 +55,11 @@ pub use transfer::{COMPACTION_ROWS, EtcdRow, EtcdRows};
 pub use verify::Verified;
 pub use view::{View, attached};
 
+/// The last revision that a change can have: what comes behind it, such as where a watch goes on, is still a number.
+pub const REVISION_MAX: i64 = i64::MAX - 1;
+/// The last revision that others can be passed over up to: at least as many are left for changes.
+pub const REVISION_BUMPED_MAX: i64 = i64::MAX / 2;
+
 /// Why a read or a change was not carried out.
 #[derive(Debug, Clone, Error)]
 pub enum ReadError {

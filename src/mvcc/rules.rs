@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{
-    Compactor, HistoryLimits, ReadError,
+    Compactor, HistoryLimits, REVISION_MAX, ReadError,
     harness::{Member, bytes, in_memory, put},
 };
 use crate::{
@@ -62,6 +62,25 @@ fn fresh_store_stands_at_revision_one_and_was_never_compacted() {
     assert_eq!((member.store.revision(), member.store.compact_revision()), (1, -1));
     let answer = member.view().range(&get("missing", 0)).unwrap();
     assert_eq!((answer.header.unwrap().revision, answer.count, answer.more), (1, 0, false));
+}
+
+/// The second put behind a bump to nearly the largest number was one too many, and ended the member.
+#[test]
+fn nothing_is_changed_behind_the_last_revision() {
+    let mut member = in_memory();
+    member.store.revision = REVISION_MAX - 1;
+    let leased = PutRequest { lease: 1, ..put("k", "last") };
+    member.change(|change| change.put(&leased, &|_| true)).0.unwrap();
+    assert_eq!(member.store.revision(), REVISION_MAX);
+    let used = |answer: Result<(), ReadError>| matches!(answer, Err(ReadError::Rejected(Rejection::RevisionsUsed)));
+    assert!(used(member.change(|change| change.put(&put("k", "more"), &|_| true).map(drop)).0));
+    assert!(used(member.change(|change| change.delete_range(&delete("k")).map(drop)).0));
+    assert!(used(member.change(|change| change.delete_lease_keys(LeaseId(1)).map(drop)).0));
+    assert_eq!(run(&mut member, vec![Request::RequestPut(put("l", "more"))]), Err(Rejection::RevisionsUsed));
+    assert!(run(&mut member, vec![Request::RequestRange(get("k", 0))]).is_ok());
+    assert_eq!(member.change(|change| change.delete_range(&delete("absent"))).0.unwrap().deleted, 0);
+    let again = Member::open(member.engine);
+    assert_eq!((again.store.revision(), again.list("k", "", 0)[0].mod_revision), (REVISION_MAX, REVISION_MAX));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::{ops::Bound, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{Change, ReadError, View, counts::Counts, rows, rows::Trace};
+use super::{Change, REVISION_MAX, ReadError, View, counts::Counts, rows, rows::Trace};
 use crate::{
     storage::{Batch, Read, StorageError, Table},
     types::{Rejection, Revision},
@@ -107,6 +107,9 @@ fn newest_change(read: &impl Read) -> Result<Option<(Revision, Trace)>, StorageE
     let Some(row) = read.scan_back(Bound::Included(&lower), Bound::Excluded(&upper)).next() else { return Ok(None) };
     let (row_key, value) = row?;
     let revision = rows::split_revision_key(&row_key)?;
+    if revision.main > REVISION_MAX {
+        return Err(StorageError::corrupt(Table::Revision, &row_key, "no change can have this revision"));
+    }
     Ok(Some((revision, Trace::decode(revision, value)?)))
 }
 
@@ -119,7 +122,8 @@ pub(super) fn meta_revision(read: &impl Read, name: &[u8]) -> Result<Option<i64>
 
 /// The main revision in etcd's 17 bytes.
 pub(super) fn meta_main(value: &Bytes) -> Option<i64> {
-    value.first_chunk().copied().map(i64::from_be_bytes).filter(|_| value.len() == 17)
+    let main = value.first_chunk().copied().map(i64::from_be_bytes);
+    main.filter(|main| value.len() == 17 && *main <= REVISION_MAX)
 }
 
 /// etcd's 17 bytes of a revision with sub 0.

@@ -61,6 +61,9 @@ rejections! {
     FutureRevision = OutOfRange, "etcdserver: mvcc: required revision is a future revision";
     /// Quota exceeded, or the NOSPACE alarm is up.
     NoSpace = ResourceExhausted, "etcdserver: mvcc: database space exceeded";
+    /// There is no revision left for a change.
+    RevisionsUsed = ResourceExhausted, "etcdserver: mvcc: the last revision is used, and nothing can be changed any more: \
+        restore an older snapshot (was --bump-revision too large?)";
     /// The encoded proposal exceeds `max-request-bytes`.
     RequestTooLarge = InvalidArgument, "etcdserver: request is too large";
     /// Commit is too far ahead of apply.
