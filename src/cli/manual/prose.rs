@@ -245,7 +245,7 @@ allows it to be missing.",
     ("`NOTIFY_SOCKET`, `WATCHDOG_USEC`, `LISTEN_FDS`", "Given by systemd: readiness, the watchdog, and sockets it has opened."),
 ];
 
-pub(super) const DAEMON_FILES: [Item; 12] = [
+pub(super) const DAEMON_FILES: [Item; 13] = [
     (
         "`/etc/default/quorate`, `/etc/quorate/quorate.conf`",
         "Environment of the unit on Debian, and on systems with rpm.",
@@ -267,6 +267,11 @@ is. What is in the way is told by `journalctl -u quorate-takeover`, and the next
     (
         "`/etc/quorate/takeover.conf`",
         "Written by it and read last: where the data are now, and the `ETCD_COMPAT_VERSION` that keeps the way back open.",
+    ),
+    (
+        "`/etc/quorate/takeover.begun`",
+        "There while such an import is under way: the directory that is read, and the name that its `member` gets. If the machine \
+fails meanwhile, the next start undoes by it what the import has left, and begins anew. Do not remove it before that.",
     ),
     ("`/var/lib/quorate-backup`", "Where the backup's unit puts snapshots."),
     ("`snapshots`", "In a data directory: scheduled snapshots, unless they have a directory of their own."),

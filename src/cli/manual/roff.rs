@@ -1,7 +1,7 @@
 //! Text with the macros of man(7).
 
 /// The day of the last change of what the pages say.
-const DAY: &str = "2026-11-29";
+const DAY: &str = "2026-11-30";
 
 /// A page under way. In all texts, what stands between backticks becomes bold.
 #[derive(Debug)]
