@@ -58,8 +58,8 @@ impl<I, const L: usize> Family<I, L> {
     }
 
     /// The label names.
-    pub(super) fn labels(&self) -> [&'static str; L] {
-        self.labels
+    pub(super) fn labels(&self) -> &[&'static str; L] {
+        &self.labels
     }
 
     /// Shows every series with its label values, in their order.

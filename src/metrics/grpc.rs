@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{
-    Counter, Histogram, Unit,
+    Counter, Described, Histogram, Unit,
     text::{float, head, histogram, label_set, sample},
 };
 
@@ -216,11 +216,34 @@ methods! {
 }
 
 /// Every `grpc_server_*` family with its text.
+/// The labels of every method, but for the code.
+const LABELS: &[&str] = &["grpc_method", "grpc_service", "grpc_type"];
+
+const fn family(name: &'static str, kind: &'static str, help: &'static str) -> Described {
+    Described { name, kind, labels: LABELS, help, versions: "3.3" }
+}
+
+const STARTED: Described = family("grpc_server_started_total", "counter", "Calls begun.");
+const RECEIVED: Described = family("grpc_server_msg_received_total", "counter", "Messages received by calls.");
+const SENT: Described = family("grpc_server_msg_sent_total", "counter", "Messages sent by calls.");
+const HANDLED: Described = Described {
+    labels: &["grpc_code", "grpc_method", "grpc_service", "grpc_type"],
+    ..family("grpc_server_handled_total", "counter", "Calls ended, by status code.")
+};
+const HANDLING: Described = family(
+    "grpc_server_handling_seconds",
+    "histogram",
+    "Time from the begin of a call to its end; only with --metrics=extensive.",
+);
+
+/// Every name of this family.
+pub(super) const FAMILIES: [Described; 5] = [STARTED, RECEIVED, SENT, HANDLED, HANDLING];
+
 pub(super) fn collect() -> Vec<(&'static str, String)> {
     let mut families = vec![
-        counts("grpc_server_started_total", "Calls begun.", |method| &method.started),
-        counts("grpc_server_msg_received_total", "Messages received by calls.", |method| &method.received),
-        counts("grpc_server_msg_sent_total", "Messages sent by calls.", |method| &method.sent),
+        counts(STARTED, |method| &method.started),
+        counts(RECEIVED, |method| &method.received),
+        counts(SENT, |method| &method.sent),
         handled(),
     ];
     if is_extensive() {
@@ -233,9 +256,14 @@ fn shown() -> impl Iterator<Item = &'static GrpcMethod> {
     METHODS.iter().copied().filter(|method| method.is_shown())
 }
 
-fn counts(name: &'static str, help: &str, pick: fn(&GrpcMethod) -> &Counter) -> (&'static str, String) {
+fn begin(family: Described) -> (&'static str, String) {
     let mut out = String::new();
-    head(name, help, "counter", &mut out);
+    head(family.name, family.help, family.kind, &mut out);
+    (family.name, out)
+}
+
+fn counts(family: Described, pick: fn(&GrpcMethod) -> &Counter) -> (&'static str, String) {
+    let (name, mut out) = begin(family);
     for method in shown() {
         sample(name, &label_set(method.labels()), float(pick(method).get()), &mut out);
     }
@@ -243,9 +271,7 @@ fn counts(name: &'static str, help: &str, pick: fn(&GrpcMethod) -> &Counter) -> 
 }
 
 fn handled() -> (&'static str, String) {
-    let name = "grpc_server_handled_total";
-    let mut out = String::new();
-    head(name, "Calls ended, by status code.", "counter", &mut out);
+    let (name, mut out) = begin(HANDLED);
     for method in shown() {
         for (code, counter) in CODE_NAMES.into_iter().zip(&method.handled) {
             let labels = label_set([("grpc_code", code)].into_iter().chain(method.labels()));
@@ -256,9 +282,7 @@ fn handled() -> (&'static str, String) {
 }
 
 fn handling() -> (&'static str, String) {
-    let name = "grpc_server_handling_seconds";
-    let mut out = String::new();
-    head(name, "Time from the begin of a call to its end.", "histogram", &mut out);
+    let (name, mut out) = begin(HANDLING);
     for method in shown() {
         histogram(name, &method.labels(), &method.handling, &mut out);
     }

@@ -69,10 +69,45 @@ fn exposition_where(is_shown: impl Fn(&str) -> bool) -> String {
     families.into_iter().map(|(_, text)| text).collect()
 }
 
+/// A name as documentation tells of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Described {
+    /// The name.
+    pub name: &'static str,
+    /// The word in the `# TYPE` line.
+    pub kind: &'static str,
+    /// Label names besides a histogram's `le`.
+    pub labels: &'static [&'static str],
+    /// What the `# HELP` line says.
+    pub help: &'static str,
+    /// As [`Entry::versions`].
+    pub versions: &'static str,
+}
+
+/// Every name that [`exposition`] can show, in their order.
+pub fn described() -> Vec<Described> {
+    let of_entry = |entry: &Entry| {
+        let Entry { name, help, versions, what } = *entry;
+        Described { name, kind: what.kind(), labels: what.labels(), help, versions }
+    };
+    let mut all: Vec<_> = TABLE.iter().map(of_entry).collect();
+    all.extend(grpc::FAMILIES.into_iter().chain(process::described()).chain([BUILD_INFO]));
+    all.sort_unstable_by_key(|described| described.name);
+    all
+}
+
+const BUILD_INFO: Described = Described {
+    name: "quorate_build_info",
+    kind: "gauge",
+    labels: &["version"],
+    help: "Always 1; the label is the version of the program.",
+    versions: "",
+};
+
 fn build_info() -> (&'static str, String) {
-    let name = "quorate_build_info";
+    let Described { name, kind, help, .. } = BUILD_INFO;
     let mut out = String::new();
-    text::head(name, "Always 1; the label is the version of the program.", "gauge", &mut out);
+    text::head(name, help, kind, &mut out);
     text::sample(name, &text::label_set([("version", env!("CARGO_PKG_VERSION"))]), 1.0, &mut out);
     (name, out)
 }
@@ -90,6 +125,21 @@ mod tests {
         let names: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
         assert!(names.is_sorted());
         assert!(names.len() > 80);
+    }
+
+    #[test]
+    fn everything_that_is_shown_is_described() {
+        CONFIG_RELOADS.with(["applied"]).inc();
+        let (text, described) = (exposition(), described());
+        for head in text.lines().filter_map(|line| line.strip_prefix("# HELP ")) {
+            let (name, help) = head.split_once(' ').unwrap();
+            let known =
+                described.iter().find(|known| known.name == name).unwrap_or_else(|| panic!("{name} is unknown"));
+            assert_eq!((known.help, true), (help, text.contains(&format!("# TYPE {name} {}\n", known.kind))), "{name}");
+        }
+        for known in described {
+            assert_eq!(known.versions.is_empty(), known.name.starts_with("quorate_"), "{}", known.name);
+        }
     }
 
     #[test]

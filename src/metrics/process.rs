@@ -13,7 +13,7 @@ use nix::{
 };
 
 use super::{
-    OS_FD_LIMIT, OS_FD_USED,
+    Described, OS_FD_LIMIT, OS_FD_USED,
     text::{float, head, sample},
 };
 
@@ -30,28 +30,66 @@ pub(super) fn refresh() {
     }
 }
 
-/// Every `process_*` name with its text.
-pub(super) fn collect() -> Vec<(&'static str, String)> {
-    let memory = memory_bytes();
-    [
-        row("process_cpu_seconds_total", "counter", "Processor time used, by user and system.", cpu_seconds()),
-        row("process_max_fds", "gauge", "Most file descriptors that may be open.", descriptors_max().map(float)),
-        row("process_open_fds", "gauge", "Open file descriptors.", open_descriptors().map(float)),
-        row("process_resident_memory_bytes", "gauge", "Memory held in RAM.", memory.map(|(_, resident)| resident)),
-        row("process_start_time_seconds", "gauge", "Unix time at which the process began.", start_time()),
-        row("process_virtual_memory_bytes", "gauge", "Address space in use.", memory.map(|(size, _)| size)),
-        row("process_virtual_memory_max_bytes", "gauge", "Most address space allowed.", address_space_max()),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+/// What is told of the process, and how it is found out.
+struct Row {
+    described: Described,
+    value: fn() -> Option<f64>,
 }
 
-fn row(name: &'static str, kind: &str, help: &str, value: Option<f64>) -> Option<(&'static str, String)> {
-    let mut out = String::new();
-    head(name, help, kind, &mut out);
-    sample(name, "", value?, &mut out);
-    Some((name, out))
+const fn row(name: &'static str, kind: &'static str, help: &'static str, value: fn() -> Option<f64>) -> Row {
+    Row { described: Described { name, kind, labels: &[], help, versions: "3.3" }, value }
+}
+
+static ROWS: [Row; 9] = [
+    row("process_cpu_seconds_total", "counter", "Processor time used, by user and system.", cpu_seconds),
+    row("process_max_fds", "gauge", "Most file descriptors that may be open.", || descriptors_max().map(float)),
+    Row { described: NETWORK_RECEIVED, value: || network_bytes().map(|(received, _)| received) },
+    Row { described: NETWORK_SENT, value: || network_bytes().map(|(_, sent)| sent) },
+    row("process_open_fds", "gauge", "Open file descriptors.", || open_descriptors().map(float)),
+    row("process_resident_memory_bytes", "gauge", "Memory held in RAM.", || {
+        memory_bytes().map(|(_, resident)| resident)
+    }),
+    row("process_start_time_seconds", "gauge", "Unix time at which the process began.", start_time),
+    row("process_virtual_memory_bytes", "gauge", "Address space in use.", || memory_bytes().map(|(size, _)| size)),
+    row("process_virtual_memory_max_bytes", "gauge", "Most address space allowed.", address_space_max),
+];
+const NETWORK_RECEIVED: Described = Described {
+    name: "process_network_receive_bytes_total",
+    kind: "counter",
+    labels: &[],
+    help: "Bytes received over the network by this host, or by the network namespace of the process.",
+    versions: "3.6",
+};
+const NETWORK_SENT: Described = Described {
+    name: "process_network_transmit_bytes_total",
+    help: "Bytes sent over the network by this host, or by the network namespace of the process.",
+    ..NETWORK_RECEIVED
+};
+
+/// Every `process_*` name, read or not.
+pub(super) fn described() -> impl Iterator<Item = Described> {
+    ROWS.iter().map(|row| row.described)
+}
+
+/// Every `process_*` name with its text.
+pub(super) fn collect() -> Vec<(&'static str, String)> {
+    let shown = |row: &Row| {
+        let (Described { name, kind, help, .. }, mut out) = (row.described, String::new());
+        head(name, help, kind, &mut out);
+        sample(name, "", (row.value)()?, &mut out);
+        Some((name, out))
+    };
+    ROWS.iter().filter_map(shown).collect()
+}
+
+/// Received and sent over IP.
+fn network_bytes() -> Option<(f64, f64)> {
+    let table = fs::read_to_string("/proc/self/net/netstat").ok()?;
+    let mut lines = table.lines().filter_map(|line| line.strip_prefix("IpExt: "));
+    let (names, values) = (lines.next()?.split(' '), lines.next()?.split(' '));
+    let columns: Vec<(&str, &str)> = names.zip(values).collect();
+    let column = |name| columns.iter().find(|(known, _)| *known == name)?.1.parse().ok();
+    Some((float(column("InOctets")?), float(column("OutOctets")?)))
 }
 
 fn cpu_seconds() -> Option<f64> {
@@ -98,8 +136,9 @@ mod tests {
     #[test]
     fn the_process_describes_itself() {
         let names: Vec<_> = collect().into_iter().map(|(name, _)| name).collect();
-        assert_eq!(names.len(), 7, "{names:?}");
+        assert_eq!(names.len(), ROWS.len(), "{names:?}");
         assert!(cpu_seconds() > Some(0.0));
+        assert!(network_bytes().is_some());
         assert!(memory_bytes().is_some_and(|(size, resident)| size >= resident && resident > 0.0));
         assert!(start_time() > Some(1.6e9));
     }

@@ -10,8 +10,8 @@ pub trait Collect: Sync {
     fn kind(&self) -> &'static str;
 
     /// Label names besides a histogram's `le`.
-    fn labels(&self) -> Vec<&'static str> {
-        Vec::new()
+    fn labels(&self) -> &[&'static str] {
+        &[]
     }
 
     /// Appends the sample lines; nothing while there is no series.
@@ -131,12 +131,12 @@ impl<const L: usize> Collect for Family<Counter, L> {
     fn kind(&self) -> &'static str {
         "counter"
     }
-    fn labels(&self) -> Vec<&'static str> {
-        Family::labels(self).to_vec()
+    fn labels(&self) -> &[&'static str] {
+        Family::labels(self)
     }
     fn samples(&self, name: &str, out: &mut String) {
         self.each(|values, counter| {
-            let labels = label_set(Family::labels(self).into_iter().zip(values));
+            let labels = label_set(Family::labels(self).iter().copied().zip(values));
             sample(name, &labels, float(counter.get()), out);
         });
     }
@@ -146,12 +146,12 @@ impl<const L: usize> Collect for Family<Gauge, L> {
     fn kind(&self) -> &'static str {
         "gauge"
     }
-    fn labels(&self) -> Vec<&'static str> {
-        Family::labels(self).to_vec()
+    fn labels(&self) -> &[&'static str] {
+        Family::labels(self)
     }
     fn samples(&self, name: &str, out: &mut String) {
         self.each(|values, gauge| {
-            let labels = label_set(Family::labels(self).into_iter().zip(values));
+            let labels = label_set(Family::labels(self).iter().copied().zip(values));
             sample(name, &labels, signed(gauge.get()), out);
         });
     }
@@ -161,12 +161,12 @@ impl<const L: usize> Collect for Family<Histogram, L> {
     fn kind(&self) -> &'static str {
         "histogram"
     }
-    fn labels(&self) -> Vec<&'static str> {
-        Family::labels(self).to_vec()
+    fn labels(&self) -> &[&'static str] {
+        Family::labels(self)
     }
     fn samples(&self, name: &str, out: &mut String) {
         self.each(|values, one| {
-            let labels: Vec<(&str, &str)> = Family::labels(self).into_iter().zip(values).collect();
+            let labels: Vec<(&str, &str)> = Family::labels(self).iter().copied().zip(values).collect();
             histogram(name, &labels, one, out);
         });
     }

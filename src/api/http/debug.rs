@@ -37,7 +37,20 @@ pub(super) async fn metrics(api: Arc<Api>, _: Request) -> Response {
     if let Some(keys) = count_keys(&api).await {
         metrics::MVCC_KEYS.set(keys);
     }
-    plain::body(metrics::CONTENT_TYPE, metrics::exposition())
+    let text = counted(metrics::exposition);
+    plain::body(metrics::CONTENT_TYPE, text)
+}
+
+/// Counts what `show` shows as Go's library counts it: after it was shown.
+fn counted(show: fn() -> String) -> String {
+    for code in ["200", "500", "503"] {
+        drop(metrics::SCRAPES.with([code]));
+    }
+    metrics::SCRAPES_IN_FLIGHT.inc();
+    let text = show();
+    metrics::SCRAPES_IN_FLIGHT.dec();
+    metrics::SCRAPES.with(["200"]).inc();
+    text
 }
 
 /// Alarms that were raised and no longer are show as zero.

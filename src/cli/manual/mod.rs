@@ -1,8 +1,10 @@
-//! The manual pages, read from the option table and the command tables; what no table says is prose of ours (`prose`).
+//! The manual pages, read from the option table, the command tables and the table of metrics; what no table says is prose
+//! of ours (`prose`).
 //!
 //! `tests/manuals.rs` compares the committed pages under `man/` with these, and `make man` writes them anew.
 
 mod commands;
+mod metrics;
 mod options;
 mod prose;
 mod roff;
@@ -25,8 +27,9 @@ impl Page {
 }
 
 /// Every page there is.
-pub const PAGES: [Page; 6] = [
+pub const PAGES: [Page; 7] = [
     Page { file: "quorate.8", write: options::daemon },
+    Page { file: "quorate-metrics.8", write: metrics::page },
     Page { file: "quorate-discovery.8", write: commands::discovery },
     Page { file: "quorate.toml.5", write: options::toml_file },
     Page { file: "quorate.env.5", write: options::env_file },

@@ -44,7 +44,7 @@ pub(super) fn daemon() -> Roff {
         .paragraph("A dry run of what a unit would start:")
         .example(prose::CHECK_EXAMPLE)
         .heading("SEE ALSO")
-        .text("`quorate-discovery`(8), `quorate.toml`(5), `quorate.env`(5), `quoratectl`(1), `quorateutl`(1), `systemd.exec`(5)")
+        .text("`quorate-discovery`(8), `quorate-metrics`(8), `quorate.toml`(5), `quorate.env`(5), `quoratectl`(1), `quorateutl`(1), `systemd.exec`(5)")
 }
 
 pub(super) fn toml_file() -> Roff {

@@ -220,6 +220,30 @@ more. Whether what it compares was so.",
     ("`error`", "What the client was told."),
 ];
 
+pub(super) const METRICS: [&str; 5] = [
+    "A member publishes these at `/metrics` of its client URLs, and of `--listen-metrics-urls`, in the text format of Prometheus. The
+names, types, labels and bounds of histograms are etcd's, so that its dashboards and alert rules work as they are; some gauges are
+called `_total`, as there. Names that begin with `quorate_` are ours.",
+    "A name without labels is there from the start, at zero. One with labels appears when there is something to tell, those of
+`grpc_server_` excepted. At most 128 combinations of labels are told apart; what is more is counted under `other`.",
+    "With each stands since which version etcd has it, 3.3 being the oldest looked at, or in which versions it had it: old names
+are still published, whatever `--compat-version` says.",
+    "`grpc-proxy` publishes, at `/metrics` of its own, those that are not of a member: `etcd_grpc_proxy_`, `etcd_network_client_grpc_`,
+`grpc_server_`, `os_`, `process_`, and of ours those of connections, TLS and HTTP. `quorate discovery` adds
+`endpoint_new_requests_total`, `endpoint_token_requests_total` and `endpoint_health_requests_total` {code, method}, the names of
+etcd's discovery service.",
+    "Alert rules and a dashboard are in `/usr/share/doc/quorate/monitoring`.",
+];
+
+pub(super) const METRICS_MISSING: [Item; 2] = [
+    (
+        "`etcd_debugging_disk_backend_commit_rebalance_duration_seconds`, `..._spill_duration_seconds`, `..._write_duration_seconds`",
+        "Phases of a commit of etcd's database, which a log-structured store does not have. The whole commit is
+`etcd_disk_backend_commit_duration_seconds`.",
+    ),
+    ("`go_*`", "Figures of the runtime of Go, which is not there."),
+];
+
 pub(super) const DAEMON_EXIT: [Item; 5] = [
     ("0", "Stopped by a signal, or did what a command was asked for."),
     ("1", "The configuration is wrong, or the member could not start or go on; the last line says why and what to do."),
