@@ -270,6 +270,9 @@ impl<'a> Side<'a> {
             self.mask.add_lease(i64::from_str_radix(id, 16).unwrap());
         }
         let said = said.replace(&self.address.to_string(), &self.member.client.to_string());
+        // Of a refused watch a proxy tells the reason alone, as etcd's does; so its clients know it again.
+        let said =
+            said.replace("watch was canceled (rpc error: code = PermissionDenied desc = ", "watch was canceled (");
         let said = self.mask.apply(&said);
         // What takes its time, what is counted down or drawn, and hashes of what was drawn.
         let said = said.replace("  ", " ");

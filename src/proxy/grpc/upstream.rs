@@ -26,7 +26,6 @@ use super::identity::{Identity, header_of};
 use crate::{
     api::status::Status,
     client::{self, ClientError},
-    metrics::CODE_NAMES,
     proxy::endpoints::{Endpoint, Endpoints},
     tls::Dialler,
     types::{Code, Rejection},
@@ -358,10 +357,9 @@ fn nobody() -> Status {
     Status::new(Code::Unavailable, "etcdclient: no available endpoints")
 }
 
-/// A status in the words that Go's gRPC library gives it as a text.
+/// A status as a text, in the words of etcd's client, which its proxy passes on: of what etcd refuses, the reason alone.
 pub(super) fn text_of(status: &Status) -> String {
-    let code = CODE_NAMES.get(status.code() as usize).copied().unwrap_or("Unknown");
-    format!("rpc error: code = {code} desc = {}", status.message())
+    ClientError::from_parts(tonic::Code::from_i32(status.code() as i32), status.message()).to_string()
 }
 
 /// A status of the member, or of this side, as it is passed on.
@@ -454,7 +452,9 @@ mod tests {
     fn refusals_keep_code_and_words() {
         let refused = tonic::Status::out_of_range("etcdserver: mvcc: required revision has been compacted");
         assert_eq!(status_of(&refused), Rejection::Compacted.into());
-        assert_eq!(text_of(&Rejection::NoLeader.into()), "rpc error: code = Unavailable desc = etcdserver: no leader");
+        assert_eq!(text_of(&Rejection::PermissionDenied.into()), "etcdserver: permission denied");
+        let unknown = Status::new(Code::Unavailable, "what now");
+        assert_eq!(text_of(&unknown), "rpc error: code = Unavailable desc = what now");
         let odd = status_of(&tonic::Status::unknown("what now"));
         assert_eq!((odd.code(), odd.message()), (Code::Unknown, "what now"));
     }
