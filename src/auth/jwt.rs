@@ -12,7 +12,7 @@ use std::{
 };
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 use thiserror::Error;
 
@@ -114,11 +114,6 @@ struct WrittenClaims<'a> {
     username: &'a str,
 }
 
-#[derive(Deserialize)]
-struct ReadHeader {
-    alg: String,
-}
-
 impl Jwt {
     /// Tokens as the options behind `jwt,` describe them; `read` reads a file of keys.
     ///
@@ -214,8 +209,9 @@ impl Jwt {
         let (signed, signature) = token.rsplit_once('.').ok_or(Unread::Malformed)?;
         let (header, claims) = signed.split_once('.').ok_or(Unread::Malformed)?;
         let decode = |part: &str| BASE64_URL_SAFE_NO_PAD.decode(part).map_err(|_| Unread::Malformed);
-        let header: ReadHeader = serde_json::from_slice(&decode(header)?).map_err(|_| Unread::Malformed)?;
-        if header.alg != self.keys.algorithm().name() {
+        // Of a name that is there twice the last one counts, as to Go.
+        let header: Value = serde_json::from_slice(&decode(header)?).map_err(|_| Unread::Malformed)?;
+        if header.get("alg").and_then(Value::as_str) != Some(self.keys.algorithm().name()) {
             return Err(Unread::Method);
         }
         let (claims, signature) = (decode(claims)?, decode(signature)?);
