@@ -95,6 +95,11 @@ impl Certificate {
     pub fn is_valid_at(&self, now: Duration) -> bool {
         self.not_before <= now && now <= self.not_after
     }
+
+    /// When that changes, in whole seconds since the Unix epoch.
+    pub(super) fn changes(&self) -> [Duration; 2] {
+        [self.not_before, self.not_after.saturating_add(Duration::from_secs(1))]
+    }
 }
 
 fn since_epoch(seconds: i64) -> Duration {

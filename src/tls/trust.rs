@@ -24,6 +24,7 @@ use super::{
     certificate::{Certificate, FILE_BYTES_MAX, chain_of, first_end},
     kept::{FileText, Kept, Material},
     rules::provider,
+    timely::Timely,
 };
 
 /// Which authorities are believed.
@@ -44,9 +45,9 @@ pub(super) struct Trusted {
     /// By all of them: for signatures, and for who is to be named to clients.
     servers: Arc<WebPkiServerVerifier>,
     clients: Arc<dyn ClientCertVerifier>,
-    /// Chains that end in those that may sign for such a side, if there are any.
-    server_chains: Option<Arc<WebPkiServerVerifier>>,
-    client_chains: Option<Arc<dyn ClientCertVerifier>>,
+    /// Chains that end in those that may sign for such a side at the moment.
+    server_chains: Timely<Arc<WebPkiServerVerifier>>,
+    client_chains: Timely<Arc<dyn ClientCertVerifier>>,
     ends: Option<Duration>,
 }
 
@@ -109,53 +110,46 @@ impl Trusted {
         let roots = Arc::new(roots);
         let (servers, clients) = (of_servers(Arc::clone(&roots))?, of_clients(Arc::clone(&roots))?);
         let ders: Vec<_> = exact.iter().map(|(certificate, _)| certificate.clone()).collect();
-        let mut trusted = Self {
-            server_chains: Some(Arc::clone(&servers)),
-            client_chains: Some(Arc::clone(&clients)),
-            servers,
-            clients,
-            ends: first_end(&ders),
-            exact,
-        };
-        if !trusted.exact.is_empty() {
-            trusted.server_chains = trusted.signers(Role::Server, |_| true).map(of_servers).transpose()?;
-            trusted.client_chains = trusted.signers(Role::Client, |_| true).map(of_clients).transpose()?;
-        }
-        Ok(trusted)
-    }
-
-    /// Those that may sign for `role`, if there are any. The library believes whatever is given to it as an authority.
-    fn signers(&self, role: Role, counts: impl Fn(&Certificate) -> bool) -> Option<Arc<RootCertStore>> {
-        let mut roots = RootCertStore::empty();
-        let signs = |read: &Certificate| read.uses.signing && role.fits(read) && counts(read);
-        let signers = self.exact.iter().filter(|(_, read)| signs(read)).map(|(certificate, _)| certificate.clone());
-        roots.add_parsable_certificates(signers);
-        (!roots.is_empty()).then(|| Arc::new(roots))
-    }
-
-    /// Whether all that may sign count at the moment.
-    fn all_count(&self, at: Duration) -> bool {
-        self.exact.iter().all(|(_, read)| !read.uses.signing || read.is_valid_at(at))
+        let ends = first_end(&ders);
+        Ok(Self { exact, servers, clients, server_chains: Timely::default(), client_chains: Timely::default(), ends })
     }
 
     fn server_chains(&self, now: UnixTime) -> Result<Arc<WebPkiServerVerifier>, Error> {
-        let at = Duration::from_secs(now.as_secs());
-        let chains = if self.all_count(at) {
-            self.server_chains.clone()
-        } else {
-            self.signers(Role::Server, |read| read.is_valid_at(at)).and_then(|signers| of_servers(signers).ok())
-        };
-        chains.ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))
+        if self.exact.is_empty() {
+            return Ok(Arc::clone(&self.servers));
+        }
+        self.chains(&self.server_chains, Role::Server, now, of_servers)
     }
 
     fn client_chains(&self, now: UnixTime) -> Result<Arc<dyn ClientCertVerifier>, Error> {
+        if self.exact.is_empty() {
+            return Ok(Arc::clone(&self.clients));
+        }
+        self.chains(&self.client_chains, Role::Client, now, of_clients)
+    }
+
+    /// What verifies chains for `role` at the moment.
+    fn chains<V: Clone>(
+        &self,
+        made: &Timely<V>,
+        role: Role,
+        now: UnixTime,
+        of: impl FnOnce(Arc<RootCertStore>) -> Result<V, TlsError>,
+    ) -> Result<V, Error> {
         let at = Duration::from_secs(now.as_secs());
-        let chains = if self.all_count(at) {
-            self.client_chains.clone()
-        } else {
-            self.signers(Role::Client, |read| read.is_valid_at(at)).and_then(|signers| of_clients(signers).ok())
-        };
-        chains.ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))
+        let make = || self.signers(role, at).and_then(|signers| of(signers).ok());
+        let moments = self.exact.iter().flat_map(|(_, read)| read.changes());
+        made.at(at, moments, make).ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))
+    }
+
+    /// Those that may sign for `role` and count at the moment, if there are any. The library believes whatever is given to it
+    /// as an authority.
+    fn signers(&self, role: Role, at: Duration) -> Option<Arc<RootCertStore>> {
+        let mut roots = RootCertStore::empty();
+        let signs = |read: &Certificate| read.uses.signing && role.fits(read) && read.is_valid_at(at);
+        let signers = self.exact.iter().filter(|(_, read)| signs(read)).map(|(certificate, _)| certificate.clone());
+        roots.add_parsable_certificates(signers);
+        (!roots.is_empty()).then(|| Arc::new(roots))
     }
 
     /// Whether this certificate is itself one of them, which then has to count at the moment and for `role`.
