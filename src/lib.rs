@@ -25,6 +25,7 @@ pub mod pb;
 pub mod proxy;
 pub mod raft;
 pub mod server;
+pub mod spans;
 pub mod storage;
 pub mod tls;
 pub mod transport;

@@ -19,7 +19,6 @@ use std::{
 
 use quorate::config::{
     self, Form, Sources,
-    feature::Support,
     table::{Kind, OPTIONS, OptionSpec, Reload, YamlKey},
 };
 use serde_json::Value as Json;
@@ -435,14 +434,13 @@ fn pace(_: &World) {
 
 #[test]
 fn every_live_option_takes_effect() {
-    let live = OPTIONS.iter().filter(|spec| spec.reload == Reload::Live && spec.is_current());
-    let (lacking, served): (Vec<&OptionSpec>, Vec<_>) = live.partition(|spec| is_refused(spec));
-    for spec in &served {
+    let live: Vec<_> = OPTIONS.iter().filter(|spec| spec.reload == Reload::Live && spec.is_current()).collect();
+    for spec in &live {
         let seen = OBSERVATIONS.iter().any(|(name, _)| *name == spec.name);
         assert!(seen, "{} is live, and nothing here looks whether it is", spec.name);
     }
     for (name, _) in OBSERVATIONS {
-        assert!(served.iter().any(|spec| spec.name == *name), "{name} is not live");
+        assert!(live.iter().any(|spec| spec.name == *name), "{name} is not live");
     }
     let world = World::start();
     let mut done: Vec<fn(&World)> = Vec::new();
@@ -453,20 +451,7 @@ fn every_live_option_takes_effect() {
             observe(&world);
         }
     }
-    // What a feature is missing for is refused, and the rest of such a file with it.
-    for spec in lacking {
-        let record = world.set(&format!("{}\nlog-level = \"debug\"", Form::Toml.spell(spec, spec.example)));
-        assert!(
-            field(&record, "msg").contains("not reloaded") && field(&record, "errors").contains(spec.name),
-            "{record}"
-        );
-    }
-    assert_eq!(field(&world.take(""), "applied"), "", "nothing of what was refused was applied");
     assert!(metric(&world.metrics(), "quorate_config_reloads_total") > 20.0);
-}
-
-fn is_refused(spec: &OptionSpec) -> bool {
-    matches!(spec.support, Support::Needs(feature) if feature.refuses())
 }
 
 /// Another value of a restart-only option than its default.

@@ -56,7 +56,7 @@ fn right_documents() -> Vec<(String, Json)> {
     }
     for path in files("tests/config/field") {
         let sources = Sources::default().of_file(&path, Format::of_file(&path));
-        let loaded = config::read(&sources, Extras::default()).unwrap_or_else(|errors| panic!("{errors}"));
+        let loaded = config::load_with(&sources, Extras::default()).unwrap_or_else(|errors| panic!("{errors}"));
         for set_only in [true, false] {
             let shown = Shown { set_only, origin: false };
             let rendered = show::render(&loaded.settings, Format::Toml, shown).expect("TOML holds everything");

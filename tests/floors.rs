@@ -15,7 +15,7 @@ const FLOORS: [&[&str]; 7] = [
     &["storage", "wal", "etcdfile", "config", "tls", "audit"],
     &["raft", "mvcc", "lease", "auth", "membership", "watch", "v2store", "concurrency"],
     &["apply"],
-    &["server", "transport", "client"],
+    &["server", "transport", "client", "spans"],
     &["api", "discovery", "proxy"],
     &["daemon", "cli"],
 ];
@@ -32,7 +32,7 @@ const SAME_FLOOR: [(&str, &str); 6] = [
 ];
 
 /// Outside crates and the only modules that may name them.
-const HOMES: [(&str, &[&str]); 15] = [
+const HOMES: [(&str, &[&str]); 18] = [
     ("fjall", &["storage"]),
     ("raft", &["raft"]),
     ("tonic", &["pb", "api", "transport", "client", "proxy"]),
@@ -48,6 +48,9 @@ const HOMES: [(&str, &[&str]); 15] = [
     ("ratatui", &["cli"]),
     ("ring", &["tls"]),
     ("p521", &["tls"]),
+    ("opentelemetry", &["spans"]),
+    ("opentelemetry_otlp", &["spans"]),
+    ("opentelemetry_sdk", &["spans"]),
 ];
 
 /// Floors whose modules are plain synchronous values.

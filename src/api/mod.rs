@@ -44,6 +44,7 @@ use crate::{
     audit::Audit,
     metrics,
     server::Handle,
+    spans::Spans,
     types::{ClusterId, MemberId},
 };
 use audit::{Caller, Via};
@@ -80,6 +81,8 @@ pub struct Api {
     guest: OnceLock<Box<dyn Guest>>,
     /// Who is told of every request.
     audit: OnceLock<Arc<Audit>>,
+    /// Who traces calls.
+    spans: OnceLock<Arc<Spans>>,
     stop: CancellationToken,
 }
 
@@ -130,6 +133,7 @@ impl Api {
             sockets: TaskTracker::new(),
             guest: OnceLock::new(),
             audit: OnceLock::new(),
+            spans: OnceLock::new(),
             options: ArcSwap::from_pointee(options),
             stop,
         })
@@ -144,6 +148,11 @@ impl Api {
     /// Tells `audit` of every request, on listeners that begin from now on. There is one at most.
     pub fn set_audit(&self, audit: Arc<Audit>) {
         drop(self.audit.set(audit));
+    }
+
+    /// Lets `spans` trace calls that begin from now on. There is one at most.
+    pub fn set_spans(&self, spans: Arc<Spans>) {
+        drop(self.spans.set(spans));
     }
 
     /// Whoever rotates logs has put another file in the place of the audit log.

@@ -30,8 +30,6 @@ pub struct Problem {
     pub remedy: Option<String>,
     /// A mistake of the command line's form, which etcd answers with usage and exit code 2.
     pub usage: bool,
-    /// No mistake of whoever wrote it: this version lacks what the value rightly asks for.
-    pub is_lack: bool,
 }
 
 impl Problem {
@@ -48,7 +46,6 @@ impl Problem {
             example,
             remedy: None,
             usage: false,
-            is_lack: false,
         }
     }
 
@@ -75,12 +72,7 @@ impl Problem {
     pub(super) fn in_file(origin: Origin, written: &str, what: String) -> Self {
         let written = clip(written);
         let option = String::new();
-        Self { option, value: None, origin, written, what, example: None, remedy: None, usage: false, is_lack: false }
-    }
-
-    /// The same, said of something right that this version cannot serve.
-    pub(super) fn into_lack(self) -> Self {
-        Self { is_lack: true, example: None, ..self }
+        Self { option, value: None, origin, written, what, example: None, remedy: None, usage: false }
     }
 
     /// Adds what would be right.

@@ -1,10 +1,10 @@
-//! What the use of an option alone already means: old names, names set twice, features that do not exist yet.
+//! What the use of an option alone already means: old names, names set twice, what has no meaning here.
 
 use std::collections::BTreeMap;
 
 use super::{
     Notice, Origin, Problem,
-    feature::{Absence, Support},
+    feature::Support,
     gates,
     layers::{Gathered, Layers, Written},
     table::{self, Kind, OPTIONS, OptionSpec, Successor},
@@ -64,21 +64,6 @@ impl Verdict<'_> {
         match spec.support {
             Support::Works => {}
             Support::NoEffect(why) => self.warn_of_no_effect(spec, why),
-            Support::Tunes(feature) => {
-                if feature.absence().is_some() {
-                    self.warn_of_no_effect(spec, &format!("this version does not have {} yet", feature.name()));
-                }
-            }
-            Support::Needs(feature) => match feature.absence() {
-                None => {}
-                Some(Absence::Warn(why)) => {
-                    self.warn_of_no_effect(spec, &format!("this version does not have {} yet: {why}", feature.name()));
-                }
-                Some(Absence::Refuse(why)) => {
-                    let what = format!("this version does not have {} yet, and without it {why}", feature.name());
-                    self.problems.push(self.layers.problem(spec.name, what).into_lack());
-                }
-            },
         }
     }
 
@@ -94,9 +79,6 @@ impl Verdict<'_> {
         for ((gate, on), (_, default)) in states.into_iter().zip(default) {
             let why = match gate.support {
                 Support::NoEffect(why) if on != default => why.to_owned(),
-                Support::Needs(feature) if on != default && feature.absence().is_some() => {
-                    format!("this version does not have {} yet", feature.name())
-                }
                 _ => continue,
             };
             let message = format!("feature gate {}={on} has no effect: {why}", gate.name);

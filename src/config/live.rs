@@ -98,12 +98,8 @@ impl fmt::Display for Change {
             text => text,
         };
         write!(f, "{}: {} → {} ({}", self.spec.name, shown(&self.old), shown(&self.new), self.origin)?;
-        match self.spec.support {
-            Support::NoEffect(why) => write!(f, "; without effect: {why}")?,
-            Support::Needs(feature) | Support::Tunes(feature) if feature.absence().is_some() => {
-                write!(f, "; without effect: this version does not have {} yet", feature.name())?;
-            }
-            _ => {}
+        if let Support::NoEffect(why) = self.spec.support {
+            write!(f, "; without effect: {why}")?;
         }
         f.write_str(")")
     }
@@ -180,10 +176,9 @@ mod tests {
             let mut flags = base.to_vec();
             flags.push(flag(spec));
             let is_live = spec.reload == Reload::Live;
-            // What this version lacks, or a file that is not there, is refused whole.
+            // A file that is not there is refused whole.
             let Some((new, new_settings)) = loaded(&flags) else {
-                let is_lacking = matches!(spec.support, Support::Needs(feature) if feature.refuses());
-                assert!(!is_live || is_lacking, "{} is refused", spec.name);
+                assert!(!is_live, "{} is refused", spec.name);
                 continue;
             };
             let changes = settings.changes(&new_settings);

@@ -91,8 +91,6 @@ pub struct Loaded {
     pub notices: Vec<Notice>,
     /// The files it was read from, and those it would have been if they were there; watch them to reload.
     pub files: Vec<PathBuf>,
-    /// What it rightly asks for and this version cannot serve; nothing after [`load`].
-    pub lacks: Vec<Problem>,
     /// Assignments that change nothing, and where they stand: options without meaning, empty lists.
     pub idle: Vec<(&'static str, Origin)>,
 }
@@ -170,18 +168,9 @@ fn asked_compat(line: &flags::CommandLine, sources: &Sources) -> Compat {
 /// Reads all layers and checks them.
 ///
 /// # Errors
-/// Every mistake in them, and what this version cannot serve.
+/// Every mistake in them.
 pub fn load(sources: &Sources) -> Result<Loaded, ConfigErrors> {
     load_with(sources, Extras::default())
-}
-
-/// As [`load`], for a command that takes words of its own.
-///
-/// # Errors
-/// As [`load`].
-pub fn load_with(sources: &Sources, extras: Extras<'_>) -> Result<Loaded, ConfigErrors> {
-    let loaded = read(sources, extras)?;
-    if loaded.lacks.is_empty() { Ok(loaded) } else { Err(ConfigErrors::of(loaded.lacks).with_notices(loaded.notices)) }
 }
 
 /// What a command found of its own on the command line; flags of the daemon are passed over.
@@ -211,11 +200,11 @@ pub fn own_words(args: &[OsString], extras: Extras<'_>) -> Own {
     Own { flags: line.extras, words: line.words }
 }
 
-/// Reads all layers and what they mean, whether or not this version can serve it.
+/// As [`load`], for a command that takes words of its own.
 ///
 /// # Errors
-/// Every mistake in them.
-pub fn read(sources: &Sources, extras: Extras<'_>) -> Result<Loaded, ConfigErrors> {
+/// As [`load`].
+pub fn load_with(sources: &Sources, extras: Extras<'_>) -> Result<Loaded, ConfigErrors> {
     let gathered = Gathered::read(&flags::read(sources, extras), sources);
     let layers = Layers::merge(&gathered);
     let raw: RawConfig = layers.figment.extract().map_err(|error| {
@@ -233,19 +222,19 @@ pub fn read(sources: &Sources, extras: Extras<'_>) -> Result<Loaded, ConfigError
     // A rule about an option that could not be read would blame a value nobody wrote.
     let unread: Vec<String> = problems.iter().map(|problem| problem.option.clone()).collect();
     problems.extend(related.into_iter().filter(|problem| is_whole && !unread.contains(&problem.option)));
-    if problems.iter().all(|problem| problem.is_lack) && !is_initialized {
+    if problems.is_empty() && !is_initialized {
         let own = check_own_entry(&config, &localhost_alone);
         problems.extend(own.err().map(|own| layers.problem(own.option, own.what).with_remedy(own.remedy)));
     }
     let mut notices = gathered.notices;
     notices.extend(remarks);
-    if !problems.iter().all(|problem| problem.is_lack) {
+    if !problems.is_empty() {
         // Remarks on the result are left out: there is none.
         return Err(ConfigErrors::of(problems).with_notices(notices));
     }
     notices.extend(more);
     let settings = Settings::of(&layers, &config);
-    Ok(Loaded { config, settings, notices, files: gathered.files, lacks: problems, idle })
+    Ok(Loaded { config, settings, notices, files: gathered.files, idle })
 }
 
 #[cfg(test)]

@@ -3,11 +3,7 @@
 //! It is the single source of the flag parser, variables, file keys, `--help`, sample files and reload. A name of etcd
 //! never leaves it: what etcd removed is still read, with a warning.
 
-use super::{
-    Compat,
-    feature::{Feature, Support},
-    go,
-};
+use super::{Compat, feature::Support, go};
 
 /// How a value is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -308,16 +304,6 @@ impl OptionSpec {
 
     const fn live(mut self) -> Self {
         self.reload = Reload::Live;
-        self
-    }
-
-    const fn needs(mut self, feature: Feature) -> Self {
-        self.support = Support::Needs(feature);
-        self
-    }
-
-    const fn tunes(mut self, feature: Feature) -> Self {
-        self.support = Support::Tunes(feature);
         self
     }
 
@@ -928,18 +914,15 @@ pub const OPTIONS: &[OptionSpec] = &[
     // Distributed tracing.
     opt(Group::Tracing, "enable-distributed-tracing", Kind::Switch, "false", "Export spans by OTLP.")
         .since(6)
-        .needs(Feature::Tracing)
         .example("true"),
     opt(Group::Tracing, "distributed-tracing-address", Kind::Text, "localhost:4317", "The collector.")
-        .tunes(Feature::Tracing).since(6),
+        .since(6),
     opt(Group::Tracing, "distributed-tracing-service-name", Kind::Text, "etcd", "Service name, one per cluster.")
-        .tunes(Feature::Tracing).since(6),
+        .since(6),
     opt(Group::Tracing, "distributed-tracing-instance-id", Kind::Text, "", "Instance ID, one per member.")
-        .tunes(Feature::Tracing)
         .since(6)
         .example("etcd1"),
     opt(Group::Tracing, "distributed-tracing-sampling-rate", Kind::Int, "0", "Sampled spans, 0 to 1000000.")
-        .tunes(Feature::Tracing)
         .since(6)
         .unit(Unit::PerMillion),
     // Features.

@@ -29,6 +29,7 @@ use crate::{
     discovery::Founders,
     metrics,
     server::{self, Bootstrap, DataDir, Handle, REMOVED_REMEDY, Server, ServerFailure, Trouble},
+    spans::Spans,
     tls::{self, Acceptor},
 };
 
@@ -125,7 +126,7 @@ pub(super) fn run(config: &Config, reloading: Reloading) -> Result<Ending> {
     let descriptors = Descriptors::of_process()?;
     let dir = DataDir::claim(&config.member.data_dir, config.member.wal_dir_dedicated.as_deref())?;
     let secure = Secure::of(config)?;
-    let audit = settings::audit_options(config).map(Audit::start).transpose()?;
+    let witnesses = Witnesses::of(config, &runtime)?;
     let mut options = settings::server_options(config, descriptors, secure.dialler.clone())?;
     systemd::notify(&[State::Status("recovering".to_owned()), State::Extend(EXTENSION)]);
     let mut listeners = None;
@@ -172,14 +173,14 @@ pub(super) fn run(config: &Config, reloading: Reloading) -> Result<Ending> {
         ))?;
     }
     let server = Server::start(opened, options).context("starting the member's threads")?;
-    let ending = runtime.block_on(serve(&runtime, config, &server, (listeners, audit.clone()), (hangup, reloading)));
+    let ending =
+        runtime.block_on(serve(&runtime, config, &server, (listeners, witnesses.clone()), (hangup, reloading)));
     tracing::info!(name = config.member.name, "closing etcd server");
     let failed = server.failure().map(describe);
     let handle = server.handle();
     let dir = server.shut_down();
-    runtime.shutdown_timeout(Duration::ZERO);
-    // Behind the last call. Whether it was written to its end it tells by itself.
-    audit.map(|audit| audit.close(DRAIN_AUDIT));
+    // Behind the last call.
+    witnesses.close(runtime);
     // The state is left open until the process ends: to close it would be to wait for a merge or a flush under way, which
     // can take seconds, and leaves nothing that the next start needs.
     std::mem::forget((handle, dir));
@@ -330,12 +331,48 @@ pub(super) fn joined(urls: &[ListenUrl]) -> String {
     urls.iter().map(|url| url.url.as_str()).collect::<Vec<_>>().join(",")
 }
 
+/// Who is told of every call.
+#[derive(Clone, Default)]
+struct Witnesses {
+    audit: Option<Arc<Audit>>,
+    spans: Option<Arc<Spans>>,
+}
+
+impl Witnesses {
+    fn of(config: &Config, runtime: &Runtime) -> Result<Self> {
+        let _guard = runtime.enter();
+        let audit = settings::audit_options(config).map(Audit::start).transpose()?;
+        let spans = settings::span_settings(config).map(|settings| Spans::export(&settings)).transpose();
+        let spans =
+            spans.map_err(|error| anyhow!("{error}: --distributed-tracing-address is HOST:PORT of a collector"))?;
+        Ok(Self { audit, spans: spans.map(Arc::new) })
+    }
+
+    fn watch(self, api: &Api) {
+        if let Some(audit) = self.audit {
+            api.set_audit(audit);
+        }
+        if let Some(spans) = self.spans {
+            api.set_spans(spans);
+        }
+    }
+
+    /// Hands on what is left, and ends the runtime, which spans leave through. Whether all of it arrived each tells by itself.
+    fn close(self, runtime: Runtime) {
+        if let Some(spans) = self.spans {
+            spans.close();
+        }
+        runtime.shutdown_timeout(Duration::ZERO);
+        self.audit.map(|audit| audit.close(DRAIN_AUDIT));
+    }
+}
+
 /// Serves until the member stops, then lets go of its peers: they are needed for as long as clients wait for answers.
 async fn serve(
     runtime: &Runtime,
     config: &Config,
     server: &Server,
-    listeners: (Listeners, Option<Arc<Audit>>),
+    listeners: (Listeners, Witnesses),
     reloading: (Signal, Reloading),
 ) -> Result<Ending> {
     let _guard = runtime.enter();
@@ -350,7 +387,7 @@ async fn serve(
 async fn serve_all(
     config: &Config,
     server: &Server,
-    (listeners, audit): (Listeners, Option<Arc<Audit>>),
+    (listeners, witnesses): (Listeners, Witnesses),
     (hangup, reloading): (Signal, Reloading),
     peers: &mut Tasks,
 ) -> Result<Ending> {
@@ -361,9 +398,7 @@ async fn serve_all(
     if config.http.discovery_service {
         api.set_guest(discovery_service::guest(&handle, tasks.stop()));
     }
-    if let Some(audit) = audit {
-        api.set_audit(audit);
-    }
+    witnesses.watch(&api);
     let status = Arc::new(Status::new(handle.clone()));
     tasks.start("reload", reloading.run((Arc::clone(&api), Arc::clone(&status)), hangup, tasks.stop()));
     for listener in listeners.peer {

@@ -15,6 +15,7 @@ use crate::{
     },
     discovery::Founders,
     server::{self, Bootstrap, Keep, Policy, SNAPSHOT_BYTES_DEFAULT, Schedule, Tunables},
+    spans,
     tls::{Dialler, jws::key_file},
 };
 
@@ -148,6 +149,17 @@ pub(super) fn audit_options(config: &Config) -> Option<audit::Options> {
     };
     let rotation = file_bytes_max.map(|bytes_max| audit::Rotation { bytes_max, files_max: *files_max });
     Some(audit::Options { target, reads_per_million: *reads_per_million, rotation })
+}
+
+/// Where spans of calls go, if anywhere.
+pub(super) fn span_settings(config: &Config) -> Option<spans::Settings> {
+    let tracing = config.tracing.clone()?;
+    Some(spans::Settings {
+        address: tracing.address,
+        service: tracing.service_name,
+        instance: tracing.instance_id,
+        samples_per_million: tracing.samples_per_million,
+    })
 }
 
 /// Where log records go, and which.

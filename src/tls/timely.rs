@@ -31,11 +31,11 @@ impl<V: Clone> Timely<V> {
         moments: impl Iterator<Item = Duration>,
         make: impl FnOnce() -> Option<V>,
     ) -> Option<V> {
-        let mut made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !made.holds.contains(&at) {
-            *made = Made { holds: between(at, moments), value: make() };
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !held.holds.contains(&at) {
+            *held = Made { holds: between(at, moments), value: make() };
         }
-        made.value.clone()
+        held.value.clone()
     }
 }
 

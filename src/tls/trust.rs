@@ -131,7 +131,7 @@ impl Trusted {
     /// What verifies chains for `role` at the moment.
     fn chains<V: Clone>(
         &self,
-        made: &Timely<V>,
+        timely: &Timely<V>,
         role: Role,
         now: UnixTime,
         of: impl FnOnce(Arc<RootCertStore>) -> Result<V, TlsError>,
@@ -139,7 +139,7 @@ impl Trusted {
         let at = Duration::from_secs(now.as_secs());
         let make = || self.signers(role, at).and_then(|signers| of(signers).ok());
         let moments = self.exact.iter().flat_map(|(_, read)| read.changes());
-        made.at(at, moments, make).ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))
+        timely.at(at, moments, make).ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))
     }
 
     /// Those that may sign for `role` and count at the moment, if there are any. The library believes whatever is given to it

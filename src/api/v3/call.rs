@@ -68,6 +68,11 @@ impl Call {
         self.caller.common_name.as_deref().filter(|_| self.value(GATEWAY_MARK).is_none())
     }
 
+    /// The headers of the request.
+    pub(super) fn metadata(&self) -> &HeaderMap {
+        &self.metadata
+    }
+
     fn value(&self, key: &str) -> Option<&[u8]> {
         self.metadata.get(key).map(http::HeaderValue::as_bytes)
     }

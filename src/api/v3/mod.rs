@@ -103,7 +103,7 @@ pub(crate) async fn unary(api: Arc<Api>, method: &Method, call: Call, request: B
     };
     let patience = call.timeout()?;
     let session = Session::new(api, call, method.path);
-    let entry = session.entry().cloned();
+    let witness = session.witness().clone();
     let outcome = match patience {
         None => serve(session, request).await,
         Some(patience) => match tokio::time::timeout(patience, serve(session, request)).await {
@@ -111,9 +111,7 @@ pub(crate) async fn unary(api: Arc<Api>, method: &Method, call: Call, request: B
             Err(_) => Err(Status::deadline_exceeded()),
         },
     };
-    if let Some(entry) = entry {
-        entry.end(&outcome, outcome.as_ref().map_or(&[], Reply::head));
-    }
+    witness.end(&outcome, outcome.as_ref().map_or(&[], Reply::head));
     outcome
 }
 
@@ -133,9 +131,7 @@ pub(crate) async fn stream(
     };
     let session = Session::new(api, call, method.path);
     let outcome = session.call().within_deadline(serve(&session, inbound, outbound)).await;
-    if let Some(entry) = session.entry() {
-        entry.end(&outcome, &[]);
-    }
+    session.witness().end(&outcome, &[]);
     outcome
 }
 
@@ -164,7 +160,10 @@ fn decode_streamed<M: Message + Default>(message: Bytes) -> Result<M, Status> {
 ///
 /// # Errors
 /// As [`decode`], `Internal` for a client that sends none; what receiving failed with.
-async fn only_request<M: Message + Default + Audited>(session: &Session, inbound: &mut Inbound) -> Result<M, Status> {
+async fn only_request<M: Message + Default + Audited + 'static>(
+    session: &Session,
+    inbound: &mut Inbound,
+) -> Result<M, Status> {
     const MISSING: &str = "cardinality violation: received no request message from non-client-streaming RPC";
     let request = inbound.next().await?.ok_or_else(|| Status::new(Code::Internal, MISSING))?;
     let request = decode_streamed(request)?;
@@ -192,7 +191,7 @@ fn in_etcds_words(error: &DecodeError) -> &'static str {
 /// A unary method that no learner serves: decode, admit, serve, encode.
 async fn plain<Q, A, F>(session: Session, request: Bytes, serve: impl FnOnce(Session, Q) -> F) -> Result<Reply, Status>
 where
-    Q: Message + Default + Audited,
+    Q: Message + Default + Audited + 'static,
     A: Message,
     F: Future<Output = Result<A, Status>>,
 {

@@ -5,7 +5,7 @@
 //! proposed carries the caller's name, and is judged where it is applied. So a method that forgets to ask who calls does not
 //! compile, instead of serving everybody.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{any::Any, borrow::Cow, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
@@ -26,6 +26,7 @@ use crate::{
         request_op::Request as Op, watch_request::RequestUnion,
     },
     server::{Handle, ServerError, State, WatchStream},
+    spans::CallSpan,
     storage::{Engine, FjallEngine},
     types::{Code, LeaseId, Rejection},
     watch::Frame,
@@ -39,32 +40,62 @@ pub(super) type Snapshot = <FjallEngine as Engine>::Snapshot;
 pub(crate) struct Session {
     api: Arc<Api>,
     call: Call,
-    /// What the audit log is told.
+    witness: Witness,
+}
+
+/// Who is told of a call while it goes on: the audit log and a trace, if there are any.
+#[derive(Clone, Debug)]
+pub(super) struct Witness {
     entry: Option<Arc<Entry>>,
+    span: Option<Arc<CallSpan>>,
+}
+
+impl Witness {
+    /// The call has ended. `answer` is the encoded answer, or as much of it as holds the header.
+    pub(super) fn end<T>(&self, outcome: &Result<T, Status>, answer: &[u8]) {
+        if let Some(entry) = &self.entry {
+            entry.end(outcome, answer);
+        }
+        if let Some(span) = &self.span {
+            span.end(outcome.as_ref().err().map(|status| (status.code(), status.message())));
+        }
+    }
 }
 
 impl Session {
     /// A call of `method` begins.
     pub(super) fn new(api: Arc<Api>, call: Call, method: &'static str) -> Self {
         let entry = api.audit.get().map(|audit| Entry::begin(audit, call.caller().clone(), method));
-        Self { api, call, entry }
+        let span = api.spans.get().and_then(|spans| spans.call(method, call.metadata())).map(Arc::new);
+        Self { api, call, witness: Witness { entry, span } }
+    }
+
+    /// Who is told of the call.
+    pub(super) fn witness(&self) -> &Witness {
+        &self.witness
     }
 
     /// What the audit log is told of the call, if there is one.
     pub(super) fn entry(&self) -> Option<&Arc<Entry>> {
-        self.entry.as_ref()
+        self.witness.entry.as_ref()
     }
 
-    /// Tells the audit log of the request.
-    pub(super) fn tell(&self, request: &impl Audited) {
-        if let Some(entry) = &self.entry {
+    /// Tells of the request.
+    pub(super) fn tell(&self, request: &(impl Audited + Any)) {
+        if let Some(entry) = &self.witness.entry {
             entry.tell(request);
+        }
+        if let Some(span) = &self.witness.span {
+            span.asks(request);
         }
     }
 
-    /// Tells the audit log of one of several requests of the call.
-    pub(super) fn step(&self, request: &impl Audited) -> Option<Step> {
-        self.entry.as_ref().map(|entry| entry.step(request))
+    /// Tells of one of several requests of the call.
+    pub(super) fn step(&self, request: &(impl Audited + Any)) -> Option<Step> {
+        if let Some(span) = &self.witness.span {
+            span.asks_among_others(request);
+        }
+        self.witness.entry.as_ref().map(|entry| entry.step(request))
     }
 
     /// What the client said besides its request.
@@ -284,7 +315,7 @@ impl Session {
             Some(Identity { user: user.to_owned(), revision: state.auth.revision() })
         };
         let who = who.or_else(shown).unwrap_or_default();
-        if let Some(entry) = &self.entry {
+        if let Some(entry) = self.entry() {
             entry.recognised(&who.user);
         }
         Ok((state, who))

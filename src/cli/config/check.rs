@@ -10,7 +10,7 @@ use super::{
     finding::Finding,
     probe,
 };
-use crate::config::{ConfigErrors, Extras, Loaded, Loudness, Notice, Sources, read, show::Format};
+use crate::config::{ConfigErrors, Extras, Loaded, Loudness, Notice, Sources, load_with, show::Format};
 
 /// Everything there is to say about one configuration, or about those of a cluster.
 pub(super) struct Report {
@@ -24,9 +24,9 @@ pub(super) struct Report {
 impl Report {
     /// The configuration that a daemon with these sources would get. Only a valid one is worth probing.
     pub(super) fn of_one(sources: &Sources, extras: Extras<'_>, deep: bool) -> Self {
-        let loaded = read(sources, extras);
+        let loaded = load_with(sources, extras);
         let (mut findings, mut code) = judged(&loaded);
-        if let Some(loaded) = loaded.ok().filter(|loaded| deep && loaded.lacks.is_empty()) {
+        if let Some(loaded) = loaded.ok().filter(|_| deep) {
             findings.extend(probe::all(&loaded.config).into_iter().map(|finding| placed(finding, &loaded)));
             code = code.max(code_of(&findings));
         }
@@ -37,7 +37,7 @@ impl Report {
     pub(super) fn of_cluster(sources: &Sources, files: &[(PathBuf, Format)], extras: Extras<'_>) -> Self {
         let (mut findings, mut code, mut members) = (Vec::new(), VALID, Vec::new());
         for (path, format) in files {
-            let loaded = read(&sources.of_file(path, *format), extras);
+            let loaded = load_with(&sources.of_file(path, *format), extras);
             let (own, own_code) = judged(&loaded);
             findings.extend(own);
             code = code.max(own_code);
@@ -83,9 +83,9 @@ impl Report {
 /// Mistakes, then warnings, and the exit code that a daemon would end with.
 fn judged(loaded: &Result<Loaded, ConfigErrors>) -> (Vec<Finding>, u8) {
     match loaded {
-        Ok(Loaded { lacks, notices, .. }) => {
+        Ok(Loaded { notices, .. }) => {
             let warnings = notices.iter().filter(|notice| notice.level == Loudness::Warn);
-            let findings: Vec<Finding> = lacks.iter().map(Finding::from).chain(warnings.map(Finding::from)).collect();
+            let findings: Vec<Finding> = warnings.map(Finding::from).collect();
             let code = code_of(&findings);
             (findings, code)
         }

@@ -4,20 +4,20 @@ use std::fmt::Display;
 
 use super::{Answer, INVALID, VALID};
 use crate::config::{
-    Extras, Loaded, Loudness, Notice, Sources, read,
+    Extras, Loaded, Loudness, Notice, Sources, load_with,
     show::{self, Format, Shown},
 };
 
 /// The configuration that `sources` have, in the form `to`; beside it what is to be known about it.
 pub(super) fn convert(sources: &Sources, extras: Extras<'_>, to: Format, shown: Shown) -> Answer {
-    let loaded = match read(sources, extras) {
+    let loaded = match load_with(sources, extras) {
         Ok(loaded) => loaded,
         Err(errors) => return Answer::refusal(lines("error", errors.problems()), errors.exit_code()),
     };
     match show::render(&loaded.settings, to, shown) {
         Ok(rendered) => {
             let notes = left_out(&loaded).into_iter().chain(rendered.remarks);
-            let remarks = lines("note", notes) + &lines("warning", &loaded.lacks);
+            let remarks = lines("note", notes);
             Answer { remarks, ..Answer::new(rendered.text, VALID) }
         }
         Err(lost) => Answer::refusal(lines("error", &lost), INVALID),

@@ -89,9 +89,7 @@ impl From<&Problem> for Finding {
     fn from(problem: &Problem) -> Self {
         let remedy = match &problem.example {
             Some(example) => Some(format!("write {example}")),
-            None if problem.remedy.is_some() => problem.remedy.clone(),
-            None if problem.is_lack => Some("remove it, or wait for a version that has it".to_owned()),
-            None => None,
+            None => problem.remedy.clone(),
         };
         Self {
             severity: Severity::Error,

@@ -254,13 +254,12 @@ fn check(sources: &Sources, asked: &Asked) -> Result<Answer, String> {
 fn show(One { asked, sources }: &One) -> Result<Answer, String> {
     let format = form(asked.own.flag("format").unwrap_or("toml"))?;
     let shown = Shown { set_only: asked.own.has("set"), origin: asked.own.has("origin") };
-    let loaded = match config::read(sources, asked.extras) {
+    let loaded = match config::load_with(sources, asked.extras) {
         Ok(loaded) => loaded,
         Err(errors) => return Ok(Answer::refusal(lines("error", errors.problems()), errors.exit_code())),
     };
-    let remarks = lines("warning", &loaded.lacks);
     Ok(match show::render(&loaded.settings, format, shown) {
-        Ok(rendered) => Answer { remarks, ..Answer::new(rendered.text, VALID) },
+        Ok(rendered) => Answer::new(rendered.text, VALID),
         Err(lost) => Answer::refusal(lines("error", &lost), INVALID),
     })
 }

@@ -93,10 +93,7 @@ fn told(spec: &OptionSpec) -> String {
     let reload = (spec.reload == Reload::Live).then(|| "Taken over on reload.".to_owned());
     let support = match spec.support {
         Support::NoEffect(why) => Some(format!("Without effect: {why}.")),
-        Support::Needs(feature) | Support::Tunes(feature) if feature.absence().is_some() => {
-            Some(format!("This version does not have {} yet.", feature.name()))
-        }
-        _ => None,
+        Support::Works => None,
     };
     let origin = (spec.versions.since == 0).then(|| "Etcd has no such option.".to_owned());
     let told = [Some(described(spec)), default, reload, support, origin];

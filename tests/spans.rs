@@ -1,0 +1,253 @@
+//! Traces of calls: a collector hears of the same spans from us as from etcd, with the same names, fields, ends and parents.
+
+mod support;
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use opentelemetry_proto::tonic::{
+    collector::trace::v1::{
+        ExportTraceServiceRequest, ExportTraceServiceResponse,
+        trace_service_server::{TraceService, TraceServiceServer},
+    },
+    common::v1::{AnyValue, KeyValue, any_value::Value},
+    trace::v1::{ResourceSpans, Span, span::SpanKind},
+};
+use quorate::pb::etcdserverpb::{
+    self as pb, compare::TargetUnion, request_op::Request as Op, watch_request::RequestUnion,
+};
+use support::{
+    daemon::Daemon,
+    grpc::{Client, get, put},
+    http,
+    program::Program,
+    wait_for,
+};
+use tokio::runtime::Runtime;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status};
+
+/// Longest wait for spans: those of a member that stops are sent as it goes.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// A trace that a client has begun.
+const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+const CLIENTS_SPAN: &str = "b7ad6b7169203331";
+
+/// Whatever was sent.
+#[derive(Clone, Default)]
+struct Collector(Arc<Mutex<Vec<ResourceSpans>>>);
+
+#[tonic::async_trait]
+impl TraceService for Collector {
+    async fn export(
+        &self,
+        request: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        self.0.lock().expect("no test panics with it").extend(request.into_inner().resource_spans);
+        Ok(Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+impl Collector {
+    /// Listens, as long as `runtime` lives.
+    fn start(runtime: &Runtime) -> (Self, SocketAddr) {
+        let collector = Self::default();
+        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let service = TraceServiceServer::new(collector.clone());
+        let server = tonic::transport::Server::builder().add_service(service);
+        runtime.spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        (collector, address)
+    }
+
+    fn resources(&self) -> Vec<ResourceSpans> {
+        self.0.lock().expect("no test panics with it").clone()
+    }
+
+    fn spans(&self) -> Vec<Span> {
+        let scopes = self.resources().into_iter().flat_map(|resource| resource.scope_spans);
+        scopes.flat_map(|scope| scope.spans).collect()
+    }
+
+    /// What is said of each span, in order of the words; spans of `names` alone.
+    fn told(&self, names: &[&str]) -> Vec<String> {
+        let spans = self.spans();
+        let by_id: BTreeMap<_, _> = spans.iter().map(|span| (span.span_id.clone(), span.name.clone())).collect();
+        let parent = |span: &Span| match by_id.get(&span.parent_span_id) {
+            Some(name) => name.clone(),
+            None if span.parent_span_id.is_empty() => "nobody".to_owned(),
+            None => format!("{} of {}", hex(&span.parent_span_id), hex(&span.trace_id)),
+        };
+        let told = |span: &Span| {
+            let status = span.status.as_ref().map_or(0, |status| status.code);
+            let fields = fields(&span.attributes);
+            format!("{} kind {} within {} status {status} {fields}", span.name, span.kind, parent(span))
+        };
+        // What a member asks itself when it is asked for its health belongs to no call.
+        let of_calls = |span: &&Span| span.kind() == SpanKind::Server || !span.parent_span_id.is_empty();
+        let is_compared = |span: &&Span| names.contains(&span.name.as_str());
+        let mut told: Vec<_> = spans.iter().filter(of_calls).filter(is_compared).map(told).collect();
+        told.sort();
+        told
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
+}
+
+/// All but where the call arrived, which etcd tells beside the instance.
+fn fields(fields: &[KeyValue]) -> String {
+    let compared = fields.iter().filter(|field| !["server.address", "server.port"].contains(&field.key.as_str()));
+    let mut fields: Vec<_> = compared.map(|field| format!("{}={}", field.key, shown(field.value.as_ref()))).collect();
+    fields.sort();
+    fields.join(" ")
+}
+
+fn shown(value: Option<&AnyValue>) -> String {
+    match value.and_then(|value| value.value.as_ref()) {
+        Some(Value::StringValue(text)) => format!("{text:?}"),
+        Some(Value::BoolValue(is)) => is.to_string(),
+        Some(Value::IntValue(number)) => number.to_string(),
+        other => panic!("a field of another kind: {other:?}"),
+    }
+}
+
+/// A member that traces every call, to `collector`.
+fn start(program: &Program, collector: SocketAddr, samples: u32) -> Daemon {
+    let [address, rate] = [
+        format!("--distributed-tracing-address={collector}"),
+        format!("--distributed-tracing-sampling-rate={samples}"),
+    ];
+    let named = ["--distributed-tracing-service-name=store", "--distributed-tracing-instance-id=one"];
+    Daemon::start(program, &[&["--enable-distributed-tracing", &address, &rate], &named[..]].concat())
+}
+
+/// A request of a client that traces, or has decided not to.
+fn traced<M>(message: M, flags: &str) -> Request<M> {
+    let mut request = Request::new(message);
+    let parent = format!("00-{TRACE}-{CLIENTS_SPAN}-{flags}").parse().expect("ASCII");
+    request.metadata_mut().insert("traceparent", parent);
+    request
+}
+
+/// Calls of all kinds for which there are spans.
+async fn call(daemon: &Daemon) {
+    let mut client = Client::connect(&daemon.endpoint()).await.expect("it listens");
+    client.kv.put(traced(put("key/a", "geheim"), "01")).await.expect("a put");
+    let range = pb::RangeRequest { range_end: "key/z".into(), limit: 5, keys_only: true, ..get("key/") };
+    client.kv.range(traced(range, "01")).await.expect("a range");
+    let operation = |request| pb::RequestOp { request: Some(request) };
+    let txn = pb::TxnRequest {
+        compare: vec![pb::Compare {
+            key: "key/a".into(),
+            target_union: Some(TargetUnion::Version(1)),
+            ..Default::default()
+        }],
+        success: vec![operation(Op::RequestPut(put("key/b", "geheim")))],
+        failure: vec![operation(Op::RequestRange(get("key/b")))],
+    };
+    client.kv.txn(traced(txn, "01")).await.expect("a transaction");
+    let delete = pb::DeleteRangeRequest { key: "key/b".into(), ..Default::default() };
+    client.kv.delete_range(traced(delete, "01")).await.expect("a delete");
+    let compact = pb::CompactionRequest { revision: 1_000, physical: true };
+    client.kv.compact(traced(compact, "01")).await.expect_err("a revision of the future");
+    let grant = pb::LeaseGrantRequest { id: 77, ttl: 600 };
+    client.lease.lease_grant(traced(grant, "01")).await.expect("a lease");
+    client.lease.lease_revoke(traced(pb::LeaseRevokeRequest { id: 77 }, "01")).await.expect("revoked");
+    client.kv.put(traced(put("key/unseen", "geheim"), "00")).await.expect("a put that is not sampled");
+    watch(&mut client).await;
+    http::post(daemon.client, "/v3/kv/put", r#"{"key":"anNvbg==","value":"Z2VoZWlt"}"#).expect("a put in JSON");
+}
+
+/// Watches until the watch is created, and hangs up.
+async fn watch(client: &mut Client) {
+    let create = pb::WatchCreateRequest { key: "key/".into(), range_end: "key0".into(), ..Default::default() };
+    let request = pb::WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+    let mut answers =
+        client.watch.watch(traced(tokio_stream::once(request), "01")).await.expect("a watch").into_inner();
+    while let Some(answer) = answers.message().await.expect("an answer") {
+        if answer.created {
+            break;
+        }
+    }
+}
+
+/// What is compared, and how many spans there are of it.
+const NAMES: [&str; 15] = [
+    "etcdserverpb.KV/Put",
+    "etcdserverpb.KV/Range",
+    "etcdserverpb.KV/Txn",
+    "etcdserverpb.KV/DeleteRange",
+    "etcdserverpb.KV/Compact",
+    "etcdserverpb.Lease/LeaseGrant",
+    "etcdserverpb.Lease/LeaseRevoke",
+    "put",
+    "range",
+    "txn",
+    "delete_range",
+    "compact",
+    "lease_grant",
+    "lease_revoke",
+    "etcdserverpb.Watch/Watch",
+];
+
+#[test]
+fn a_collector_hears_the_same_from_us_as_from_etcd() {
+    let runtime = Runtime::new().expect("a runtime");
+    let [ours, theirs] = [Program::subject(), Program::etcd()].map(|program| {
+        let (collector, address) = Collector::start(&runtime);
+        let mut daemon = start(&program, address, 1_000_000);
+        runtime.block_on(call(&daemon));
+        daemon.terminate();
+        let arrived = wait_for(PATIENCE, || (!collector.told(&["lease_revoke"]).is_empty()).then_some(()));
+        assert!(arrived.is_some(), "{}: no spans: {}", program.name, daemon.log());
+        collector
+    });
+    let (our_spans, their_spans) = (ours.told(&NAMES), theirs.told(&NAMES));
+    assert_eq!(our_spans, their_spans);
+    assert!(our_spans.len() >= NAMES.len(), "{our_spans:#?}");
+    let resource = |collector: &Collector| {
+        let resources = collector.resources();
+        resources.iter().filter_map(|spans| spans.resource.as_ref()).map(|own| fields(&own.attributes)).next()
+    };
+    assert_eq!(resource(&ours), resource(&theirs));
+    let all = format!("{:?}", ours.resources());
+    assert!(!all.contains("geheim") && !all.contains("unseen"), "{all}");
+}
+
+#[test]
+fn without_a_share_only_clients_decide_and_no_collector_is_no_harm() {
+    let runtime = Runtime::new().expect("a runtime");
+    let (collector, address) = Collector::start(&runtime);
+    let mut daemon = start(&Program::subject(), address, 0);
+    runtime.block_on(async {
+        let mut client = Client::connect(&daemon.endpoint()).await.expect("it listens");
+        client.kv.put(put("nobody/asked", "1")).await.expect("a put");
+        client.kv.put(traced(put("asked", "1"), "01")).await.expect("a put");
+    });
+    daemon.terminate();
+    let puts = wait_for(PATIENCE, || Some(collector.told(&["put"])).filter(|puts| !puts.is_empty()));
+    let puts = puts.unwrap_or_else(|| panic!("no spans: {}", daemon.log()));
+    assert_eq!(puts, ["put kind 1 within etcdserverpb.KV/Put status 0 key=\"asked\""]);
+
+    let nobody = SocketAddr::from(([127, 0, 0, 1], support::daemon::free_ports::<1>()[0].port()));
+    let mut daemon = start(&Program::subject(), nobody, 1_000_000);
+    runtime.block_on(async {
+        let client = Client::connect(&daemon.endpoint()).await.expect("it listens");
+        // More than may wait for the collector.
+        for round in 0..3 {
+            let puts = (0..1_000).map(|number| {
+                let mut kv = client.kv.clone();
+                async move { kv.put(put(format!("key/{round}/{number}"), "1")).await.expect("a put") }
+            });
+            futures_util::future::join_all(puts).await;
+        }
+    });
+    daemon.terminate();
+    assert!(!daemon.log().contains("panic"), "{}", daemon.log());
+}
