@@ -110,6 +110,8 @@ fn idle_connections_leave_descriptors_for_the_state() {
     let mut daemon = Daemon::start(&after("ulimit -n 200", place.path()), &["--snapshot-count=100"]);
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let mut client = runtime.block_on(Client::connect(&daemon.endpoint())).expect("it listens");
+    // Whoever has asked for something does not give way.
+    runtime.block_on(client.kv.put(grpc::put("a", "b"))).expect("a put");
     let descriptors = || fs::read_dir(format!("/proc/{}/fd", daemon.pid())).map_or(0, Iterator::count);
     let before = descriptors();
     let idle: Vec<TcpStream> = [daemon.peer, daemon.client]

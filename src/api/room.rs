@@ -24,6 +24,21 @@ pub(super) struct Room {
 struct Silent {
     last: u64,
     cuts: BTreeMap<Rank, CancellationToken>,
+    /// How many have been told to give way and have not gone yet, and how many wait for their places.
+    leaving: usize,
+    waiting: usize,
+}
+
+impl Silent {
+    /// Tells the next one to give way, if too few are on their way for those who wait.
+    fn make_way(&mut self) {
+        if self.leaving < self.waiting
+            && let Some((_, cut)) = self.cuts.pop_first()
+        {
+            cut.cancel();
+            self.leaving += 1;
+        }
+    }
 }
 
 /// Whether HTTP/2 is spoken on it, and the connection's number.
@@ -42,9 +57,7 @@ impl Room {
             Err(TryAcquireError::Closed) => return None,
             Err(TryAcquireError::NoPermits) => {}
         }
-        if let Some((_, cut)) = self.silent().cuts.pop_first() {
-            cut.cancel();
-        }
+        let _waits = Waits::begin(self);
         Arc::clone(&self.places).acquire_owned().await.ok()
     }
 
@@ -61,6 +74,25 @@ impl Room {
 
     fn silent(&self) -> std::sync::MutexGuard<'_, Silent> {
         self.silent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// That somebody waits for a place.
+struct Waits<'a>(&'a Room);
+
+impl<'a> Waits<'a> {
+    fn begin(room: &'a Room) -> Self {
+        let mut silent = room.silent();
+        silent.waiting += 1;
+        silent.make_way();
+        drop(silent);
+        Self(room)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.silent().waiting -= 1;
     }
 }
 
@@ -98,6 +130,9 @@ impl Silence {
 impl Drop for Silence {
     fn drop(&mut self) {
         self.end();
+        if self.cut.is_cancelled() {
+            self.room.silent().leaving -= 1;
+        }
     }
 }
 
@@ -125,7 +160,9 @@ mod tests {
         let (room, mut places) = full(2).await;
         let [idle, mute] = [room.silence(), room.silence()];
         idle.speaks();
-        assert!(room.place().now_or_never().is_none());
+        for _ in 0..3 {
+            assert!(room.place().now_or_never().is_none(), "who waits again has only one give way");
+        }
         assert!(mute.cut().now_or_never().is_some() && idle.cut().now_or_never().is_none());
         places.pop();
         places.push(room.place().await.unwrap());
