@@ -3,7 +3,7 @@
 #[path = "support/mod.rs"]
 mod support;
 
-use std::{fs, net::TcpStream, os::unix::fs::PermissionsExt as _, process::Command};
+use std::{fs, io::Write as _, net::TcpStream, os::unix::fs::PermissionsExt as _, process::Command, time::Duration};
 
 use support::{
     daemon::{Daemon, STOP_LIMIT, ended_by},
@@ -17,6 +17,9 @@ const SIGINT: i32 = 2;
 const SIGTERM: i32 = 15;
 /// More than a process that may open 200 files has room for; as many wait in the queue of a listener.
 const IDLE_CONNECTIONS: usize = 100;
+/// What makes a WebSocket of a connection.
+const UPGRADE: &[u8] = b"GET /v3/watch HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
 /// The level and the message of the last record.
 fn last_record(log: &str) -> (String, String) {
@@ -131,6 +134,29 @@ fn idle_connections_leave_descriptors_for_the_state() {
     drop(idle);
     http::get(daemon.client, "/health").expect("those who come now are served");
     assert!(!daemon.log().contains("cannot accept"), "{}", daemon.log());
+}
+
+/// A WebSocket keeps the place that its connection had.
+#[test]
+fn sockets_leave_descriptors_for_the_state() {
+    let place = tempfile::tempdir().expect("a directory");
+    let mut daemon = Daemon::start(&after("ulimit -n 200", place.path()), &[]);
+    let descriptors = || fs::read_dir(format!("/proc/{}/fd", daemon.pid())).map_or(0, Iterator::count);
+    let before = descriptors();
+    let sockets: Vec<TcpStream> = (0..IDLE_CONNECTIONS)
+        .map(|_| {
+            let mut stream = TcpStream::connect(daemon.client).expect("the system takes it");
+            stream.write_all(UPGRADE).expect("a request");
+            stream
+        })
+        .collect();
+    let accepted = || descriptors().saturating_sub(before);
+    wait_for(STOP_LIMIT, || (accepted() > 15).then_some(())).expect("it accepts what it has room for");
+    let too_many = wait_for(Duration::from_secs(1), || (accepted() >= 60).then_some(()));
+    assert!(too_many.is_none(), "{} of {}", accepted(), sockets.len());
+    drop(sockets);
+    http::get(daemon.client, "/health").expect("those who come now are served");
+    assert_eq!(daemon.exited(), None, "{}", daemon.log());
 }
 
 /// etcd's text, for those who look for it.

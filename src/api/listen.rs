@@ -23,7 +23,7 @@ use super::{
     Api, Serves, Service,
     cut::Cut,
     options::Keepalive,
-    room::{Room, Silence},
+    room::{Room, Seat},
     wire::{Http2Service, Impatient, Prefixed, Protocol, serve_http2, sniff_within, watched},
 };
 
@@ -138,11 +138,7 @@ pub async fn serve<L: Accept>(listener: L, api: Arc<Api>, serves: Serves, stop: 
             ended = connections.join_next(), if !connections.is_empty() => report(ended),
             accepted = door.next() => match accepted {
                 Ok((place, ready)) => {
-                    let running = connection(ready, Arc::clone(&services), room.silence(), stop.clone());
-                    connections.spawn(async move {
-                        running.await;
-                        drop(place);
-                    });
+                    connections.spawn(connection(ready, Arc::clone(&services), room.seat(place), stop.clone()));
                 }
                 Err(error) => {
                     if warned.as_ref().is_none_or(|since| since.elapsed() > REFUSAL_INTERVAL) {
@@ -212,12 +208,12 @@ impl Services {
     }
 }
 
-async fn connection<I, R>(ready: R, services: Arc<Services>, silence: Silence, stop: CancellationToken)
+async fn connection<I, R>(ready: R, services: Arc<Services>, seat: Seat, stop: CancellationToken)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     R: Future<Output = io::Result<Accepted<I>>>,
 {
-    let (endpoint, silence) = (services.plain.serves.endpoint(), Arc::new(silence));
+    let (endpoint, seat) = (services.plain.serves.endpoint(), Arc::new(seat));
     let served = async {
         let started = tokio::select! {
             started = start(ready, &services) => started?,
@@ -225,18 +221,20 @@ where
         };
         match started {
             (Protocol::Http2, io, service) => {
-                silence.speaks();
-                let service = Arc::new(Asked { service, silence: Arc::clone(&silence) });
+                seat.speaks();
+                let service = Arc::new(Asked { service, seat: Arc::clone(&seat) });
                 serve_http2(io, service, stop.clone()).await.map_err(Cut::from)
             }
             (Protocol::Http1, io, service) => {
-                serve_http1(io, service, Arc::clone(&silence), stop.clone()).await.map_err(Cut::from)
+                serve_http1(io, service, Arc::clone(&seat), stop.clone()).await.map_err(Cut::from)
             }
         }
     };
     let ended = tokio::select! {
+        // First: a request that comes at the same moment must not begin and be dropped.
+        biased;
+        () = seat.cut() => Err(Cut::for_room()),
         ended = served => ended,
-        () = silence.cut() => Err(Cut::for_room()),
     };
     // A client that says nothing, breaks off or speaks nonsense harms nobody but itself.
     if let Err(cut) = ended {
@@ -264,7 +262,7 @@ where
 /// A service whose connection is silent until its first request.
 struct Asked {
     service: Arc<Service>,
-    silence: Arc<Silence>,
+    seat: Arc<Seat>,
 }
 
 impl Http2Service for Asked {
@@ -277,7 +275,7 @@ impl Http2Service for Asked {
         request: hyper::Request<RecvStream>,
         respond: SendResponse<Bytes>,
     ) -> impl Future<Output = ()> + Send + 'static {
-        self.silence.end();
+        self.seat.end();
         Arc::clone(&self.service).answer(request, respond)
     }
 }
@@ -296,7 +294,7 @@ impl Service {
 async fn serve_http1<I>(
     io: Prefixed<I>,
     service: Arc<Service>,
-    silence: Arc<Silence>,
+    seat: Arc<Seat>,
     stop: CancellationToken,
 ) -> Result<(), hyper::Error>
 where
@@ -306,9 +304,10 @@ where
         return Ok(());
     }
     let answer = service_fn(|request: hyper::Request<Incoming>| {
-        silence.end();
-        let service = Arc::clone(&service);
-        async move { Ok::<_, std::convert::Infallible>(service.http(request.map(Body::new)).await) }
+        seat.end();
+        let (service, mut request) = (Arc::clone(&service), request.map(Body::new));
+        request.extensions_mut().insert(Arc::clone(&seat));
+        async move { Ok::<_, std::convert::Infallible>(service.http(request).await) }
     });
     let (io, lookout) = watched(io);
     let connection = hyper::server::conn::http1::Builder::new()

@@ -61,15 +61,17 @@ impl Room {
         Arc::clone(&self.places).acquire_owned().await.ok()
     }
 
-    /// Notes a connection that has not asked for anything yet.
-    pub(super) fn silence(self: &Arc<Self>) -> Silence {
+    /// A connection takes a place, and has not asked for anything yet.
+    pub(super) fn seat(self: &Arc<Self>, place: OwnedSemaphorePermit) -> Seat {
         let cut = CancellationToken::new();
         let mut silent = self.silent();
         silent.last += 1;
         let number = silent.last;
         silent.cuts.insert((false, number), cut.clone());
+        // Whoever waits while all others have asked waits for it.
+        silent.make_way();
         drop(silent);
-        Silence { room: Arc::clone(self), number, cut }
+        Seat { room: Arc::clone(self), number, cut, _place: place }
     }
 
     fn silent(&self) -> std::sync::MutexGuard<'_, Silent> {
@@ -96,15 +98,16 @@ impl Drop for Waits<'_> {
     }
 }
 
-/// That a connection has not asked for anything yet.
+/// The place of a connection, for as long as anything of it is left: a WebSocket outlives the connection that it came from.
 #[derive(Debug)]
-pub(super) struct Silence {
+pub(super) struct Seat {
     room: Arc<Room>,
     number: u64,
     cut: CancellationToken,
+    _place: OwnedSemaphorePermit,
 }
 
-impl Silence {
+impl Seat {
     /// Waits until the connection has to give way; for ever, once it has asked for something.
     pub(super) async fn cut(&self) {
         self.cut.cancelled().await;
@@ -127,7 +130,7 @@ impl Silence {
     }
 }
 
-impl Drop for Silence {
+impl Drop for Seat {
     fn drop(&mut self) {
         self.end();
         if self.cut.is_cancelled() {
@@ -144,40 +147,51 @@ mod tests {
 
     #[tokio::test]
     async fn the_longest_silent_gives_way_and_nobody_who_has_asked() {
-        let (room, mut places) = full(3).await;
-        let [asked, old, young] = [room.silence(), room.silence(), room.silence()];
+        let (room, [asked, old, young]) = full().await;
         asked.end();
         assert!(room.place().now_or_never().is_none(), "there is no place before one has given way");
         assert!(old.cut().now_or_never().is_some());
         assert!(asked.cut().now_or_never().is_none() && young.cut().now_or_never().is_none());
-        drop((places.pop(), old));
+        drop(old);
         assert!(room.place().now_or_never().is_some());
         assert!(young.cut().now_or_never().is_none(), "nobody gives way where there is a place");
     }
 
     #[tokio::test]
     async fn whoever_has_begun_to_speak_outlasts_those_who_have_not() {
-        let (room, mut places) = full(2).await;
-        let [idle, mute] = [room.silence(), room.silence()];
+        let (room, [idle, mute]) = full().await;
         idle.speaks();
         for _ in 0..3 {
             assert!(room.place().now_or_never().is_none(), "who waits again has only one give way");
         }
         assert!(mute.cut().now_or_never().is_some() && idle.cut().now_or_never().is_none());
-        places.pop();
-        places.push(room.place().await.unwrap());
         drop(mute);
+        let _next = room.place().await.unwrap();
         assert!(room.place().now_or_never().is_none());
         assert!(idle.cut().now_or_never().is_some(), "it gives way when there is nobody else");
     }
 
-    /// A room without a free place, and its places.
-    async fn full(places: usize) -> (Arc<Room>, Vec<OwnedSemaphorePermit>) {
-        let room = Room::new(places);
-        let mut taken = Vec::new();
-        for _ in 0..places {
-            taken.push(room.place().await.unwrap());
+    #[tokio::test]
+    async fn a_newcomer_gives_way_to_those_who_waited_behind_others() {
+        let (room, [one, other]) = full().await;
+        one.end();
+        other.end();
+        let (mut first, mut second) = (Box::pin(room.place()), Box::pin(room.place()));
+        assert!(futures_util::poll!(&mut first).is_pending() && futures_util::poll!(&mut second).is_pending());
+        drop(one);
+        let newcomer = room.seat(first.await.unwrap());
+        assert!(newcomer.cut().now_or_never().is_some());
+        drop(newcomer);
+        assert!(second.await.is_some());
+    }
+
+    /// A room without a free place, and who has them.
+    async fn full<const PLACES: usize>() -> (Arc<Room>, [Seat; PLACES]) {
+        let room = Room::new(PLACES);
+        let mut seats = Vec::new();
+        for _ in 0..PLACES {
+            seats.push(room.seat(room.place().await.unwrap()));
         }
-        (room, taken)
+        (room, seats.try_into().unwrap())
     }
 }

@@ -34,7 +34,7 @@ use super::{
     json_bytes_max,
     websocket_frame::{Frame, Opcode, Reader, encode},
 };
-use crate::api::{Api, CommonName, Remote};
+use crate::api::{Api, CommonName, Remote, room::Seat};
 
 /// What proves that the server has understood the handshake (RFC 6455, §1.3).
 const HANDSHAKE: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -61,6 +61,8 @@ pub(super) fn serve(api: Arc<Api>, mut request: Request) -> Response {
         return Response::builder().status(StatusCode::BAD_REQUEST).body(Body::empty()).unwrap_or_default();
     };
     let upgrade = hyper::upgrade::on(&mut request);
+    // The socket keeps the place of its connection.
+    let seat = request.extensions_mut().remove::<Arc<Seat>>();
     let (messages, body) = mpsc::channel(MESSAGES_MAX);
     let call = inner(&request, Body::from_stream(ReceiverStream::new(body)));
     let sockets = api.sockets.clone();
@@ -69,6 +71,7 @@ pub(super) fn serve(api: Arc<Api>, mut request: Request) -> Response {
         if let Err(error) = run(api, upgrade, call, messages).await {
             tracing::debug!(%error, "a WebSocket broke");
         }
+        drop(seat);
     });
     response
 }
