@@ -103,7 +103,7 @@ impl Resolver<'_> {
     fn config(&mut self, threads: Option<&str>) -> Config {
         self.refuse_proxy_fallback();
         let log = self.log();
-        let audit = self.audit_log();
+        let audit = self.audit_log(&log.outputs);
         let listen = self.listen();
         let advertise = self.advertise(&listen);
         let bootstrap = self.bootstrap(&advertise);
@@ -249,7 +249,7 @@ impl Resolver<'_> {
             .ok()
     }
 
-    fn audit_log(&mut self) -> Option<AuditLog> {
+    fn audit_log(&mut self, log: &[LogOutput]) -> Option<AuditLog> {
         let raw = self.raw;
         let reads_per_million = self.at_most("audit-log-sample", raw.audit_log_sample, AUDIT_SAMPLE_MAX);
         let size_mb = self.at_most("audit-log-rotate-size", raw.audit_log_rotate_size, AUDIT_FILE_MB_MAX);
@@ -267,6 +267,11 @@ impl Resolver<'_> {
             }
             path => LogOutput::File(PathBuf::from(path)),
         };
+        if log.contains(&output) {
+            // Whoever reads it slowly would hold up whatever the member logs.
+            let what = format!("--audit-log {} is where the log goes, too (--log-outputs)", raw.audit_log);
+            self.refuse_beside("audit-log", what, "name a file, or a stream that the log does not use");
+        }
         let file_bytes_max = (size_mb > 0).then_some(u64::from(size_mb) << 20);
         Some(AuditLog { output, reads_per_million, file_bytes_max, files_max })
     }

@@ -877,7 +877,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         "audit-log",
         Kind::Path,
         "",
-        "File that tells who asked what of which key, one JSON object a request; stdout, stderr, or none when empty.",
+        "File that tells who asked what of which key, one JSON object a request; stdout or stderr where the log does not go there; none when empty.",
     )
     .ours()
     .yaml_of_ours()

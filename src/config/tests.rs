@@ -826,11 +826,12 @@ fn the_audit_log_is_off_until_it_has_a_place() {
     let audit = flags(&words).config().audit.expect("it is on");
     assert_eq!(audit.output, LogOutput::File(PathBuf::from("/l/a")));
     assert_eq!((audit.reads_per_million, audit.file_bytes_max, audit.files_max), (7, Some(2 << 20), 0));
-    let audit = flags(&["--audit-log=stderr", "--audit-log-rotate-size=0"]).config().audit.expect("it is on");
-    assert_eq!((audit.output, audit.reads_per_million), (LogOutput::Stderr, 1_000_000));
+    let audit = flags(&["--audit-log=stdout", "--audit-log-rotate-size=0"]).config().audit.expect("it is on");
+    assert_eq!((audit.output, audit.reads_per_million), (LogOutput::Stdout, 1_000_000));
     assert_eq!((audit.file_bytes_max, audit.files_max), (None, 10));
     for (word, text) in [
         ("--audit-log=/l/", "--audit-log must name a file, not a directory (\"/l/\")"),
+        ("--audit-log=stderr", "--audit-log stderr is where the log goes, too (--log-outputs)"),
         ("--audit-log-sample=1000001", "--audit-log-sample must be at most 1000000 (set to 1000001)"),
         ("--audit-log-rotate-size=1048577", "--audit-log-rotate-size must be at most 1048576 (set to 1048577)"),
         ("--audit-log-rotate-keep=1001", "--audit-log-rotate-keep must be at most 1000 (set to 1001)"),

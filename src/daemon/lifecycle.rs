@@ -120,6 +120,9 @@ pub(super) fn run(config: &Config, reloading: Reloading) -> Result<Ending> {
     };
     export_settings(config);
     if let Role::Proxy(mode) = config.role()? {
+        if config.audit.is_some() || config.tracing.is_some() {
+            tracing::warn!("a proxy neither writes an audit log nor traces calls: the members behind it do");
+        }
         return proxy::run(runtime, config, (hangup, reloading), Found::Configured(mode));
     }
     check_own_entry(config)?;
