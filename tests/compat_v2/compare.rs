@@ -151,7 +151,7 @@ fn take_times(answer: &mut Answer, field: &str, times: &mut Vec<f64>) {
 /// A JSON number, or a string with a time as Go writes it: UTC, at most nine digits of a second, none of them a zero at
 /// the end.
 fn seconds(json: &str) -> Option<f64> {
-    let Some(text) = json.strip_prefix('"') else { return json.parse::<i32>().ok().map(f64::from) };
+    let Some(text) = json.strip_prefix('"') else { return json.parse::<i64>().ok().and(json.parse().ok()) };
     let text = text.strip_suffix("Z\"")?;
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     if fraction.len() > 9 || fraction.ends_with('0') || (text.contains('.') && fraction.is_empty()) {

@@ -2,7 +2,7 @@
 # Builds all tests and runs several of their programs at a time: most of them wait, for elections, timers and disks. Shows
 # what each of them said when it has ended, and the sum of all. One that fails beside others is run again by itself, because
 # a busy machine delays elections; what fails and then passes is named at the end, and is worth a look.
-# tests/support/run.sh [FLAGS OF CARGO]      TEST_JOBS=4 tests/support/run.sh --locked
+# tests/support/run.sh [FLAGS OF CARGO]      TEST_JOBS=2 tests/support/run.sh --locked
 set -uo pipefail
 # Longest time for one program: several times what the slowest takes.
 export LONGEST=15m
@@ -23,7 +23,7 @@ run() {
 export -f run
 
 # The unit tests come first in cargo's order and keep all processors busy by themselves: they fill the gaps at the end.
-printf '%s\n' "${programs[@]}" | tac | xargs --max-args=1 --max-procs="${TEST_JOBS:-2}" bash -c 'run "$0"'
+printf '%s\n' "${programs[@]}" | tac | xargs --max-args=1 --max-procs="${TEST_JOBS:-3}" bash -c 'run "$0"'
 for failed in "$said"/*.failed; do
     [ -e "$failed" ] || continue
     program=$(cat "$failed") output=${failed%.failed}
