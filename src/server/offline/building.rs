@@ -13,7 +13,7 @@ use std::{
 
 use super::{
     super::{
-        datadir::{self, DataDir, DataDirError},
+        datadir::{self, DataDir},
         generations::Generations,
     },
     OfflineError,
@@ -152,13 +152,11 @@ impl Building {
         if let Some(log) = self.wal.clone() {
             let unfinished = self.wal_directory();
             datadir::sync_tree(&unfinished).map_err(OfflineError::io("syncing", &unfinished))?;
-            self.leftovers.ours.push(log.clone());
-            rename(&unfinished, &log)?;
+            self.rename(&unfinished, &log)?;
         }
         // 3. The member.
-        self.leftovers.ours.push(complete.clone());
         match self.owner {
-            Owner::Quorate => rename(&member, &complete)?,
+            Owner::Quorate => self.rename(&member, &complete)?,
             Owner::Etcd => {
                 exchange(&member, &complete).map_err(OfflineError::io("renaming", &member))?;
                 datadir::sync_parent(&complete)?;
@@ -172,6 +170,31 @@ impl Building {
         }
         Ok(())
     }
+
+    /// Gives what was made here its name. Until that has happened, what has the name is somebody else's.
+    fn rename(&mut self, from: &Path, to: &Path) -> Result<(), OfflineError> {
+        fs::rename(from, to).map_err(OfflineError::io("renaming", from))?;
+        self.leftovers.ours.push(to.to_owned());
+        Ok(datadir::sync_parent(to)?)
+    }
+}
+
+/// Whether what is to be made lies outside of what it is made from, which is set aside before it gets its name.
+///
+/// # Errors
+/// [`OfflineError::Inside`].
+pub(super) fn check_apart<'a>(
+    sources: impl IntoIterator<Item = &'a Path>,
+    targets: impl IntoIterator<Item = &'a Path>,
+) -> Result<(), OfflineError> {
+    let sources: Vec<_> = sources.into_iter().map(|source| (source, place(source))).collect();
+    for target in targets {
+        let there = place(target);
+        if let Some((source, _)) = sources.iter().find(|(_, around)| there.starts_with(around)) {
+            return Err(OfflineError::Inside { target: target.to_owned(), source_directory: (*source).to_owned() });
+        }
+    }
+    Ok(())
 }
 
 impl Drop for Leftovers {
@@ -248,17 +271,12 @@ fn partial(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-fn rename(from: &Path, to: &Path) -> Result<(), OfflineError> {
-    let renamed = || -> Result<(), DataDirError> {
-        fs::rename(from, to).map_err(DataDirError::io("renaming", from))?;
-        datadir::sync_parent(to)
-    };
-    Ok(renamed()?)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{super::resident::log_in, *};
+    use super::{
+        super::{super::datadir::DataDirError, resident::log_in},
+        *,
+    };
 
     fn names(path: &Path) -> Vec<String> {
         let mut names: Vec<_> =
@@ -362,5 +380,33 @@ mod tests {
         fs::create_dir_all(DataDir::unfinished_path(&root)).unwrap();
         let refused = DataDir::claim(&root, None).unwrap_err();
         assert!(matches!(refused, DataDirError::Unfinished { .. }), "{refused}");
+    }
+
+    #[test]
+    fn what_appears_where_it_is_to_go_is_not_removed() {
+        let home = tempfile::tempdir().unwrap();
+        let (root, wal) = (home.path().join("data"), home.path().join("log"));
+        let building = Building::begin(&root, Some(&wal), Owner::Quorate).unwrap();
+        building.state(|_, _| Ok(())).unwrap();
+        fs::create_dir(&wal).unwrap();
+        fs::write(wal.join("kept"), "").unwrap();
+        building.finish().unwrap_err();
+        assert_eq!((names(home.path()), names(&wal)), (vec!["log".to_owned()], vec!["kept".to_owned()]));
+    }
+
+    #[test]
+    fn nothing_is_made_inside_of_what_it_is_made_from() {
+        let home = tempfile::tempdir().unwrap();
+        let [from, link] = ["from", "link"].map(|name| home.path().join(name));
+        fs::create_dir(&from).unwrap();
+        std::os::unix::fs::symlink(&from, &link).unwrap();
+        for inside in
+            [from.clone(), from.join("member.imported"), link.join("new/deep"), home.path().join("x/../from/y")]
+        {
+            assert!(check_apart([from.as_path()], [inside.as_path()]).is_err(), "{}", inside.display());
+        }
+        for outside in ["from.new", "other"] {
+            check_apart([from.as_path()], [home.path().join(outside).as_path()]).unwrap();
+        }
     }
 }

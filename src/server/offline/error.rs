@@ -37,6 +37,20 @@ pub enum OfflineError {
         quoted(.0)
     )]
     SameDirectory(PathBuf),
+    /// The database says who votes, and that is no member of the cluster.
+    #[error(
+        "{0} votes by the database and is no member: etcd has restored it from a snapshot of another cluster. Take a snapshot of \
+         the running member (etcdctl snapshot save) and restore that (quorateutl snapshot restore)"
+    )]
+    ForeignVoter(MemberId),
+    /// What is to be made lies inside of what it is made from.
+    #[error("{} lies inside of {}, which is only read: name a place outside of it", target.display(), source_directory.display())]
+    Inside {
+        /// What is to be made.
+        target: PathBuf,
+        /// What it is made from.
+        source_directory: PathBuf,
+    },
     /// An operation on a path failed.
     #[error("{action} {}: check the path, its owner and permissions, and the free space", path.display())]
     Io {

@@ -3,12 +3,13 @@
 use std::{
     fs,
     io::ErrorKind,
+    iter,
     path::{Path, PathBuf},
 };
 
 use super::{
     Building, OfflineError,
-    building::Owner,
+    building::{Owner, check_apart},
     fence::{Fence, absolute},
     resident::Resident,
 };
@@ -64,6 +65,7 @@ pub struct ExportReport {
 /// [`OfflineError`]; then there is no new directory, and ours is as a start would have left it.
 pub fn export(order: &Export<'_>, data_dir: &Path, wal_dir: Option<&Path>) -> Result<ExportReport, OfflineError> {
     let resident = open(order)?;
+    check_apart(iter::once(order.from).chain(order.from_wal_dir), iter::once(data_dir).chain(wal_dir))?;
     let building = Building::begin(data_dir, wal_dir, Owner::Etcd)?;
     write_database(&building.snap(), DATABASE, &resident)?;
     write_log(&building, &resident)?;
@@ -86,6 +88,7 @@ pub fn export(order: &Export<'_>, data_dir: &Path, wal_dir: Option<&Path>) -> Re
 /// [`OfflineError`].
 pub fn export_snapshot(order: &Export<'_>, file: &Path) -> Result<ExportReport, OfflineError> {
     let resident = open(order)?;
+    check_apart(iter::once(order.from).chain(order.from_wal_dir), [file])?;
     let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let (directory, part) = (FileDirectory::new(parent), format!("{name}.part"));

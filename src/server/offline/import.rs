@@ -1,13 +1,14 @@
 //! etcd's member as one of ours: the same identifiers, term, vote and log, so that its cluster sees a restart.
 
 use std::{
+    iter,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use super::{
     Building, OfflineError,
-    building::Owner,
+    building::{Owner, check_apart},
     fence::{Fence, absolute},
     foreign::Foreign,
 };
@@ -27,7 +28,7 @@ use crate::{
         durability::{self, Mark},
     },
     storage::{Engine as _, FjallEngine, sorter::SORT_BYTES_DEFAULT},
-    types::LogIndex,
+    types::{LogIndex, MemberId},
     wal::{self, Repair, Wal},
 };
 
@@ -85,6 +86,7 @@ pub fn examine(order: &Import<'_>) -> Result<ImportReport, OfflineError> {
 pub fn import(order: &Import<'_>, data_dir: &Path, wal_dir: Option<&Path>) -> Result<ImportReport, OfflineError> {
     let foreign = Foreign::read(order.from, order.from_wal_dir)?;
     foreign.check_entries()?;
+    check_apart(iter::once(order.from).chain(order.from_wal_dir), iter::once(data_dir).chain(wal_dir))?;
     let building = Building::begin(data_dir, wal_dir, Owner::Quorate)?;
     let (mark, hash) = building.state(|engine, scratch| load(&foreign, order, engine, scratch))?;
     check_member(&mark.cluster, &foreign)?;
@@ -143,6 +145,13 @@ fn check_member(cluster: &Cluster, foreign: &Foreign) -> Result<(), OfflineError
     let id = foreign.metadata.member;
     if cluster.is_removed(id) {
         return Err(OfflineError::Removed { member: id, remedy: REMOVED_REMEDY });
+    }
+    // A database that etcd has restored from a snapshot keeps the voters of the cluster it came from, until the next change.
+    let configuration = cluster.configuration();
+    if let Some(stranger) =
+        configuration.voters.iter().chain(&configuration.learners).find(|id| cluster.member(MemberId(**id)).is_none())
+    {
+        return Err(OfflineError::ForeignVoter(MemberId(*stranger)));
     }
     if cluster.member(id).is_some() { Ok(()) } else { Err(OfflineError::NotMember(id)) }
 }
