@@ -7,7 +7,8 @@
 //!
 //! `BENCH_KINDS=simple,ES512` chooses kinds of tokens, `BENCH_RUNS=3` is the number of runs (3), `BENCH_SECONDS=3` the length of
 //! each load, `BENCH_LOGINS=1000` the logins a second, `BENCH_SUBJECT=ours|etcd` one side only, `SUBJECT_BIN=path` another
-//! executable in our place. One thread makes the load, so that the member has the rest of the machine.
+//! executable in our place. One thread makes the load, and a second one that beside it, so that the member has the rest of the
+//! machine.
 
 #[allow(dead_code, reason = "shared with another bench, and each uses its own part")]
 #[path = "compare/load.rs"]
@@ -29,7 +30,13 @@ use load::{Latencies, drive_until};
 use process::Usage;
 use quorate::pb::etcdserverpb::{self as pb, auth_client::AuthClient};
 use report::{Figure, Measured, Report};
-use std::{future::Future, path::Path, process::Command, time::Duration};
+use std::{
+    future::Future,
+    path::Path,
+    process::Command,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
 use support::{
     daemon::Daemon,
     grpc::{self, Client},
@@ -147,7 +154,9 @@ impl Bench {
         report(alone, latency(&self.paced().await));
         let logins = Some(setting("BENCH_LOGINS", LOGINS_PER_SECOND));
         for (case, pace) in [(beside, logins), (flooded, None)] {
-            let (puts, logins) = tokio::join!(self.paced(), self.logins(CLIENTS, pace));
+            let beside = self.logins_beside(pace);
+            let puts = self.paced().await;
+            let logins = beside.join().expect("who logs in does not panic");
             let mut measured = latency(&puts);
             measured.push((Figure::PerSecondBeside, per_second(&logins)));
             report(case, measured);
@@ -159,13 +168,19 @@ impl Bench {
     }
 
     async fn logins(&self, clients: usize, per_second: Option<u32>) -> Latencies {
-        let login = move |mut client: Wire, number: usize| async move {
-            let (name, password) = (user(number % USERS), PASSWORD.to_owned());
-            let answer = client.call(AUTHENTICATE, wire::framed(&pb::AuthenticateRequest { name, password })).await?;
-            let answer: pb::AuthenticateResponse = wire::unframed(answer)?;
-            if answer.token.is_empty() { Err(Status::internal("no token")) } else { Ok(()) }
-        };
-        drive_until(&self.strangers, clients, per_second, now() + self.seconds, login).await
+        logins(&self.strangers, clients, per_second, self.seconds).await
+    }
+
+    /// Logins of a thread of their own, so that what is measured meanwhile does not wait for who makes them.
+    fn logins_beside(&self, per_second: Option<u32>) -> JoinHandle<Latencies> {
+        let (endpoint, seconds) = (self.daemon.endpoint(), self.seconds);
+        thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                let strangers = load::connect(&endpoint, CLIENTS).await;
+                logins(&strangers, CLIENTS, per_second, seconds).await
+            })
+        })
     }
 
     async fn puts(&self, clients: usize, per_second: Option<u32>) -> Latencies {
@@ -189,6 +204,17 @@ impl Bench {
         measured.extend(latency(&latencies));
         measured
     }
+}
+
+/// Logins of users by turns.
+async fn logins(connections: &[Wire], clients: usize, per_second: Option<u32>, time: Duration) -> Latencies {
+    let login = move |mut client: Wire, number: usize| async move {
+        let (name, password) = (user(number % USERS), PASSWORD.to_owned());
+        let answer = client.call(AUTHENTICATE, wire::framed(&pb::AuthenticateRequest { name, password })).await?;
+        let answer: pb::AuthenticateResponse = wire::unframed(answer)?;
+        if answer.token.is_empty() { Err(Status::internal("no token")) } else { Ok(()) }
+    };
+    drive_until(connections, clients, per_second, now() + time, login).await
 }
 
 fn latency(latencies: &Latencies) -> Measured {

@@ -60,6 +60,12 @@ pub(crate) async fn connect_streams(endpoint: &str, clients: usize) -> Vec<Clien
     connections
 }
 
+/// Which part of all clients come before this one.
+#[expect(clippy::cast_precision_loss, reason = "a count of clients")]
+fn share(number: usize, clients: usize) -> f64 {
+    number as f64 / clients as f64
+}
+
 /// Runs `requests` requests from `clients` clients; `send` gets a client and the number of the request.
 ///
 /// # Panics
@@ -124,7 +130,9 @@ where
     for (number, connection) in connections.iter().cycle().take(clients).cloned().enumerate() {
         let send = send.clone();
         tasks.spawn(async move {
-            let (mut each, mut due) = (Vec::new(), started);
+            let mut each = Vec::new();
+            // Clients that all began at once would send all of a turn in one moment.
+            let mut due = started + pace.unwrap_or_default().mul_f64(share(number, clients));
             for turn in 0.. {
                 if let Some(pace) = pace {
                     sleep_until(due.max(now()).into()).await;
