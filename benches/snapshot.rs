@@ -1,8 +1,8 @@
 //! What does a snapshot cost those who go on writing? One member of each kind in turn holds a state of some gigabytes; clients
 //! put so many keys a second, first alone and then while each kind's own tool saves a snapshot.
 //!
-//! `BENCH_GIGABYTES=4` is the size of the state, `BENCH_RUNS=3` the number of runs (1), `BENCH_SECONDS=10` the length of the load
-//! alone, `BENCH_SUBJECT=ours|etcd` one side only, `SUBJECT_BIN=path` another executable in our place. Memory is what the kernel
+//! `BENCH_GIGABYTES=4` is the size of the state, `BENCH_RUNS=3` the number of runs (1), `BENCH_ROUNDS=3` how many snapshots are
+//! saved of each state, `BENCH_SECONDS=10` the length of the load alone, `BENCH_SUBJECT=ours|etcd` one side only, `SUBJECT_BIN=path` another executable in our place. Memory is what the kernel
 //! calls resident, pages of mapped files included.
 
 #[allow(dead_code, reason = "shared with another bench, and each uses its own part")]
@@ -49,6 +49,8 @@ const PUT_BYTES: usize = 256;
 const KEYS: usize = 1_000;
 /// Puts that are measured at a time: so often it is asked whether the snapshot is done.
 const SLICE: Duration = Duration::from_millis(500);
+/// How long the member is left to merge what it was filled with.
+const SETTLES: Duration = Duration::from_secs(40);
 /// More than the state takes.
 const QUOTA: &str = "--quota-backend-bytes=17179869184";
 
@@ -106,7 +108,13 @@ impl Bench {
     async fn measure(&self, mut report: impl FnMut(&'static str, Measured)) {
         let seconds = Duration::from_secs(setting("BENCH_SECONDS", 10));
         // What the filling has left to do is no part of it.
-        self.puts(seconds).await;
+        self.puts(SETTLES).await;
+        for _ in 0..setting("BENCH_ROUNDS", 3) {
+            self.round(seconds, &mut report).await;
+        }
+    }
+
+    async fn round(&self, seconds: Duration, report: &mut impl FnMut(&'static str, Measured)) {
         let alone = self.puts(seconds).await;
         let before = self.resident();
         report("put alone", latency(&alone));

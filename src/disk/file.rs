@@ -3,11 +3,18 @@
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io,
-    os::unix::fs::{FileExt, OpenOptionsExt},
+    ops::Range,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::fs::{FileExt, OpenOptionsExt},
+    },
     path::{Path, PathBuf},
 };
 
-use nix::errno::Errno;
+use nix::{
+    errno::Errno,
+    fcntl::{PosixFadviseAdvice, posix_fadvise},
+};
 
 use super::{Directory, DiskFile};
 
@@ -53,6 +60,26 @@ impl OpenFile {
     /// Those of the operating system.
     pub fn try_lock_shared(&self) -> io::Result<bool> {
         taken(self.file.try_lock_shared())
+    }
+}
+
+/// Bytes after which [`write_behind`] is worth a call, and no more: whoever syncs a file meanwhile waits for what the disk has
+/// been given just before.
+pub const BEHIND_BYTES: u64 = 256 << 10;
+
+/// Lets the system begin to write what lies in `range` of `file`, and forget it once it is written. All at once at the end, it
+/// would keep everybody waiting who syncs a file on that disk, the log of a member among them.
+pub fn write_behind(file: &impl AsFd, range: Range<u64>) {
+    let (from, bytes) = (i64::try_from(range.start), i64::try_from(range.end.saturating_sub(range.start)));
+    if let (Ok(from), Ok(bytes)) = (from, bytes) {
+        // Advice, which no file system has to take.
+        posix_fadvise(file, from, bytes, PosixFadviseAdvice::POSIX_FADV_DONTNEED).unwrap_or_default();
+    }
+}
+
+impl AsFd for OpenFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 

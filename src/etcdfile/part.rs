@@ -14,7 +14,7 @@ use super::{
     bbolt::{BboltError, Reader},
     database::{self, DatabaseError, SealCheck},
 };
-use crate::disk::OpenFile;
+use crate::disk::{BEHIND_BYTES, OpenFile, write_behind};
 
 /// What stands behind the name of a file that is not whole yet.
 pub const PART_SUFFIX: &str = ".part";
@@ -86,6 +86,8 @@ pub struct Part {
     path: PathBuf,
     file: File,
     check: SealCheck,
+    /// Bytes that the system has begun to write.
+    behind: u64,
 }
 
 impl Part {
@@ -102,7 +104,7 @@ impl Part {
             _ => {}
         }
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
-        Ok(Self { path, file, check: SealCheck::default() })
+        Ok(Self { path, file, check: SealCheck::default(), behind: 0 })
     }
 
     /// Writes the next piece.
@@ -111,7 +113,13 @@ impl Part {
     /// [`PartError::Write`].
     pub fn write(&mut self, piece: &[u8]) -> Result<(), PartError> {
         self.check.update(piece);
-        self.file.write_all(piece).map_err(|cause| PartError::Write { path: self.path.clone(), cause })
+        self.file.write_all(piece).map_err(|cause| PartError::Write { path: self.path.clone(), cause })?;
+        let end = self.check.bytes();
+        if end - self.behind >= BEHIND_BYTES {
+            write_behind(&self.file, self.behind..end);
+            self.behind = end;
+        }
+        Ok(())
     }
 
     /// Checks what was written against the checksum at its end and makes it durable.

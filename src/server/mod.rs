@@ -323,6 +323,21 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHan
     thread::Builder::new().name(name.to_owned()).spawn(work)
 }
 
+/// How much less than others a thread gets that gives way: about a tenth, where they want all there is.
+#[cfg(target_os = "linux")]
+const NICE: i32 = 10;
+
+/// [`spawn`] for work that has time: the thread gives way to those that requests wait for.
+fn spawn_behind(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    let give_way = move || {
+        // Anybody may have less; on other systems it would be less for the whole process.
+        #[cfg(target_os = "linux")]
+        rustix::process::setpriority_process(None, NICE).unwrap_or_default();
+        work();
+    };
+    spawn(name, give_way)
+}
+
 fn lessor_options(options: &Options) -> LessorOptions {
     LessorOptions {
         retry_ms: u64::try_from(options.tunables.request_timeout.as_millis()).unwrap_or(u64::MAX),

@@ -17,15 +17,15 @@ const INLINE_BYTES_MAX: usize = PAGE_BYTES / 4;
 const LEAF_ELEMENTS_MIN: usize = 2;
 /// Three for a branch, because the last one goes to the next page, which may get only one more.
 const BRANCH_ELEMENTS_MIN: usize = 3;
-/// Bytes that are collected before they are written.
-const WRITE_BYTES: usize = 1 << 20;
+/// Bytes that are collected before they are written: little, so that whoever paces the writer has short pauses.
+const WRITE_BYTES: usize = 256 << 10;
 /// Transaction of the first meta page; the second one has that before it. bbolt puts even ones into the first page.
 const TRANSACTION: u64 = 2;
 
 /// Writes a file from buckets in order of their names and rows in order of their keys.
 ///
 /// The file is complete after [`Writer::finish`]: the meta pages, which stand first, are written last. Everything before
-/// is written in sequence. Memory: a page for each level of the tree, two rows, and a write buffer of 1 MiB.
+/// is written in sequence. Memory: a page for each level of the tree, two rows, and a write buffer of 256 KiB.
 #[derive(Debug)]
 pub struct Writer<F> {
     out: Output<F>,

@@ -14,6 +14,7 @@ use crate::{apply::exchange::ExchangeError, mvcc::ImportError, storage::StorageE
 
 use super::{
     super::Handle,
+    budget::Pace,
     export::{ExportError, Exported},
     receive::with_causes,
     send::{BLOCKS_AHEAD, pass_on},
@@ -140,10 +141,10 @@ impl Handle {
         let (to, blocks) = mpsc::channel(BLOCKS_AHEAD);
         let shared = Arc::clone(&self.shared);
         let read = move || {
-            pass_on(&shared, sealed(&exported), &to);
+            pass_on(&shared, Pace::for_clients(&shared), sealed(&exported), &to);
             drop(turn);
         };
-        super::super::spawn("snapshot-reader", read).map_err(ExportError::Thread)?;
+        super::super::spawn_behind("snapshot-reader", read).map_err(ExportError::Thread)?;
         let version = version.map(|version| version.to_string()).unwrap_or_default();
         Ok(ClientSnapshot { bytes, version, blocks, block: Bytes::new(), left: bytes + SUM_BYTES })
     }

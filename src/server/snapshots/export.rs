@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     apply::exchange::{self, ExchangeError},
     clock::Clock as _,
-    disk::{Directory, DiskFile, FileDirectory},
+    disk::{Directory, DiskFile, FileDirectory, write_behind},
     membership::Version,
     metrics,
     pb::raftpb::Snapshot,
@@ -28,6 +28,7 @@ use crate::{
 use super::{
     super::{State, shared::Shared},
     Snapshots,
+    budget::Pace,
     send::{self, Behind},
     space::{self, Looks, NoRoom},
 };
@@ -139,12 +140,12 @@ impl Snapshots {
             // Nobody listens any more if it was given up.
             drop(done.send(written));
         };
-        super::super::spawn("snapshot-export", export).map_err(ExportError::Thread)?;
+        super::super::spawn_behind("snapshot-export", export).map_err(ExportError::Thread)?;
         fresh.await.map_err(|_| ExportError::Panicked)?
     }
 }
 
-/// Writes `state` as a database, at the pace of the budget, if there is room.
+/// Writes `state` as a database, at the pace of clients' snapshots, if there is room.
 fn export(shared: &Arc<Shared>, state: &State, given_up: CancellationToken) -> Result<Arc<Exported>, ExportError> {
     // An estimate: nothing is begun that cannot be finished, and what turns out longer is given up on the way.
     let place = &shared.snapshots.place;
@@ -152,8 +153,14 @@ fn export(shared: &Arc<Shared>, state: &State, given_up: CancellationToken) -> R
     let since = shared.clock.monotonic();
     let no_room = Arc::new(OnceLock::new());
     let file = nameless(&FileDirectory::new(&place.scratch), state.applied, since).map_err(ExportError::Create)?;
-    let looks = Mutex::default();
-    let file = Paced { file, shared: Arc::clone(shared), looks, no_room: Arc::clone(&no_room), given_up };
+    let file = Paced {
+        file,
+        shared: Arc::clone(shared),
+        pace: Mutex::new(Pace::for_clients(shared)),
+        looks: Mutex::default(),
+        no_room: Arc::clone(&no_room),
+        given_up,
+    };
     let written = exchange::export(state, file);
     let written = written.map_err(|cause| no_room.get().cloned().map_or(ExportError::Write(cause), Into::into))?;
     metrics::BACKEND_SNAPSHOT.observe(shared.clock.monotonic().saturating_sub(since));
@@ -175,10 +182,11 @@ fn nameless(scratch: &FileDirectory, applied: LogIndex, since: Duration) -> io::
     Ok(file)
 }
 
-/// A file that is written at the pace of the budget, as long as there is room and somebody waits for it.
+/// A file that is written at the pace of clients' snapshots, as long as there is room and somebody waits for it.
 struct Paced {
     file: File,
     shared: Arc<Shared>,
+    pace: Mutex<Pace>,
     looks: Mutex<Looks>,
     /// Why it was given up.
     no_room: Arc<OnceLock<NoRoom>>,
@@ -212,8 +220,10 @@ impl DiskFile for Paced {
         }
         self.check_room(bytes.len() as u64)?;
         self.file.write_at(bytes, offset)?;
-        let now = self.shared.clock.monotonic();
-        std::thread::sleep(self.shared.snapshots.budget.rest(now, bytes.len(), Duration::ZERO));
+        write_behind(&self.file, offset..offset + bytes.len() as u64);
+        let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        let rest = pace.due(&self.shared, bytes.len());
+        pace.rest(&self.shared, rest);
         Ok(())
     }
 
@@ -225,8 +235,10 @@ impl DiskFile for Paced {
         self.file.set_size(size)
     }
 
+    /// What has no name does not outlive the process, so that nothing of it need reach the disk; and those who sync the log
+    /// meanwhile would wait for all of it.
     fn sync(&self) -> io::Result<()> {
-        self.file.sync()
+        Ok(())
     }
 
     fn try_lock(&self) -> io::Result<bool> {

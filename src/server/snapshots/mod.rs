@@ -59,7 +59,9 @@ pub(super) struct Snapshots {
     /// Where tasks run; nothing before the daemon has connected the member.
     runtime: OnceLock<Handle>,
     holds: Holds,
-    budget: Budget,
+    /// What those share that go to members, and those that are made for clients.
+    for_members: Budget,
+    for_clients: Budget,
     sources: Sources,
     exports: Exports,
     readers: Readers,
@@ -109,7 +111,8 @@ impl Snapshots {
             place,
             runtime: OnceLock::new(),
             holds: Holds::default(),
-            budget: Budget::default(),
+            for_members: Budget::of_members(),
+            for_clients: Budget::of_clients(),
             sources: Sources::default(),
             exports: Exports::default(),
             readers: Readers::new(),
@@ -162,7 +165,7 @@ impl Snapshots {
     /// the next start removes.
     pub(super) fn retire(&self, generation: PathBuf, engine: FjallEngine) {
         let generations = self.place.generations.clone();
-        let retired = super::spawn("state-retire", move || {
+        let retired = super::spawn_behind("state-retire", move || {
             while !engine.is_unused() {
                 std::thread::sleep(RETIRE_POLL);
             }

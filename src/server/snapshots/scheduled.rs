@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::Error;
 use thiserror::Error as ThisError;
-use tokio::select;
+use tokio::{select, sync::oneshot};
 
 use crate::{
     clock::Clock as _,
@@ -26,6 +26,7 @@ use crate::{
 
 use super::{
     super::{Handle, duties, shared::Shared},
+    budget::Pace,
     clients::{SnapshotError, sealed},
     export::Exported,
     receive::with_causes,
@@ -60,6 +61,10 @@ enum SaveError {
     Verify { path: PathBuf, cause: DatabaseError },
     #[error("reading the state: {0}")]
     Read(io::Error),
+    #[error("starting a thread that writes it: {0}")]
+    Thread(io::Error),
+    #[error("the thread that writes it panicked")]
+    Panicked,
     #[error("the member stops")]
     Stopping,
 }
@@ -197,15 +202,19 @@ async fn save(shared: &Arc<Shared>, shelf: &Shelf, wall: Duration) -> Result<Sav
     let exported = shared.snapshots.database(shared, shared.applied()).await.map_err(SnapshotError::from)?;
     let path = shelf.place(wall, exported.revision());
     let shared = Arc::clone(shared);
-    let written = tokio::task::spawn_blocking(move || write(&shared, &exported, path));
-    written.await.map_err(|_| SaveError::Stopping)?
+    let (done, written) = oneshot::channel();
+    // Nobody listens any more if the runtime has ended.
+    let write = move || drop(done.send(write(&shared, &exported, path)));
+    super::super::spawn_behind("snapshot-writer", write).map_err(SaveError::Thread)?;
+    written.await.map_err(|_| SaveError::Panicked)?
 }
 
-/// Writes the file at the pace of all snapshots, and reads it back before it gets its name.
+/// Writes the file at the pace of clients' snapshots, and reads it back before it gets its name.
 fn write(shared: &Shared, exported: &Exported, path: PathBuf) -> Result<Saved, SaveError> {
     let directory = path.parent().unwrap_or(Path::new("."));
     space::check_at(directory, exported.bytes())?;
     let (mut part, mut looks) = (Part::create(&path)?, Looks::default());
+    let mut pace = Pace::for_clients(shared);
     for block in sealed(exported) {
         let block = block.map_err(SaveError::Read)?;
         if shared.is_stopping() {
@@ -213,7 +222,8 @@ fn write(shared: &Shared, exported: &Exported, path: PathBuf) -> Result<Saved, S
         }
         looks.cover(block.len() as u64, |ahead| space::check_at(directory, ahead))?;
         part.write(&block)?;
-        std::thread::sleep(shared.snapshots.budget.rest(shared.clock.monotonic(), block.len(), Duration::ZERO));
+        let rest = pace.due(shared, block.len());
+        pace.rest(shared, rest);
     }
     part.seal()?;
     let hash = part.read_back().map_err(|cause| SaveError::Verify { path: path.clone(), cause })?;

@@ -25,6 +25,7 @@ use crate::{
 use super::{
     super::{State, durability, raft_thread::RaftOrder, shared::Shared},
     Snapshots,
+    budget::Pace,
     export::ExportError,
     holds::Reach,
     receive::with_causes,
@@ -147,9 +148,10 @@ async fn send_native(
     // The thread alone holds the state, so that it is let go of as soon as its last row is read.
     let read = move || {
         let disk_bytes = for_reader.engine().disk_bytes();
-        pass_on(&for_reader, native::write(&state, disk_bytes).map(|block| block.map_err(io::Error::other)), &blocks);
+        let rows = native::write(&state, disk_bytes).map(|block| block.map_err(io::Error::other));
+        pass_on(&for_reader, Pace::for_members(&for_reader), rows, &blocks);
     };
-    super::super::spawn("snapshot-reader", read).map_err(Failure::Thread)?;
+    super::super::spawn_behind("snapshot-reader", read).map_err(Failure::Thread)?;
     let begun = Stopwatch::start();
     transport.send_snapshot(message, SnapshotForm::Native, ReceiverStream::new(body)).await?;
     metrics::BACKEND_SNAPSHOT.observe(begun.elapsed());
@@ -167,8 +169,10 @@ async fn send_database(
     message.snapshot = Some(exported.head().clone());
     let (blocks, body) = mpsc::channel(BLOCKS_AHEAD);
     let (for_reader, file) = (Arc::clone(shared), Arc::clone(&exported));
-    let read = move || pass_on(&for_reader, file.blocks(native::BLOCK_BYTES), &blocks);
-    super::super::spawn("snapshot-reader", read).map_err(Failure::Thread)?;
+    let read = move || {
+        pass_on(&for_reader, Pace::for_members(&for_reader), file.blocks(native::BLOCK_BYTES), &blocks);
+    };
+    super::super::spawn_behind("snapshot-reader", read).map_err(Failure::Thread)?;
     transport.send_snapshot(message, SnapshotForm::Bbolt, ReceiverStream::new(body)).await?;
     Ok(index)
 }
@@ -180,21 +184,21 @@ pub(super) fn head_of(state: &State) -> Snapshot {
     Snapshot { data: durability::v2_tree(&state.cluster), metadata: Some(metadata) }
 }
 
-/// Reads blocks at the pace of the budget, until the receiver is gone.
+/// Reads blocks at this pace, until the receiver is gone.
 pub(super) fn pass_on(
     shared: &Shared,
+    mut pace: Pace,
     blocks: impl Iterator<Item = io::Result<Bytes>>,
     to: &mpsc::Sender<io::Result<Bytes>>,
 ) {
-    let mut begun = shared.clock.monotonic();
     for block in blocks {
         let (bytes, failed) = (block.as_ref().map_or(0, Bytes::len), block.is_err());
-        let now = shared.clock.monotonic();
+        // To wait for the receiver is no work.
+        let rest = pace.due(shared, bytes);
         if to.blocking_send(block).is_err() || failed {
             return;
         }
-        std::thread::sleep(shared.snapshots.budget.rest(now, bytes, now.saturating_sub(begun)));
-        begun = shared.clock.monotonic();
+        pace.rest(shared, rest);
     }
 }
 
