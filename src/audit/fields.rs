@@ -34,8 +34,8 @@ impl Fields {
         self.text.push_str(&other.text);
     }
 
-    /// A key, or anything else made of bytes: text as it is, but for `\`, written `\\`, and for control characters and bytes
-    /// that are no UTF-8, written `\xNN`. So every key can be told from every other one, and read back.
+    /// A key, or anything else made of bytes: text as it is, but for `\`, written `\\`, and for bytes that are no UTF-8 and
+    /// characters that are not shown, written `\xNN`. So every key can be told from every other one, and read back.
     pub fn bytes(&mut self, name: &str, bytes: &[u8]) {
         self.name(name);
         self.put_bytes(bytes);
@@ -150,7 +150,7 @@ impl Fields {
                 match character {
                     '"' => self.text.push_str("\\\""),
                     '\\' => self.text.push_str("\\\\\\\\"),
-                    character if character.is_control() => self.put_escaped(character.encode_utf8(&mut [0; 4]).bytes()),
+                    character if is_unseen(character) => self.put_escaped(character.encode_utf8(&mut [0; 4]).bytes()),
                     character => self.text.push(character),
                 }
             }
@@ -166,6 +166,19 @@ impl Fields {
     fn put(&mut self, arguments: Arguments<'_>) {
         self.text.write_fmt(arguments).expect("a String takes any text");
     }
+}
+
+/// Whether a character is not shown itself, and changes how others are: what controls terminals, what ends lines and what
+/// turns the direction of a text (Unicode's categories Cc, Zl, Zp and Cf).
+fn is_unseen(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}' | '\u{8e2}' | '\u{180e}'
+                | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+                | '\u{fff9}'..='\u{fffb}' | '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1343f}'
+                | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0001}' | '\u{e0020}'..='\u{e007f}'
+        )
 }
 
 #[cfg(test)]
@@ -210,6 +223,13 @@ mod tests {
         // What a terminal takes for a command is two bytes of UTF-8.
         assert_eq!(shown("\u{9b}".as_bytes()), "\\xc2\\x9b");
         assert_eq!(shown(b"\\x00"), "\\\\x00");
+        // What turns the direction of all that follows, and what ends lines for some readers.
+        assert_eq!(shown("a\u{202e}b".as_bytes()), "a\\xe2\\x80\\xaeb");
+        for unseen in ['\u{2066}', '\u{2069}', '\u{2028}', '\u{2029}', '\u{200b}', '\u{feff}', '\u{ad}', '\u{e0041}'] {
+            let shown = shown(unseen.to_string().as_bytes());
+            assert!(shown.is_ascii() && shown.starts_with("\\x"), "{shown}");
+        }
+        assert_eq!(shown("מפתח مفتاح é".as_bytes()), "מפתח مفتاح é");
     }
 
     #[test]

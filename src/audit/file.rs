@@ -4,13 +4,19 @@ use std::{
     ffi::OsString,
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::{
+        fd::{AsFd as _, AsRawFd as _, BorrowedFd},
+        unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _},
+    },
     path::{Path, PathBuf},
 };
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::{
+    fcntl::{FcntlArg, OFlag, fcntl},
+    sys::stat::fstat,
+};
 
-use super::AuditError;
+use super::{AuditError, writer::END};
 
 /// Where lines go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,61 +31,124 @@ pub enum Target {
 
 /// A target that is open.
 #[derive(Debug)]
-pub(super) enum Open {
-    Stderr,
-    Stdout,
-    File {
-        file: File,
-        /// Its length; nothing of what has none, such as a pipe.
-        bytes: Option<u64>,
-    },
+pub(super) struct Open {
+    file: File,
+    /// Where it is a regular file.
+    regular: Option<Regular>,
 }
+
+#[derive(Debug)]
+struct Regular {
+    identity: Identity,
+    /// Its own name, behind all links; nothing where it is not to be set aside.
+    place: Option<PathBuf>,
+    bytes: u64,
+    /// Somebody was ended in the middle of its last line.
+    is_torn: bool,
+}
+
+/// What tells a file from all others, whatever their names are: device and number.
+type Identity = (u64, u64);
 
 impl Open {
     pub(super) fn of(target: &Target) -> Result<Self, AuditError> {
         match target {
-            Target::Stderr => Ok(Self::Stderr),
-            Target::Stdout => Ok(Self::Stdout),
+            Target::Stderr => Self::of_stream(io::stderr().as_fd()),
+            Target::Stdout => Self::of_stream(io::stdout().as_fd()),
             Target::File(path) => {
-                let opened = open(path).and_then(|file| {
-                    let metadata = file.metadata()?;
-                    Ok(Self::File { bytes: metadata.is_file().then_some(metadata.len()), file })
-                });
+                let opened = open(path).and_then(|file| Self::of_file(file, Some(path)));
                 opened.map_err(|cause| AuditError::Open { path: path.clone(), remedy: remedy(&cause), cause })
             }
         }
     }
 
-    /// Writes as much as the system takes at once.
-    pub(super) fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-        match self {
-            // Whole, so that lines of the log do not come between.
-            Self::Stderr => io::stderr().lock().write_all(text).map(|()| text.len()),
-            Self::Stdout => {
-                let mut stdout = io::stdout().lock();
-                stdout.write_all(text).and_then(|()| stdout.flush()).map(|()| text.len())
-            }
-            Self::File { file, bytes } => {
-                let written = file.write(text)?;
-                if let Some(bytes) = bytes {
-                    *bytes += written as u64;
-                }
-                Ok(written)
-            }
-        }
+    fn of_stream(stream: BorrowedFd<'_>) -> Result<Self, AuditError> {
+        let file = stream.try_clone_to_owned().map(File::from);
+        file.and_then(|file| Self::of_file(file, None)).map_err(AuditError::Write)
     }
 
-    /// The length of a file that can be set aside.
-    pub(super) fn bytes(&self) -> Option<u64> {
-        if let Self::File { bytes, .. } = self { *bytes } else { None }
+    /// A file, and the name that it has if it has one.
+    fn of_file(file: File, path: Option<&Path>) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        let identity = identity(&metadata);
+        let regular = metadata.is_file().then(|| Regular {
+            place: path.and_then(|path| own_name(path, identity)),
+            is_torn: ends_torn(&file, metadata.len()),
+            bytes: metadata.len(),
+            identity,
+        });
+        Ok(Self { file, regular })
+    }
+
+    /// Whether the last line has no end, where that can be looked up.
+    pub(super) fn is_torn(&self) -> Option<bool> {
+        self.regular.as_ref().map(|regular| regular.is_torn)
+    }
+
+    /// Writes as much as the system takes at once.
+    pub(super) fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(text)?;
+        if let Some(regular) = &mut self.regular {
+            regular.bytes += written as u64;
+        }
+        Ok(written)
+    }
+
+    /// The name and the length of a file that can be set aside.
+    pub(super) fn fills(&self) -> Option<(&Path, u64)> {
+        let regular = self.regular.as_ref()?;
+        Some((regular.place.as_deref()?, regular.bytes))
     }
 
     /// Counts from zero: what could not be set aside is tried again when as much has been written once more.
     pub(super) fn forget_bytes(&mut self) {
-        if let Self::File { bytes: Some(bytes), .. } = self {
-            *bytes = 0;
+        if let Some(regular) = &mut self.regular {
+            regular.bytes = 0;
         }
     }
+
+    /// Whether `path` still leads to this file. Of one that was cut the length is what it is now.
+    pub(super) fn is_in_place(&mut self, path: &Path) -> bool {
+        let Some(regular) = &mut self.regular else { return true };
+        match fs::metadata(path) {
+            Ok(metadata) => {
+                regular.bytes = regular.bytes.min(metadata.len());
+                identity(&metadata) == regular.identity
+            }
+            Err(error) => error.kind() != io::ErrorKind::NotFound,
+        }
+    }
+}
+
+#[cfg(test)]
+impl Open {
+    /// What cannot be written at once fails.
+    pub(super) fn refuse_to_wait(&self) {
+        fcntl(&self.file, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+    }
+}
+
+fn identity(metadata: &fs::Metadata) -> Identity {
+    (metadata.dev(), metadata.ino())
+}
+
+/// The name of a file behind all links. None for one that this process's standard streams go to as well: set aside it would
+/// take them with it.
+fn own_name(path: &Path, identity: Identity) -> Option<PathBuf> {
+    let is_stream = |stream: BorrowedFd<'_>| fstat(stream).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == identity);
+    if is_stream(io::stdout().as_fd()) || is_stream(io::stderr().as_fd()) {
+        return None;
+    }
+    fs::canonicalize(path).ok()
+}
+
+/// Whether a file of this length ends in the middle of a line. One that cannot be read is taken for such: an empty line
+/// harms less than one that stands behind half of another.
+fn ends_torn(file: &File, bytes: u64) -> bool {
+    let Some(last) = bytes.checked_sub(1) else { return false };
+    let mut end = [0];
+    let again = File::open(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    again.and_then(|file| file.read_exact_at(&mut end, last)).is_err() || end != [END]
 }
 
 /// Opens a file without waiting for anybody: a pipe that nobody reads is refused. Writing waits then, on the thread that is
@@ -101,11 +170,13 @@ fn open(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// One directory is made, not the ones above it: more would be a mistake in the path.
+/// One directory is made, not the ones above it: more would be a mistake in the path. Where it is there, a link leads to
+/// nowhere, and that is what opening says.
 fn make_directory_of(path: &Path) -> io::Result<()> {
-    match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        Some(parent) => DirBuilder::new().mode(0o700).create(parent),
-        None => Ok(()),
+    let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else { return Ok(()) };
+    match DirBuilder::new().mode(0o700).create(parent) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made,
     }
 }
 
@@ -150,19 +221,41 @@ pub fn check(path: &Path) -> Result<String, String> {
     }
 }
 
-/// Sets a file aside: `FILE` becomes `FILE.1`, `FILE.1` becomes `FILE.2`, and what would be beyond the last one goes. With none
-/// to keep the file itself goes.
-pub(super) fn set_aside(path: &Path, files_max: u32) -> io::Result<()> {
+/// Sets a file aside: `FILE` becomes `FILE.1`, `FILE.1` becomes `FILE.2`, and what would be beyond the last one goes, as does
+/// what is there since more of them were kept. With none to keep the file itself goes.
+pub(super) fn set_aside(place: &Path, files_max: u32) -> io::Result<()> {
     if files_max == 0 {
-        return fs::remove_file(path);
+        fs::remove_file(place)?;
+    } else {
+        for number in (1..files_max).rev() {
+            let (from, to) = (numbered(place, number), numbered(place, number + 1));
+            none_is_fine(fs::rename(from, to))?;
+        }
+        fs::rename(place, numbered(place, 1))?;
     }
-    for number in (1..files_max).rev() {
-        match fs::rename(numbered(path, number), numbered(path, number + 1)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+    remove_beyond(place, files_max);
+    Ok(())
+}
+
+/// Removes files with higher numbers, up to the first gap: what others have put there may have any number.
+fn remove_beyond(place: &Path, files_max: u32) {
+    for number in files_max.saturating_add(1)..u32::MAX {
+        let surplus = numbered(place, number);
+        match fs::remove_file(&surplus) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(error) => {
+                return tracing::warn!(path = %surplus.display(), %error, "an old file of the audit log stays");
+            }
         }
     }
-    fs::rename(path, numbered(path, 1))
+}
+
+fn none_is_fine(done: io::Result<()>) -> io::Result<()> {
+    match done {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn numbered(path: &Path, number: u32) -> PathBuf {
@@ -186,11 +279,11 @@ mod tests {
         assert!(check(&path).unwrap().ends_with(&format!("can be made in {}", place.path().display())));
         let mut opened = Open::of(&Target::File(path.clone())).unwrap();
         assert_eq!(opened.write(b"a\n").unwrap(), 2);
-        assert_eq!(opened.bytes(), Some(2));
+        assert_eq!(opened.fills(), Some((path.canonicalize().unwrap().as_path(), 2)));
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
         assert!(check(&path).unwrap().ends_with("can be written"));
-        assert_eq!(Open::of(&Target::File(path)).unwrap().bytes(), Some(2));
+        assert_eq!(Open::of(&Target::File(path)).unwrap().fills().map(|(_, bytes)| bytes), Some(2));
     }
 
     #[test]
@@ -224,8 +317,57 @@ mod tests {
         }
         let read = |number| fs::read_to_string(numbered(&path, number)).ok();
         assert_eq!([read(1), read(2), read(3)], [Some("4".to_owned()), Some("3".to_owned()), None]);
+        for number in [3, 4, 6] {
+            fs::write(numbered(&path, number), "of others").unwrap();
+        }
         fs::write(&path, "5").unwrap();
+        set_aside(&path, 1).unwrap();
+        assert_eq!([read(1).as_deref(), read(2).as_deref(), read(4).as_deref()], [Some("5"), None, None]);
+        assert_eq!(read(6).as_deref(), Some("of others"), "behind a gap nothing is touched");
+        fs::write(&path, "6").unwrap();
         set_aside(&path, 0).unwrap();
-        assert_eq!((path.exists(), read(1).as_deref()), (false, Some("4")));
+        assert_eq!((path.exists(), read(1)), (false, None));
+    }
+
+    #[test]
+    fn a_link_is_followed_and_stays() {
+        let place = tempfile::tempdir().unwrap();
+        let (real, link) = (place.path().join("real.log"), place.path().join("link.log"));
+        std::os::unix::fs::symlink("real.log", &link).unwrap();
+        let mut opened = Open::of(&Target::File(link.clone())).unwrap();
+        opened.write(b"1\n").unwrap();
+        let (own, _) = opened.fills().unwrap();
+        set_aside(own, 1).unwrap();
+        assert_eq!(fs::read_to_string(numbered(&real, 1)).unwrap(), "1\n");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink() && !real.exists());
+    }
+
+    #[test]
+    fn what_standard_streams_go_to_is_not_set_aside() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("a");
+        let file = File::create(&path).unwrap();
+        let identity = identity(&file.metadata().unwrap());
+        assert_eq!(own_name(&path, identity), path.canonicalize().ok());
+        let stdout = fstat(io::stdout().as_fd()).unwrap();
+        assert_eq!(own_name(&path, (stdout.st_dev, stdout.st_ino)), None);
+        let null = Open::of(&Target::File("/dev/null".into())).unwrap();
+        assert_eq!((null.fills(), null.is_torn()), (None, None));
+    }
+
+    #[test]
+    fn a_file_that_was_moved_or_cut_is_noticed() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("a");
+        let mut opened = Open::of(&Target::File(path.clone())).unwrap();
+        opened.write(b"123\n").unwrap();
+        assert!(opened.is_in_place(&path));
+        fs::write(&path, "").unwrap();
+        assert!(opened.is_in_place(&path));
+        assert_eq!(opened.fills().map(|(_, bytes)| bytes), Some(0));
+        fs::rename(&path, place.path().join("b")).unwrap();
+        assert!(!opened.is_in_place(&path));
+        fs::write(&path, "").unwrap();
+        assert!(!opened.is_in_place(&path), "it is another one");
     }
 }

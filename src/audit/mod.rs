@@ -7,7 +7,7 @@
 //! - Who hands over a line waits for a lock of a few instructions and for nothing else, whatever the disk does.
 //! - What waits for the disk is at most twice [`QUEUE_BYTES_MAX`]; every line beyond is counted as dropped.
 //! - A disk that fails costs lines, which are counted, and nothing else.
-//! - A line is written whole, or is followed by a line feed of its own: one that is torn spoils no other.
+//! - A line is written whole, or is followed by a line feed of its own: one that is torn, by whomever, spoils no other.
 
 mod fields;
 mod file;
@@ -169,13 +169,20 @@ impl Audit {
         if dropping.told.is_some_and(|told| told.elapsed() < TELL_INTERVAL) {
             return;
         }
-        let records = std::mem::take(&mut dropping.untold);
         dropping.told = Some(Stopwatch::start());
         drop(dropping);
-        tracing::warn!(
-            records,
-            "records of the audit log were dropped: what they are written to takes them more slowly than they come"
-        );
+        self.tell_untold();
+    }
+
+    /// Tells how many were dropped since the last time, if any were.
+    fn tell_untold(&self) {
+        let records = std::mem::take(&mut self.dropping.lock().unwrap_or_else(PoisonError::into_inner).untold);
+        if records > 0 {
+            tracing::warn!(
+                records,
+                "records of the audit log were dropped: what they are written to takes them more slowly than they come"
+            );
+        }
     }
 
     /// Has the file opened again by its name before the next line: whoever rotates logs has put another one there.
@@ -187,6 +194,8 @@ impl Audit {
     /// on is dropped. May be called on a thread that may wait only.
     pub fn close(&self, patience: Duration) -> bool {
         let left = self.queue.close(patience);
+        // There will be no other time.
+        self.tell_untold();
         if let Some(records) = left {
             metrics::AUDIT_RECORDS.with(["dropped"]).add(records);
             tracing::warn!(records, ?patience, "the audit log could not be written to its end");

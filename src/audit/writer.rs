@@ -11,8 +11,10 @@ use crate::{clock::Stopwatch, metrics};
 
 /// How long a disk that has failed is left alone. Lines wait in the queue meanwhile.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// So often at most it is looked whether the file still has its name.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// The end of a line.
-const END: u8 = b'\n';
+pub(super) const END: u8 = b'\n';
 
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -21,8 +23,10 @@ pub(super) struct Writer {
     queue: Arc<Queue>,
     /// Nothing after a failure.
     open: Option<Open>,
-    /// The last line written has no end.
+    /// The last line has no end.
     torn: bool,
+    /// When it was looked last whether the file still has its name.
+    looked: Option<Stopwatch>,
     troubles: Troubles,
 }
 
@@ -37,8 +41,10 @@ struct Troubles {
 
 impl Writer {
     pub(super) fn open(target: Target, rotation: Option<Rotation>, queue: Arc<Queue>) -> Result<Self, AuditError> {
-        let open = Some(Open::of(&target)?);
-        Ok(Self { target, rotation, queue, open, torn: false, troubles: Troubles::default() })
+        let troubles = Troubles::default();
+        let mut writer = Self { target, rotation, queue, open: None, torn: false, looked: None, troubles };
+        writer.opened()?;
+        Ok(writer)
     }
 
     /// Writes until the queue is closed and empty.
@@ -51,11 +57,13 @@ impl Writer {
             }
             self.write_all(&lines);
         }
+        self.troubles.tell_rest();
         queue.end();
     }
 
     /// Writes what can be written, and counts.
     fn write_all(&mut self, lines: &Lines) {
+        self.look();
         let mut written = 0;
         let outcome = self.write(lines.text.as_bytes(), &mut written);
         metrics::AUDIT_RECORDS.with(["written"]).add(written);
@@ -71,6 +79,19 @@ impl Writer {
         }
     }
 
+    /// Lets go of a file that somebody has moved away or removed, without a word.
+    fn look(&mut self) {
+        if self.looked.is_some_and(|last| last.elapsed() < LOOK_INTERVAL) {
+            return;
+        }
+        self.looked = Some(Stopwatch::start());
+        if let (Some(open), Target::File(path)) = (&mut self.open, &self.target)
+            && !open.is_in_place(path)
+        {
+            self.open = None;
+        }
+    }
+
     fn write(&mut self, mut text: &[u8], written: &mut u64) -> Result<(), AuditError> {
         while !text.is_empty() {
             let (piece, rest) = text.split_at(self.room(text)?);
@@ -82,8 +103,8 @@ impl Writer {
 
     /// How much of `text` the file has room for, in whole lines; one that is full is set aside first.
     fn room(&mut self, text: &[u8]) -> Result<usize, AuditError> {
-        let bytes = self.opened()?.bytes();
-        let (Some(rotation), Some(bytes)) = (self.rotation, bytes) else { return Ok(text.len()) };
+        let filled = self.opened()?.fills().map(|(_, bytes)| bytes);
+        let (Some(rotation), Some(bytes)) = (self.rotation, filled) else { return Ok(text.len()) };
         let left = usize::try_from(rotation.bytes_max.saturating_sub(bytes)).unwrap_or(usize::MAX);
         let lines =
             text.get(..left).map_or(text.len(), |fitting| end_of(fitting.iter().rposition(|byte| *byte == END)));
@@ -99,11 +120,11 @@ impl Writer {
 
     /// What cannot be set aside goes on: a long file is better than none.
     fn rotate(&mut self, rotation: Rotation) {
-        let Target::File(path) = &self.target else { return };
-        match set_aside(path, rotation.files_max) {
+        let Some((place, _)) = self.open.as_ref().and_then(Open::fills) else { return };
+        match set_aside(place, rotation.files_max) {
             Ok(()) => self.open = None,
             Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "the audit log could not be rotated; it grows on");
+                tracing::warn!(path = %place.display(), %error, "the audit log could not be rotated; it grows on");
                 self.open.iter_mut().for_each(Open::forget_bytes);
             }
         }
@@ -111,12 +132,10 @@ impl Writer {
 
     /// Writes whole lines.
     fn write_piece(&mut self, piece: &[u8], written: &mut u64) -> Result<(), AuditError> {
-        let torn = std::mem::take(&mut self.torn);
-        let open = self.opened()?;
-        if torn && open.bytes() != Some(0) {
-            // What was torn is counted as lost already.
-            let (_, ended) = put(open, &[END]);
-            self.torn = ended.is_err();
+        self.opened()?;
+        if self.torn {
+            // Whoever tore it has counted it as lost, or counts no more.
+            let (_, ended) = put(self.opened()?, &[END]);
             ended.map_err(AuditError::Write)?;
         }
         let (bytes, outcome) = put(self.opened()?, piece);
@@ -129,7 +148,12 @@ impl Writer {
     fn opened(&mut self) -> Result<&mut Open, AuditError> {
         match &mut self.open {
             Some(open) => Ok(open),
-            none => Ok(none.insert(Open::of(&self.target)?)),
+            none => {
+                let open = Open::of(&self.target)?;
+                // Of a pipe nobody knows more than what was written to it last.
+                self.torn = open.is_torn().unwrap_or(self.torn);
+                Ok(none.insert(open))
+            }
         }
     }
 }
@@ -164,6 +188,14 @@ impl Troubles {
         let records = std::mem::take(&mut self.untold);
         let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
         tracing::warn!(%error, cause, records, "records of the audit log were lost; it is tried again every second");
+    }
+
+    /// There will be no other time.
+    fn tell_rest(&mut self) {
+        let records = std::mem::take(&mut self.untold);
+        if records > 0 {
+            tracing::warn!(records, "more records of the audit log were lost until the end");
+        }
     }
 
     fn end(&mut self) {
@@ -221,6 +253,54 @@ mod tests {
         writer.write_piece(b"2\n", &mut written).unwrap();
         assert_eq!(written, 2);
         assert_eq!(fs::read_to_string(path).unwrap(), "1\ntor\n2\n");
+    }
+
+    #[test]
+    fn what_a_killed_process_has_left_spoils_no_line() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("a");
+        fs::write(&path, "1\ntor").unwrap();
+        writer(path.clone(), None).write_all(&lines(&["2\n"]));
+        writer(path.clone(), None).write_all(&lines(&["3\n"]));
+        assert_eq!(fs::read_to_string(path).unwrap(), "1\ntor\n2\n3\n");
+    }
+
+    #[test]
+    fn a_line_that_a_pipe_took_half_of_is_ended() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("pipe");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let mut reader = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let queue = Arc::new(Queue::default());
+        // Nobody rests.
+        queue.close(Duration::ZERO);
+        let mut writer = Writer::open(Target::File(path), None, queue).unwrap();
+        writer.open.as_ref().unwrap().refuse_to_wait();
+        // Not a multiple of what a pipe takes, so that one of the lines is torn.
+        let line = format!("{}\n", "l".repeat(6_999));
+        writer.write_all(&lines(&[&line.repeat(20)]));
+        assert!(writer.torn && writer.troubles.failing);
+        let mut taken = vec![0; 1 << 16];
+        std::io::Read::read_exact(&mut reader, &mut taken).unwrap();
+        writer.write_all(&lines(&["2\n"]));
+        assert_ne!(taken.last(), Some(&END));
+        let mut next = [0; 3];
+        std::io::Read::read_exact(&mut reader, &mut next).unwrap();
+        assert_eq!(&next, b"\n2\n");
+    }
+
+    #[test]
+    fn a_file_that_somebody_has_moved_is_followed_by_another() {
+        let place = tempfile::tempdir().unwrap();
+        let (path, moved) = (place.path().join("a"), place.path().join("moved"));
+        let mut writer = writer(path.clone(), None);
+        writer.write_all(&lines(&["1\n"]));
+        fs::rename(&path, &moved).unwrap();
+        writer.write_all(&lines(&["2\n"]));
+        assert_eq!(fs::read_to_string(&moved).unwrap(), "1\n2\n", "it was looked at a moment ago");
+        writer.looked = None;
+        writer.write_all(&lines(&["3\n"]));
+        assert_eq!(fs::read_to_string(path).unwrap(), "3\n");
     }
 
     #[test]
