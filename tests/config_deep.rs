@@ -126,3 +126,29 @@ fn the_place_of_the_audit_log_is_looked_at() {
     assert!(out.contains(&format!("audit.log can be made in {}", place.path().display())), "{out}");
     assert_eq!(std::fs::read_dir(place.path()).expect("readable").count(), 0, "nothing is left");
 }
+
+/// What can be written and is no audit log all the same: names that were meant otherwise, and places that are something else's.
+#[test]
+fn a_place_of_the_audit_log_that_cannot_be_meant_is_told() {
+    let place = tempfile::tempdir().expect("a directory");
+    let (data, url) = (place.path().join("data"), "http://127.0.0.1:0");
+    let said = |path: &str, more: &[&str]| {
+        let (_, out) = check_with(&data, url, &[&[format!("--audit-log={path}").as_str()], more].concat());
+        let told = out.lines().filter(|line| line.contains("audit-log: ") && !line.starts_with("ok: "));
+        told.map(str::to_owned).collect::<Vec<_>>().join("\n")
+    };
+    let file = |name: &str| place.path().join(name).display().to_string();
+    assert_eq!(said(&file("audit.log"), &[]), "");
+    let told = said("STDOUT", &[]);
+    let expected = "warning: audit-log: STDOUT is a file in the directory in which the daemon is started; write the whole path of a \
+                    file; for a stream, stdout or stderr in small letters";
+    assert_eq!(told, expected);
+    nix::unistd::mkfifo(&place.path().join("pipe"), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    let told = said(&file("pipe"), &[]);
+    assert!(told.starts_with("warning: ") && told.ends_with("; start its reader ahead of the daemon"), "{told}");
+    std::os::unix::fs::symlink(place.path(), place.path().join("link")).expect("a link");
+    let told = said(&file("link/x.log"), &[&format!("--log-outputs={}", file("x.log"))]);
+    assert!(told.starts_with("error: ") && told.contains("is where the log goes, too (--log-outputs)"), "{told}");
+    let told = said(&file("link/data/audit.log"), &[]);
+    assert!(told.contains("holds the member's data and nothing else; name a file elsewhere"), "{told}");
+}

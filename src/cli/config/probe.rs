@@ -242,7 +242,7 @@ fn directories(config: &Config, findings: &mut Vec<Finding>) {
         snapshots(config, findings);
     }
     if let Some(AuditLog { output: LogOutput::File(path), .. }) = &config.audit {
-        findings.push(audit_log(path));
+        audit_log(config, path, findings);
     }
     if let Some(place) = existing(data_dir) {
         findings.extend(free_space(&place, config.storage.quota.limit_bytes()));
@@ -337,12 +337,45 @@ fn snapshots(config: &Config, findings: &mut Vec<Finding>) {
     }
 }
 
-fn audit_log(path: &Path) -> Finding {
-    let (severity, text) = match audit::check(path) {
-        Ok(text) => (Severity::Fine, text),
-        Err(text) => (Severity::Error, text),
+/// Where the audit log goes: whether it can, and whether that is what was meant.
+fn audit_log(config: &Config, path: &Path, findings: &mut Vec<Finding>) {
+    const OPTION: &str = "audit-log";
+    let shown = path.display();
+    findings.push(match audit::check(path) {
+        Ok(text) => Finding::probed(Severity::Fine, OPTION, text),
+        Err(text) => Finding::probed(Severity::Error, OPTION, text),
+    });
+    let mut tell = |severity, text: String, remedy: &str| {
+        findings.push(Finding::probed(severity, OPTION, text).with_remedy(remedy.to_owned()));
     };
-    Finding::probed(severity, "audit-log", text)
+    // Whether anybody reads it cannot be tried: who waits for its first writer would take this for the last one, too.
+    if fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo()) {
+        let text = format!("{shown} is a pipe, and a start is refused while nobody reads it");
+        tell(Severity::Warning, text, "start its reader ahead of the daemon");
+    }
+    if path.components().count() == 1 && path.is_relative() {
+        let text = format!("{shown} is a file in the directory in which the daemon is started");
+        let remedy = "write the whole path of a file; for a stream, stdout or stderr in small letters";
+        tell(Severity::Warning, text, remedy);
+    }
+    let place = settled(path);
+    if config.log.outputs.iter().any(|output| matches!(output, LogOutput::File(log) if settled(log) == place)) {
+        let text = format!("{shown} is where the log goes, too (--log-outputs)");
+        tell(Severity::Error, text, "name a file of its own");
+    }
+    let dirs = [Some(&config.member.data_dir), config.member.wal_dir_dedicated.as_ref()];
+    for dir in dirs.into_iter().flatten().filter(|dir| place.starts_with(settled(dir))) {
+        let text = format!("{shown} lies in {}, which holds the member's data and nothing else", dir.display());
+        tell(Severity::Warning, text, "name a file elsewhere, as /var/log/quorate/audit.log");
+    }
+}
+
+/// The absolute path behind all links, as far as there is something.
+fn settled(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let found = absolute.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
+    let Some((above, real)) = found else { return absolute };
+    absolute.strip_prefix(above).map_or_else(|_| real.clone(), |rest| real.join(rest))
 }
 
 fn sync_time(place: &Path) -> Finding {
