@@ -692,6 +692,14 @@ impl Resolver<'_> {
             let what = format!("distributed tracing configurition is not valid: (tracing sampling rate {limit})");
             self.refuse("distributed-tracing-sampling-rate", what);
         }
+        let address = &self.raw.distributed_tracing_address;
+        // What only belongs to a URL would be taken for a host.
+        let is_bare = !address.contains(['/', '@', '?', '#']) && address.trim() == address;
+        if !is_bare || Url::parse(&format!("http://{address}")).map_or(0, |url| url.port()) == 0 {
+            let what = format!("--distributed-tracing-address {} must be \"host:port\"", go::quote(address));
+            let remedy = "name the collector's host and port and nothing else, as in localhost:4317";
+            self.refuse_beside("distributed-tracing-address", what, remedy);
+        }
         Some(Tracing {
             address: self.raw.distributed_tracing_address.clone(),
             service_name: self.raw.distributed_tracing_service_name.clone(),
