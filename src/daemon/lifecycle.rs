@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     api::{self, Api, Beside, Places, Serves},
     audit::Audit,
-    clock,
+    clock::{self, Stopwatch},
     config::{self, ClusterState, Config, ListenUrl, Role, TokenProvider},
     discovery::Founders,
     metrics,
@@ -51,8 +51,9 @@ use super::{
 const DRAIN_PEERS: Duration = Duration::from_millis(100);
 /// How long open calls and background duties may take to end: callers expect an exit within 1.5 s of SIGTERM.
 pub(super) const DRAIN: Duration = Duration::from_millis(700);
-/// How long the audit log may take to be written to its end.
-const DRAIN_AUDIT: Duration = Duration::from_millis(300);
+/// How long the last spans and the last lines of the audit log may take together, and lines at least.
+const DRAIN_WITNESSES: Duration = Duration::from_millis(300);
+const DRAIN_AUDIT_MIN: Duration = Duration::from_millis(50);
 /// How often the service manager hears how the member stands.
 pub(super) const STATUS_INTERVAL: Duration = Duration::from_secs(5);
 /// By how much the start-up time-out is extended at a time, while recovering or waiting for a quorum.
@@ -361,12 +362,16 @@ impl Witnesses {
     }
 
     /// Hands on what is left, and ends the runtime, which spans leave through. Whether all of it arrived each tells by itself.
+    /// Lines are written meanwhile, so that whoever waits for the collector waits for the disk as well.
     fn close(self, runtime: Runtime) {
+        let begun = Stopwatch::start();
         if let Some(spans) = self.spans {
             spans.close();
         }
+        // The last lines are those of calls that are cut here.
         runtime.shutdown_timeout(Duration::ZERO);
-        self.audit.map(|audit| audit.close(DRAIN_AUDIT));
+        let patience = DRAIN_WITNESSES.saturating_sub(begun.elapsed()).max(DRAIN_AUDIT_MIN);
+        self.audit.map(|audit| audit.close(patience));
     }
 }
 
