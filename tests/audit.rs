@@ -289,11 +289,92 @@ fn users_are_named_and_their_secrets_are_not() {
     the(&lines, &by("Watch/Watch", "alice", "PermissionDenied", json!({"op": "create", "key": "z"})));
     the(&lines, &by("Auth/UserChangePassword", "alice", "PermissionDenied", json!({"name": "root"})));
     the(&lines, &json!({"via": "v2", "user": "root", "path": "/v2/keys/", "code": "OK"}));
-    the(&lines, &json!({"via": "v2", "user": "", "path": "/v2/keys/last", "code": "Unauthenticated"}));
+    // Named as whoever fails to log in to the third API: by what he claims.
+    the(&lines, &json!({"via": "v2", "user": "", "name": "root", "path": "/v2/keys/last", "code": "Unauthenticated"}));
+    assert_eq!(the(&lines, &json!({"via": "v2", "user": "root"})).get("name"), None);
     let text = read(&world.path);
     for secret in [SECRET, &token, &BASE64_STANDARD.encode(format!("{SECRET}-alice"))] {
         assert!(!text.contains(secret), "{secret:?} in\n{text}");
     }
+}
+
+/// Of a watch the answer says what became of it: its number, which the server chooses, or why there is none.
+#[test]
+fn watches_are_told_as_they_were_answered() {
+    let world = World::start(&[]);
+    let mut client = world.client();
+    world.runtime.block_on(async {
+        for number in 0..4 {
+            client.kv.put(put("k", number.to_string())).await.expect("a put");
+        }
+        client.kv.compact(pb::CompactionRequest { revision: 4, physical: true }).await.expect("compacted");
+        let create = |key: &str| pb::WatchCreateRequest { key: key.to_owned().into(), ..Default::default() };
+        let asked = [
+            create("chosen"),
+            pb::WatchCreateRequest { watch_id: 7, ..create("own") },
+            pb::WatchCreateRequest { watch_id: 7, ..create("twice") },
+            pb::WatchCreateRequest { range_end: "a".into(), ..create("empty") },
+            pb::WatchCreateRequest { watch_id: 9, start_revision: 2, ..create("past") },
+            pb::WatchCreateRequest { start_revision: -1, ..create("never") },
+        ];
+        let (asking, requests) = mpsc::channel(asked.len());
+        for create in asked {
+            let request = pb::WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+            asking.send(request).await.expect("asked");
+        }
+        let mut answers = client.watch.watch(ReceiverStream::new(requests)).await.expect("a stream").into_inner();
+        let mut canceled = 0;
+        while canceled < 4 {
+            canceled += u32::from(answers.message().await.expect("an answer").expect("an answer").canceled);
+        }
+    });
+    drop(client);
+    let lines = world.lines_until(|line| line["op"] == "canceled");
+    let created = |key: &str| the(&lines, &json!({"op": "create", "key": key}));
+    assert_eq!((&created("chosen")["code"], &created("chosen")["watch"]), (&json!("OK"), &json!(0)));
+    assert_eq!((&created("own")["code"], &created("own")["watch"]), (&json!("OK"), &json!(7)));
+    let refused = |key: &str| (created(key)["code"].clone(), created(key)["error"].clone());
+    let twice = "mvcc: duplicate watch ID provided on the WatchStream";
+    assert_eq!(refused("twice"), (json!("InvalidArgument"), json!(twice)));
+    assert_eq!(refused("empty"), (json!("InvalidArgument"), json!("mvcc: watcher range is empty")));
+    let compacted = "etcdserver: mvcc: required revision has been compacted";
+    assert_eq!(refused("never"), (json!("OutOfRange"), json!(compacted)));
+    assert_eq!(created("past")["code"], "OK");
+    the(&lines, &json!({"op": "canceled", "watch": 9, "code": "OutOfRange", "error": compacted}));
+}
+
+/// A new member is told with the number that it was given, and never with what could log in at its URL.
+#[test]
+fn a_new_member_is_told_by_its_number() {
+    let world = World::start(&[]);
+    let mut client = world.client();
+    let member = world.runtime.block_on(async {
+        let add = |url: &str| pb::MemberAddRequest { peer_ur_ls: vec![url.to_owned()], is_learner: true };
+        let added = client.cluster.member_add(add("http://127.0.0.1:1")).await.expect("a learner").into_inner();
+        // Taken or not: it is told.
+        drop(client.cluster.member_add(add(&format!("http://bob:{SECRET}@127.0.0.1:2"))).await);
+        added.member.expect("it").id
+    });
+    let add = |url: &str| json!({"method": "/etcdserverpb.Cluster/MemberAdd", "peer_urls": [url]});
+    let lines = world.lines_until(|line| has(line, &add("http://127.0.0.1:2")));
+    assert_eq!(the(&lines, &add("http://127.0.0.1:1"))["member"], format!("{member:x}").as_str());
+    assert!(!read(&world.path).contains(SECRET), "{}", read(&world.path));
+}
+
+/// The discovery service on the client port is a door as well.
+#[test]
+fn the_discovery_service_is_a_door() {
+    let world = World::start(&["--discovery-service"]);
+    let address = world.daemon.client;
+    let token = v2::ask(address, "PUT", "/new?size=3", "").body;
+    let token = token.rsplit('/').next().expect("a token").trim().to_owned();
+    assert_eq!(token.len(), 32, "{token}");
+    assert_eq!(v2::ask(address, "GET", &format!("/{token}"), "").status, 200);
+    let lines = world.lines_until(|line| line["path"] == format!("/{token}").as_str());
+    let made = json!({"via": "discovery", "method": "PUT", "path": "/new", "code": "OK", "status": 200});
+    assert!(the(&lines, &made)["from"].as_str().is_some_and(|from| from.starts_with("127.0.0.1:")));
+    the(&lines, &json!({"via": "discovery", "method": "GET", "code": "OK"}));
+    assert!(!read(&world.path).contains("size"), "{}", read(&world.path));
 }
 
 /// Of reads as many as are asked for, of everything else all; files are set aside when they are full; and at SIGHUP the file is

@@ -19,12 +19,13 @@ const DASHBOARD: &str = "packaging/monitoring/dashboard.json";
 const INSTALLED: &str = "usr/share/doc/quorate/monitoring";
 /// What a name begins with that a member publishes; anything else in an expression is `PromQL`'s own.
 const PREFIXES: [&str; 5] = ["etcd_", "grpc_server_", "process_", "quorate_", "os_"];
-/// Families that have no row before something went wrong, without TLS or without an audit log, and so no scrape of a healthy
-/// member shows.
-const ONLY_IN_TROUBLE: [&str; 5] = [
+/// Families that have no row before something went wrong, without TLS, without an audit log or without traces, and so no scrape
+/// of a healthy member shows.
+const ONLY_IN_TROUBLE: [&str; 6] = [
     "etcd_debugging_server_alarms",
     "etcd_network_snapshot_send_failures",
     "quorate_audit_records_total",
+    "quorate_spans_total",
     "quorate_tls_certificate_end_timestamp_seconds",
     "quorate_tls_handshakes_failed_total",
 ];

@@ -1,4 +1,5 @@
-//! Traces of calls: a collector hears of the same spans from us as from etcd, with the same names, fields, ends and parents.
+//! Traces of calls: a collector hears of the same spans from us as from etcd, with the same names, fields, ends and parents. And
+//! what the log says of calls that take long, whoever traces.
 
 mod support;
 
@@ -248,6 +249,94 @@ fn without_a_share_only_clients_decide_and_no_collector_is_no_harm() {
             futures_util::future::join_all(puts).await;
         }
     });
+    let told =
+        wait_for(PATIENCE, || daemon.log().contains("spans were lost: the collector does not take them").then_some(()));
+    assert!(told.is_some(), "{}", daemon.log());
+    let all = metric(&daemon, "failed") + metric(&daemon, "dropped");
+    assert!(all > 0 && metric(&daemon, "sent") == 0, "{all} lost");
     daemon.terminate();
     assert!(!daemon.log().contains("panic"), "{}", daemon.log());
+}
+
+/// The value of the metric with this result; it is there from the start.
+fn metric(daemon: &Daemon, result: &str) -> u64 {
+    let text = http::get(daemon.client, "/metrics").expect("metrics").body;
+    let row = format!("quorate_spans_total{{result=\"{result}\"}} ");
+    let count = text.lines().find_map(|line| line.strip_prefix(&row)).expect("a row");
+    count.parse().expect("a number")
+}
+
+/// A collector that accepts connections and says nothing: spans are dropped when no more may wait, which the log and a metric
+/// tell, and a stop waits for it no longer than for one that is not there.
+#[test]
+fn a_collector_that_says_nothing_is_noticed() {
+    let runtime = Runtime::new().expect("a runtime");
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let place = tempfile::tempdir().expect("a directory");
+    let pipe = place.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    let reader = std::fs::OpenOptions::new().read(true).write(true).open(&pipe).expect("a reader");
+    let flags = [
+        "--enable-distributed-tracing".to_owned(),
+        format!("--distributed-tracing-address={}", silent.local_addr().expect("an address")),
+        "--distributed-tracing-sampling-rate=1000000".to_owned(),
+        // Nobody reads that either.
+        format!("--audit-log={}", pipe.display()),
+    ];
+    let mut daemon = Daemon::start(&Program::subject(), &flags.each_ref().map(String::as_str));
+    runtime.block_on(async {
+        let client = Client::connect(&daemon.endpoint()).await.expect("it listens");
+        for round in 0..4 {
+            let puts = (0..1_000).map(|number| {
+                let mut kv = client.kv.clone();
+                async move { kv.put(put(format!("key/{round}/{number}"), "1")).await.expect("a put") }
+            });
+            futures_util::future::join_all(puts).await;
+        }
+    });
+    assert!(metric(&daemon, "dropped") > 0, "{}", daemon.log());
+    assert!(daemon.log().contains("spans were dropped"), "{}", daemon.log());
+    let (_, took) = daemon.terminate();
+    assert!(took < Duration::from_millis(1_300), "{took:?}: {}", daemon.log());
+    assert!(daemon.log().contains("not every span has reached the collector"), "{}", daemon.log());
+    assert!(daemon.log().contains("the audit log could not be written to its end"), "{}", daemon.log());
+    drop(reader);
+}
+
+/// A call that takes longer than it should is told of in the log, in etcd's words and without its values; one in time is not.
+#[test]
+fn slow_calls_are_told_of() {
+    let runtime = Runtime::new().expect("a runtime");
+    let call = |daemon: &Daemon| {
+        runtime.block_on(async {
+            let mut client = Client::connect(&daemon.endpoint()).await.expect("it listens");
+            client.kv.put(put("key/a", "geheim")).await.expect("a put");
+            let range = pb::RangeRequest { range_end: "key/z".into(), ..get("key/") };
+            assert_eq!(client.kv.range(range).await.expect("a range").into_inner().count, 1);
+        });
+    };
+    let daemon = Daemon::start(&Program::subject(), &["--warning-unary-request-duration=1ns"]);
+    call(&daemon);
+    let told = |method: &str| {
+        let line = |line: &&str| line.contains("request stats") && line.contains(method);
+        let found = wait_for(PATIENCE, || daemon.log().lines().find(|one| line(one)).map(str::to_owned));
+        let found = found.unwrap_or_else(|| panic!("nothing of {method}: {}", daemon.log()));
+        serde_json::from_str::<serde_json::Value>(&found).unwrap_or_else(|error| panic!("{error}: {found}"))
+    };
+    let put = told("/etcdserverpb.KV/Put");
+    assert_eq!((put["level"].as_str(), put["msg"].as_str()), (Some("warn"), Some("request stats")));
+    assert_eq!((put["request count"].as_i64(), put["response count"].as_i64()), (Some(1), Some(0)));
+    assert_eq!((put["request size"].as_i64(), put["request content"].as_str()), (Some(15), Some(r#"{"key":"key/a"}"#)));
+    assert!(put["remote"].as_str().is_some_and(|remote| remote.starts_with("127.0.0.1:")), "{put}");
+    assert!(put["time spent"].as_str().is_some_and(|time| time.ends_with('s')), "{put}");
+    let begun = put["start time"].as_str().expect("a time");
+    assert!(humantime::parse_rfc3339(begun).is_ok(), "{begun}");
+    let range = told("/etcdserverpb.KV/Range");
+    assert_eq!((range["request count"].as_i64(), range["response count"].as_i64()), (Some(0), Some(1)));
+    assert_eq!(range["request content"].as_str(), Some(r#"{"key":"key/","range_end":"key/z"}"#));
+    assert!(!daemon.log().contains("geheim"), "{}", daemon.log());
+
+    let daemon = Daemon::start(&Program::subject(), &["--warning-unary-request-duration=1h"]);
+    call(&daemon);
+    assert!(!daemon.log().contains("request stats"), "{}", daemon.log());
 }

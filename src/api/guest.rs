@@ -11,7 +11,10 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http_body_util::Full;
 
-use super::{Api, Remote};
+use super::{
+    Api, Remote,
+    audit::{Via, audited},
+};
 
 /// The body of a request as a guest reads it.
 pub type GuestBody = Body;
@@ -40,6 +43,7 @@ pub trait Guest: fmt::Debug + Send + Sync {
 pub(super) async fn answer(api: &Api, secure: bool, request: Request) -> Option<Response> {
     let guest = api.guest.get().filter(|guest| guest.wants(request.uri().path()))?;
     let from = request.extensions().get::<Remote>().map(|Remote(from)| from.ip());
-    let response = guest.answer(Visit { request, from, secure }).await;
-    Some(response.into_response())
+    let answer =
+        move |request: Request| async move { guest.answer(Visit { request, from, secure }).await.into_response() };
+    Some(audited(api, Via::Discovery, request, answer).await)
 }

@@ -5,6 +5,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use axum::body::Body;
 use bytes::Bytes;
 use h2::{RecvStream, server::SendResponse};
+use http::header::UPGRADE;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::sys::socket::{setsockopt, sockopt};
@@ -306,7 +307,10 @@ where
     let answer = service_fn(|request: hyper::Request<Incoming>| {
         seat.end();
         let (service, mut request) = (Arc::clone(&service), request.map(Body::new));
-        request.extensions_mut().insert(Arc::clone(&seat));
+        if request.headers().contains_key(UPGRADE) {
+            // What comes of it may outlive this connection.
+            request.extensions_mut().insert(Arc::clone(&seat));
+        }
         async move { Ok::<_, std::convert::Infallible>(service.http(request).await) }
     });
     let (io, lookout) = watched(io);

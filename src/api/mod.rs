@@ -230,7 +230,7 @@ struct Service {
     api: Arc<Api>,
     serves: Serves,
     router: Router,
-    /// The other end of the connection, where anybody wants to know.
+    /// The other end of the connection, if it has an address.
     from: Option<SocketAddr>,
     /// The common name of the certificate that the client has shown.
     common_name: Option<Arc<str>>,
@@ -242,10 +242,8 @@ impl Service {
         Arc::new(Self { api, serves, router, from: None, common_name: None })
     }
 
-    /// The service as one connection has it: guests and the audit log want to know whom they answer, and a certificate may
-    /// name a user.
+    /// The service as one connection has it: whoever tells of a call tells whose it was, and a certificate may name a user.
     fn of_client(self: Arc<Self>, from: Option<SocketAddr>, common_name: Option<Arc<str>>) -> Arc<Self> {
-        let from = from.filter(|_| self.api.guest.get().is_some() || self.api.audit.get().is_some());
         if from.is_none() && common_name.is_none() {
             return self;
         }
@@ -260,7 +258,10 @@ impl Service {
 
     /// Answers a request that is not gRPC.
     async fn http(&self, mut request: ::http::Request<Body>) -> axum::response::Response {
-        if let Some(from) = self.from {
+        // Nobody else wants to know.
+        if let Some(from) = self.from
+            && (self.api.guest.get().is_some() || self.api.audit.get().is_some())
+        {
             request.extensions_mut().insert(Remote(from));
         }
         if let Some(name) = &self.common_name {

@@ -115,6 +115,8 @@ pub struct ServeOptions {
     pub election_timeout: Duration,
     /// How long a graceful shutdown waits for running calls.
     pub request_timeout: Duration,
+    /// Unary calls that take longer are told of in the log (`warning-unary-request-duration`).
+    pub warn_unary: Duration,
 }
 
 impl ServeOptions {
@@ -142,6 +144,7 @@ impl Default for ServeOptions {
             host_whitelist: AllowList::Any,
             election_timeout: Duration::from_secs(1),
             request_timeout: Duration::from_secs(7),
+            warn_unary: Duration::from_millis(300),
         }
     }
 }

@@ -908,7 +908,6 @@ pub const OPTIONS: &[OptionSpec] = &[
         .yaml_of_ours()
         .unit(Unit::Files),
     opt(Group::Logging, "warning-unary-request-duration", Kind::Duration, "300ms", "Log unary requests slower than this.")
-.no_effect("slow requests are not logged yet")
         .since(6)
         .live(),
     // Distributed tracing.

@@ -136,6 +136,7 @@ pub(super) fn serve_options(config: &Config) -> ServeOptions {
         host_whitelist: allow_list(&config.http.host_whitelist),
         election_timeout: config.raft.election,
         request_timeout: config.raft.request_timeout(),
+        warn_unary: config.watch.warn_unary,
     }
 }
 

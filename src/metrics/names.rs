@@ -95,6 +95,8 @@ instruments! {
         "Scheduled snapshots that could not be taken.";
     AUDIT_RECORDS: Counters<1> = counters(["result"]), "quorate_audit_records_total",
         "Records of the audit log: written, dropped (they came faster than they could be written) or failed (the disk refused them).";
+    SPANS: Counters<1> = counters(["result"]), "quorate_spans_total",
+        "Spans of calls: sent, failed (the collector did not take them) or dropped (they came faster than it takes them).";
     CERTIFICATE_ENDS: Gauges<2> = gauges(["file", "kind"]), "quorate_tls_certificate_end_timestamp_seconds",
         "When the first certificate in a file ends, or a list of revoked ones is due, in seconds since 1970.";
     HANDSHAKES_FAILED: Counters<2> = counters(["endpoint", "reason"]), "quorate_tls_handshakes_failed_total",

@@ -1,48 +1,21 @@
 //! What spans say of requests: etcd's names, keys and numbers, never values.
 
-use std::any::Any;
-
 use opentelemetry::KeyValue;
 
 use crate::pb::etcdserverpb::{
     CompactionRequest, Compare, DeleteRangeRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseRevokeRequest,
-    PutRequest, RangeRequest, RequestOp, TxnRequest, WatchCreateRequest, WatchRequest, request_op::Request,
-    watch_request::RequestUnion,
+    PutRequest, RangeRequest, RequestOp, TxnRequest, WatchCreateRequest, request_op::Request,
 };
 
 /// Bytes of a key that a span shows.
 const KEY_BYTES_MAX: usize = 1_024;
 
 /// The name of what a request asks of the store, and its fields.
-pub(super) type Operation = (&'static str, Vec<KeyValue>);
-
-/// What `request` asks of the store; nothing where etcd has no span for it.
-pub(super) fn operation(request: &dyn Any) -> Option<Operation> {
-    if let Some(watch) = request.downcast_ref::<WatchRequest>() {
-        return match watch.request_union.as_ref()? {
-            RequestUnion::CreateRequest(create) => Some(create.operation()),
-            _ => None,
-        };
-    }
-    macro_rules! one_of {
-        ($($message:ty),*) => {
-            None$(.or_else(|| request.downcast_ref::<$message>().map(Traced::operation)))*
-        };
-    }
-    one_of!(
-        RangeRequest,
-        PutRequest,
-        DeleteRangeRequest,
-        TxnRequest,
-        CompactionRequest,
-        LeaseGrantRequest,
-        LeaseRevokeRequest,
-        LeaseKeepAliveRequest
-    )
-}
+pub type Operation = (&'static str, Vec<KeyValue>);
 
 /// A request for which etcd has a span.
-trait Traced {
+pub trait Traced {
+    /// What it asks of the store.
     fn operation(&self) -> Operation;
 }
 

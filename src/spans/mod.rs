@@ -3,12 +3,13 @@
 //! As in etcd 3.7, each call is a span of its own kind of server, named by its method, and a child of the client's if the client
 //! has one (W3C's `traceparent`); within it lies one for what the call asks of the store, with the request's fields but for values.
 //! Whether a call is sampled is decided where its trace begins; where that is here, by a share of all traces.
-//! Spans wait in a bounded queue; what does not fit, and what the collector does not take, is lost, and no call waits for it.
+//! Spans wait in a bounded queue; what does not fit, and what the collector does not take, is lost and counted, and no call
+//! waits for it.
 
+mod export;
 mod fields;
 
 use std::{
-    any::Any,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -26,9 +27,12 @@ use opentelemetry_sdk::{
     trace::{BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracer, SdkTracerProvider, Span},
 };
 
-use crate::types::Code;
+pub use fields::{Operation, Traced};
 
-/// Spans that wait for the collector; etcd's bound.
+use crate::{metrics, types::Code};
+use export::{Counted, Gate, Waiting};
+
+/// Spans that wait for the collector, beside those that are on their way; etcd's bound.
 const SPANS_MAX: usize = 2_048;
 /// Spans sent at a time, and how long they are gathered at most; both etcd's.
 const BATCH_MAX: usize = 512;
@@ -57,6 +61,7 @@ pub struct Settings {
 pub struct Spans {
     provider: SdkTracerProvider,
     tracer: SdkTracer,
+    waiting: Waiting,
 }
 
 impl Spans {
@@ -65,21 +70,31 @@ impl Spans {
     /// # Errors
     /// What is wrong with the address.
     pub fn export(settings: &Settings) -> Result<Self, String> {
-        let endpoint = format!("http://{}", settings.address);
-        let exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint).with_timeout(COLLECTOR_PATIENCE);
-        let exporter = exporter.build().map_err(|error| error.to_string())?;
+        let address = match settings.address.strip_prefix(':') {
+            Some(port) => format!("localhost:{port}"),
+            None => settings.address.clone(),
+        };
+        let exporter = SpanExporter::builder().with_tonic().with_endpoint(format!("http://{address}"));
+        let exporter = exporter.with_timeout(COLLECTOR_PATIENCE).build().map_err(|error| error.to_string())?;
+        // Known from the start on, so that an alert has something to compare with.
+        for result in ["sent", "failed", "dropped"] {
+            metrics::SPANS.with([result]);
+        }
+        let waiting = Waiting::default();
+        let waiting_max = SPANS_MAX + BATCH_MAX;
         let batches = BatchConfigBuilder::default()
-            .with_max_queue_size(SPANS_MAX)
+            .with_max_queue_size(waiting_max)
             .with_max_export_batch_size(BATCH_MAX)
             .with_scheduled_delay(GATHERED_FOR)
             .build();
+        let exporter = Counted::new(exporter, address, waiting.clone());
         let processor = BatchSpanProcessor::builder(exporter).with_batch_config(batches).build();
         let provider = SdkTracerProvider::builder()
-            .with_span_processor(processor)
+            .with_span_processor(Gate::new(processor, waiting.clone(), waiting_max))
             .with_resource(resource(settings))
             .with_sampler(sampler(settings.samples_per_million))
             .build();
-        Ok(Self { tracer: provider.tracer("quorate"), provider })
+        Ok(Self { tracer: provider.tracer("quorate"), provider, waiting })
     }
 
     /// The span of a call of `/package.Service/Method`, if it is sampled.
@@ -97,7 +112,7 @@ impl Spans {
     /// Sends what is left, for as long as a member that stops can wait. Blocks.
     pub fn close(&self) {
         if let Err(error) = self.provider.shutdown_with_timeout(LAST_BATCH_PATIENCE) {
-            tracing::warn!(%error, "not every span has reached the collector");
+            tracing::warn!(%error, spans = self.waiting.count(), "not every span has reached the collector");
         }
     }
 }
@@ -134,23 +149,23 @@ struct State {
 }
 
 impl CallSpan {
-    /// The call turns out to ask this: its request, decoded.
-    pub fn asks(&self, request: &dyn Any) {
+    /// The call turns out to ask this.
+    pub fn asks(&self, request: &dyn Traced) {
         let mut state = self.state();
         let asked = self.begin(&state, request);
-        state.asked = asked;
+        state.asked = Some(asked);
     }
 
     /// The call asks this, among other things.
-    pub fn asks_among_others(&self, request: &dyn Any) {
+    pub fn asks_among_others(&self, request: &dyn Traced) {
         drop(self.begin(&self.state(), request));
     }
 
-    fn begin(&self, state: &State, request: &dyn Any) -> Option<Span> {
-        let (name, fields) = fields::operation(request)?;
+    fn begin(&self, state: &State, request: &dyn Traced) -> Span {
+        let (name, fields) = request.operation();
         let within = Context::new().with_remote_span_context(state.span.span_context().clone());
         let builder = self.tracer.span_builder(name).with_kind(SpanKind::Internal).with_attributes(fields);
-        Some(self.tracer.build_with_context(builder, &within))
+        self.tracer.build_with_context(builder, &within)
     }
 
     /// Ends the call with a code, `None` for OK, and the message that goes with it.

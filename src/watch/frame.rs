@@ -99,6 +99,18 @@ impl Iterator for Frames {
 }
 
 impl Frame {
+    /// The answer to a request to create a watcher: its number, or why there is none.
+    pub fn creation(&self) -> Option<Result<i64, &str>> {
+        let answer = || if self.canceled { Err(self.cancel_reason.as_ref()) } else { Ok(self.watch_id) };
+        self.created.then(answer)
+    }
+
+    /// The watcher that is gone although its client did not wish so, and why; the reason of a compaction is empty.
+    pub fn loss(&self) -> Option<(i64, &str)> {
+        let is_wish = self.cancel_reason.is_empty() && self.compact_revision == 0;
+        (self.canceled && !self.created && !is_wish).then_some((self.watch_id, self.cancel_reason.as_ref()))
+    }
+
     /// Bytes that [`Frame::encode`] writes.
     pub fn encoded_len(&self) -> usize {
         let flags = [self.created, self.canceled, self.fragment].into_iter().filter(|flag| *flag).count() * 2;
@@ -272,6 +284,22 @@ mod tests {
         for frame in &frames {
             assert_eq!(encoded(frame), frame.to_response().encode_to_vec());
         }
+    }
+
+    #[test]
+    fn frames_say_what_became_of_a_watcher() {
+        let frame = |body| delivery(3, 9, body).frames(HEADER, 400).next().unwrap();
+        let told = [
+            Body::Created,
+            Body::Refused("why".into()),
+            Body::Canceled,
+            Body::Ended("why".into()),
+            Body::Compacted { compact_revision: 5 },
+            Body::Progress,
+        ]
+        .map(frame);
+        assert_eq!(told.each_ref().map(Frame::creation), [Some(Ok(3)), Some(Err("why")), None, None, None, None]);
+        assert_eq!(told.each_ref().map(Frame::loss), [None, None, None, Some((3, "why")), Some((3, "")), None]);
     }
 
     #[test]

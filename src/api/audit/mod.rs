@@ -1,13 +1,13 @@
 //! What the audit log is told of requests.
 //!
 //! Every request of a client comes by here once, through whichever door: calls of the v3 services, also those in JSON, where
-//! methods begin and end ([`Session`](super::v3)), requests of the v2 API in front of its routes. What of a request is
-//! told stands in [`Audited`] alone, field by field: values, passwords and tokens are left out there, and what is new does not
-//! compile until somebody decides. Requests that cannot be told from noise, because they name no method or cannot be read,
-//! leave no line: metrics count them.
+//! methods begin and end ([`Session`](super::v3)), requests of the v2 API in front of its routes, those of the discovery
+//! service where it is called ([`guest`](super::guest)). What of a request is told stands in [`Audited`] alone, field by
+//! field: values, passwords and tokens are left out there, and what is new does not compile until somebody decides. Requests
+//! that cannot be told from noise, because they name no method or cannot be read, leave no line: metrics count them.
 
+mod http;
 mod told;
-mod v2;
 
 use std::{
     borrow::Cow,
@@ -27,14 +27,14 @@ use crate::{
     audit::{Audit, Fields, Weight},
     clock::{self, Clock as _, Stopwatch},
     pb::{
-        etcdserverpb::ResponseHeader,
+        etcdserverpb::{Member, ResponseHeader},
         nested::{Found, next_field},
     },
-    types::{Code, LeaseId},
+    types::{Code, LeaseId, MemberId},
 };
 
-pub(super) use told::{Audited, Subject};
-pub(super) use v2::{Refused, audited};
+pub(super) use http::{Refused, audited};
+pub(super) use told::{Audited, Subject, WatchEnded};
 
 /// Who speaks, and through which door.
 #[derive(Clone, Debug, Default)]
@@ -54,6 +54,8 @@ pub(super) enum Via {
     /// v3 as JSON.
     Gateway,
     V2,
+    /// The discovery service.
+    Discovery,
 }
 
 impl Via {
@@ -62,6 +64,7 @@ impl Via {
             Self::Grpc => "grpc",
             Self::Gateway => "gateway",
             Self::V2 => "v2",
+            Self::Discovery => "discovery",
         }
     }
 }
@@ -80,6 +83,8 @@ pub(super) struct Entry {
 #[derive(Debug)]
 struct Draft {
     user: String,
+    /// Who the caller says he is, where that may be wrong.
+    claimed: String,
     subject: Subject,
     weight: Weight,
     /// The request came in pieces, each of which has a line of its own.
@@ -116,6 +121,7 @@ impl Entry {
     pub(super) fn begin(audit: &Arc<Audit>, caller: Caller, method: impl Into<Cow<'static, str>>) -> Arc<Self> {
         let draft = Draft {
             user: String::new(),
+            claimed: String::new(),
             subject: Subject::default(),
             weight: Weight::Always,
             in_steps: false,
@@ -131,6 +137,11 @@ impl Entry {
         if draft.user != user {
             user.clone_into(&mut draft.user);
         }
+    }
+
+    /// The caller says that he is this one, and has to prove it. Told like the name of whoever logs in to the third API.
+    pub(super) fn claimed(&self, user: &str) {
+        user.clone_into(&mut self.draft().claimed);
     }
 
     /// The request has been read.
@@ -167,6 +178,9 @@ impl Entry {
             subject.fields.shown("op", "end");
         }
         let (user, weight) = (std::mem::take(&mut draft.user), draft.weight);
+        if user.is_empty() {
+            subject.fields.some_text("name", &draft.claimed);
+        }
         drop(draft);
         let outcome = Outcome { took: Some(self.begun.elapsed()), ..outcome };
         self.write(&user, weight, outcome, || {
@@ -236,6 +250,14 @@ impl Step {
         let user = entry.draft().user.clone();
         entry.write(&user, weight, Outcome::of(outcome), || subject.fields);
     }
+
+    /// The watch has been created, under this number.
+    pub(super) fn created(mut self, watch: i64) {
+        if self.subject.second == Second::Watch {
+            self.subject.fields.number("watch", watch);
+        }
+        self.end(&Ok(()));
+    }
 }
 
 impl Subject {
@@ -248,9 +270,14 @@ impl Subject {
             return;
         };
         match self.second {
-            Second::Nothing => {}
+            Second::Nothing | Second::Watch => {}
             Second::Succeeded => self.fields.switch("succeeded", number_in_second(rest) != 0),
             Second::Lease => self.fields.shown("lease", LeaseId(number_in_second(rest).cast_signed())),
+            Second::Member => {
+                if let Some(Member { id, .. }) = member_in_second(rest) {
+                    self.fields.shown("member", MemberId(id));
+                }
+            }
         }
         if revision != 0 {
             self.fields.number("revision", revision);
@@ -268,6 +295,10 @@ pub(super) enum Second {
     Succeeded,
     /// The lease that was granted.
     Lease,
+    /// The member that was added.
+    Member,
+    /// The watch that was created. Answers of watches have no bytes here, but are told by [`Step::created`].
+    Watch,
 }
 
 fn number_in_second(mut rest: &[u8]) -> u64 {
@@ -275,6 +306,11 @@ fn number_in_second(mut rest: &[u8]) -> u64 {
         Ok((2, WireType::Varint)) => decode_varint(&mut rest).unwrap_or_default(),
         _ => 0,
     }
+}
+
+fn member_in_second(mut rest: &[u8]) -> Option<Member> {
+    let Found { number: 2, body: Some(member) } = next_field(&mut rest)? else { return None };
+    Member::decode(Bytes::copy_from_slice(member)).ok()
 }
 
 /// As the log shows the time.

@@ -7,8 +7,9 @@ use super::*;
 use crate::{
     audit::{Options, Target},
     pb::etcdserverpb::{
-        AuthUserAddRequest, Compare, LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, PutRequest,
-        PutResponse, RangeRequest, RequestOp, TxnRequest, TxnResponse, compare::TargetUnion, request_op::Request,
+        AuthUserAddRequest, Compare, LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, MemberAddRequest,
+        MemberAddResponse, PutRequest, PutResponse, RangeRequest, RequestOp, TxnRequest, TxnResponse,
+        WatchCreateRequest, WatchRequest, compare::TargetUnion, request_op::Request, watch_request::RequestUnion,
     },
     types::Rejection,
 };
@@ -134,6 +135,46 @@ fn of_users_the_names_are_told() {
     let granted = LeaseGrantResponse { header: Some(header(1)), id: 0xabc, ttl: 5, error: String::new() };
     let told = line(&LeaseGrantRequest { ttl: 5, id: 0 }, &granted);
     assert_eq!((&told["lease"], &told["ttl"]), (&json!("abc"), &json!(5)));
+}
+
+#[test]
+fn a_new_member_has_its_number_from_the_answer() {
+    let urls = |urls: &[&str]| urls.iter().map(|url| (*url).to_owned()).collect();
+    let asked = MemberAddRequest { peer_ur_ls: urls(&["http://bob:geheim@a:1", "http://b:1"]), is_learner: false };
+    let added = Member { id: 0xabc, peer_ur_ls: urls(&["http://a:1"]), ..Default::default() };
+    let answer = MemberAddResponse { header: Some(header(1)), member: Some(added), members: vec![] };
+    let told = line(&asked, &answer);
+    assert_eq!((&told["member"], &told["peer_urls"]), (&json!("abc"), &json!(["http://a:1", "http://b:1"])));
+}
+
+#[test]
+fn who_claims_to_be_somebody_is_named_until_it_is_proven() {
+    let world = World::new();
+    for is_true in [false, true] {
+        let entry = world.begin();
+        entry.claimed("alice");
+        if is_true {
+            entry.recognised("alice");
+        }
+        entry.end(&Ok(()), &[]);
+    }
+    let lines = world.lines();
+    let told: Vec<_> = lines.iter().map(|line| (line["user"].as_str().unwrap(), line["name"].as_str())).collect();
+    assert_eq!(told, [("", Some("alice")), ("alice", None)]);
+}
+
+#[test]
+fn a_watch_has_the_number_that_it_was_given() {
+    let world = World::new();
+    let entry = world.begin();
+    for watch_id in [0, 7] {
+        let create = WatchCreateRequest { key: "w".into(), watch_id, ..Default::default() };
+        let request = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+        entry.step(&request).created(if watch_id == 0 { 12 } else { watch_id });
+    }
+    drop(entry);
+    let lines = world.lines();
+    assert_eq!(lines.iter().map(|line| line["watch"].as_i64()).collect::<Vec<_>>(), [Some(12), Some(7), None]);
 }
 
 #[test]

@@ -1,7 +1,10 @@
-//! What is told of each request: whom and what it is about, and nothing that is secret.
+//! What is told of each request: whom and what it is about, and nothing that is secret. It is told to the audit log, and to the
+//! log where a call took long; for traces a request has fields of its own, which are etcd's.
 //!
 //! Every message is taken apart in full: what is told stands before the `;`, what is left out behind it. A field that a later
 //! version of the API adds does not compile until it stands on one of the sides.
+
+use std::borrow::Cow;
 
 use tonic_health::pb::HealthCheckRequest;
 
@@ -27,6 +30,7 @@ use crate::{
         v3electionpb::{CampaignRequest, LeaderKey, LeaderRequest, ProclaimRequest, ResignRequest},
         v3lockpb::{LockRequest, UnlockRequest},
     },
+    spans::Traced,
     types::{LeaseId, MemberId},
 };
 
@@ -63,7 +67,8 @@ impl Subject {
     }
 
     fn urls(&mut self, urls: &[String]) {
-        self.fields.texts("peer_urls", urls.iter().map(String::as_str), URLS_MAX);
+        let shown: Vec<_> = urls.iter().take(URLS_MAX).map(|url| without_user(url)).collect();
+        self.fields.texts("peer_urls", shown.iter().map(AsRef::as_ref), URLS_MAX);
     }
 
     /// Leads an election, or claims to.
@@ -80,30 +85,48 @@ fn tell_lease(fields: &mut Fields, lease: i64) {
     }
 }
 
-/// A request that the audit log tells of.
+/// A URL without whatever stands in front of an `@`, which may be a password. Nothing behind the host is of use to a peer.
+fn without_user(url: &str) -> Cow<'_, str> {
+    let Some((before, host)) = url.rsplit_once('@') else { return url.into() };
+    match before.split_once("://") {
+        Some((scheme, _)) => format!("{scheme}://{host}").into(),
+        None => host.into(),
+    }
+}
+
+/// A request, as whoever is told of calls sees it.
 pub(in crate::api) trait Audited {
     /// Tells what it is about, and how much that matters.
     fn tell(&self, subject: &mut Subject) -> Weight;
+
+    /// The same for traces, where etcd has a span for it.
+    fn traced(&self) -> Option<&dyn Traced> {
+        None
+    }
 }
 
 macro_rules! told {
-    ($($weight:ident $message:ident($($kept:ident)*; $($left_out:ident)*) |$subject:ident| $tell:expr;)*) => {$(
+    ($($weight:ident $(+ $traced:ident)? $message:ident($($kept:ident)*; $($left_out:ident)*) |$subject:ident| $tell:expr;)*) => {$(
         impl Audited for $message {
             fn tell(&self, $subject: &mut Subject) -> Weight {
                 let Self { $($kept,)* $($left_out: _,)* } = self;
                 $tell;
                 Weight::$weight
             }
+
+            $(fn $traced(&self) -> Option<&dyn Traced> {
+                Some(self)
+            })?
         }
     )*};
 }
 
 told! {
-    Always PutRequest(key lease; value prev_kv ignore_value ignore_lease) |to| {
+    Always +traced PutRequest(key lease; value prev_kv ignore_value ignore_lease) |to| {
         to.keys(key, b"");
         to.lease(*lease);
     };
-    Read RangeRequest(
+    Read +traced RangeRequest(
         key range_end revision;
         limit sort_order sort_target serializable keys_only count_only min_mod_revision max_mod_revision
         min_create_revision max_create_revision
@@ -111,21 +134,23 @@ told! {
         to.keys(key, range_end);
         to.revision_asked(*revision);
     };
-    Always DeleteRangeRequest(key range_end; prev_kv) |to| to.keys(key, range_end);
-    Always CompactionRequest(revision physical;) |to| {
+    Always +traced DeleteRangeRequest(key range_end; prev_kv) |to| to.keys(key, range_end);
+    Always +traced CompactionRequest(revision physical;) |to| {
         to.revision_asked(*revision);
         to.fields.switch("physical", *physical);
     };
-    Always LeaseGrantRequest(ttl; id) |to| {
+    Always +traced LeaseGrantRequest(ttl; id) |to| {
         // Told by the answer, also where the client has chosen it.
         to.second = Second::Lease;
         to.fields.number("ttl", *ttl);
     };
-    Always LeaseRevokeRequest(id;) |to| to.lease(*id);
-    Read LeaseKeepAliveRequest(id;) |to| to.lease(*id);
+    Always +traced LeaseRevokeRequest(id;) |to| to.lease(*id);
+    Read +traced LeaseKeepAliveRequest(id;) |to| to.lease(*id);
     Read LeaseTimeToLiveRequest(id; keys) |to| to.lease(*id);
     Read LeaseLeasesRequest(;) |_to| {};
     Always MemberAddRequest(peer_ur_ls is_learner;) |to| {
+        // Which one it has become the answer says.
+        to.second = Second::Member;
         to.urls(peer_ur_ls);
         to.fields.switch("learner", *is_learner);
     };
@@ -212,6 +237,10 @@ impl Audited for TxnRequest {
         subject.fields.object("txn", |fields| tell_txn(fields, self));
         if check::is_read_only(self) { Weight::Read } else { Weight::Always }
     }
+
+    fn traced(&self) -> Option<&dyn Traced> {
+        Some(self)
+    }
 }
 
 /// What is done comes first: it is what room is needed for.
@@ -270,7 +299,10 @@ impl Audited for WatchRequest {
                 subject.fields.shown("op", "create");
                 subject.keys(key, range_end);
                 subject.revision_asked(*start_revision);
-                if *watch_id != 0 {
+                if *watch_id == 0 {
+                    // The server chooses.
+                    subject.second = Second::Watch;
+                } else {
                     subject.fields.number("watch", *watch_id);
                 }
                 Weight::Always
@@ -286,5 +318,38 @@ impl Audited for WatchRequest {
             }
             None => Weight::Read,
         }
+    }
+
+    fn traced(&self) -> Option<&dyn Traced> {
+        match &self.request_union {
+            Some(RequestUnion::CreateRequest(create)) => Some(create),
+            _ => None,
+        }
+    }
+}
+
+/// A watch that the server has ended.
+#[derive(Debug)]
+pub(in crate::api) struct WatchEnded(pub(in crate::api) i64);
+
+impl Audited for WatchEnded {
+    fn tell(&self, subject: &mut Subject) -> Weight {
+        subject.fields.shown("op", "canceled");
+        subject.fields.number("watch", self.0);
+        Weight::Always
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_url_nothing_is_shown_that_could_log_in() {
+        assert_eq!(without_user("http://10.0.0.1:2380"), "http://10.0.0.1:2380");
+        assert_eq!(without_user("https://bob:geheim@host:2380"), "https://host:2380");
+        assert_eq!(without_user("https://bob:ge@heim@host:2380"), "https://host:2380");
+        assert_eq!(without_user("bob:geheim@host"), "host");
+        assert_eq!(without_user("http:/bob:geheim@host"), "host");
     }
 }

@@ -24,7 +24,7 @@ use axum::{
         HeaderName, HeaderValue, Method, StatusCode,
         header::{ALLOW, CONTENT_TYPE},
     },
-    middleware::from_fn,
+    middleware::{Next, from_fn},
     response::Response,
 };
 
@@ -58,7 +58,10 @@ pub(super) fn router(api: &Arc<Api>) -> Router {
         return router;
     }
     let api = Arc::clone(api);
-    router.layer(from_fn(move |request, next| audit::audited(Arc::clone(&api), request, next)))
+    router.layer(from_fn(move |request, next: Next| {
+        let api = Arc::clone(&api);
+        async move { audit::audited(&api, audit::Via::V2, request, |request| next.run(request)).await }
+    }))
 }
 
 /// Sends those elsewhere whose path begins here or leads here and is not clean, as the Go of those days did: for good, and judged by

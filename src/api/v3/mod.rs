@@ -18,6 +18,7 @@ mod maintenance;
 mod methods;
 mod parts;
 mod session;
+mod slow;
 mod watch;
 
 use std::sync::Arc;
@@ -32,6 +33,7 @@ pub(crate) use methods::METHODS;
 pub(crate) use methods::find;
 pub(crate) use parts::Parts;
 use session::Session;
+use slow::Slow;
 
 use crate::{
     api::{
@@ -64,6 +66,14 @@ impl Reply {
         match self {
             Self::Whole(frame) => frame.get(PREFIX_BYTES..).unwrap_or_default(),
             Self::Parts(parts) => parts.head(),
+        }
+    }
+
+    /// All of the encoded message but for pairs that are still to be read, and how long it is.
+    fn frame(&self) -> ([&[u8]; 2], usize) {
+        match self {
+            Self::Whole(_) => ([self.head(), &[]], self.head().len()),
+            Self::Parts(parts) => parts.frame(),
         }
     }
 }
@@ -102,6 +112,7 @@ pub(crate) async fn unary(api: Arc<Api>, method: &Method, call: Call, request: B
         return Err(Status::new(Code::Internal, format!("{} is not unary", method.path)));
     };
     let patience = call.timeout()?;
+    let slow = Slow::begin(&api, &call, method.path, &request);
     let session = Session::new(api, call, method.path);
     let witness = session.witness().clone();
     let outcome = match patience {
@@ -112,6 +123,7 @@ pub(crate) async fn unary(api: Arc<Api>, method: &Method, call: Call, request: B
         },
     };
     witness.end(&outcome, outcome.as_ref().map_or(&[], Reply::head));
+    slow.end(outcome.as_ref().ok());
     outcome
 }
 
@@ -160,10 +172,7 @@ fn decode_streamed<M: Message + Default>(message: Bytes) -> Result<M, Status> {
 ///
 /// # Errors
 /// As [`decode`], `Internal` for a client that sends none; what receiving failed with.
-async fn only_request<M: Message + Default + Audited + 'static>(
-    session: &Session,
-    inbound: &mut Inbound,
-) -> Result<M, Status> {
+async fn only_request<M: Message + Default + Audited>(session: &Session, inbound: &mut Inbound) -> Result<M, Status> {
     const MISSING: &str = "cardinality violation: received no request message from non-client-streaming RPC";
     let request = inbound.next().await?.ok_or_else(|| Status::new(Code::Internal, MISSING))?;
     let request = decode_streamed(request)?;
@@ -191,7 +200,7 @@ fn in_etcds_words(error: &DecodeError) -> &'static str {
 /// A unary method that no learner serves: decode, admit, serve, encode.
 async fn plain<Q, A, F>(session: Session, request: Bytes, serve: impl FnOnce(Session, Q) -> F) -> Result<Reply, Status>
 where
-    Q: Message + Default + Audited + 'static,
+    Q: Message + Default + Audited,
     A: Message,
     F: Future<Output = Result<A, Status>>,
 {

@@ -50,6 +50,11 @@ impl Parts {
         self.ready.front().map(Bytes::as_ref).unwrap_or_default()
     }
 
+    /// All of the message but for the pairs, and how long it is.
+    pub(super) fn frame(&self) -> ([&[u8]; 2], usize) {
+        ([self.head(), &self.tail], usize::try_from(self.message_bytes).unwrap_or(usize::MAX))
+    }
+
     /// Sends everything.
     ///
     /// # Errors

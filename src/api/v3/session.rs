@@ -5,7 +5,7 @@
 //! proposed carries the caller's name, and is judged where it is applied. So a method that forgets to ask who calls does not
 //! compile, instead of serving everybody.
 
-use std::{any::Any, borrow::Cow, sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
@@ -81,19 +81,19 @@ impl Session {
     }
 
     /// Tells of the request.
-    pub(super) fn tell(&self, request: &(impl Audited + Any)) {
+    pub(super) fn tell(&self, request: &impl Audited) {
         if let Some(entry) = &self.witness.entry {
             entry.tell(request);
         }
-        if let Some(span) = &self.witness.span {
-            span.asks(request);
+        if let (Some(span), Some(traced)) = (&self.witness.span, request.traced()) {
+            span.asks(traced);
         }
     }
 
     /// Tells of one of several requests of the call.
-    pub(super) fn step(&self, request: &(impl Audited + Any)) -> Option<Step> {
-        if let Some(span) = &self.witness.span {
-            span.asks_among_others(request);
+    pub(super) fn step(&self, request: &impl Audited) -> Option<Step> {
+        if let (Some(span), Some(traced)) = (&self.witness.span, request.traced()) {
+            span.asks_among_others(traced);
         }
         self.witness.entry.as_ref().map(|entry| entry.step(request))
     }

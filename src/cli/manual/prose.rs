@@ -176,16 +176,19 @@ kept (`BACKUP_KEEP`, `BACKUP_KEEP_DAYS`) stand in its file of variables. `system
 
 pub(super) const AUDIT: [&str; 5] = [
     "With `--audit-log` the member tells of every request that clients send it, through whichever door: one JSON object a line, when
-the request has ended. A call that carries several, as watches do, has a line for each watch that is made or taken back, and one for
-its own end. What names no method, or cannot be read, has none: metrics count it. Each member tells of what it was asked itself.",
-    "No line holds a value, a password or a token. Of a request of the v2 API the query and the body are left out.",
+the request has ended. A call that carries several, as watches do, has a line for each watch that is made, refused, taken back or
+ended by the server, and one for its own end. What names no method, or cannot be read, has none: metrics count it. Each member tells of what it was asked itself.",
+    "No line holds a value, a password or a token that users log in with. Of a request of the v2 API and of the discovery service the
+query and the body are left out; the path of the latter is the token by which nodes find each other.",
     "Of successful reads, renewals of leases among them, `--audit-log-sample` in a million have a line, chosen by chance; everything else
 always has one. Nobody waits for the lines: up to 4 MiB of them do, of which reads take half at most, and those beyond are dropped. A
 disk that refuses them is tried again every second. What is lost is counted by `quorate_audit_records_total`, and told in the log. Lines
 are not synced: what was acknowledged to a client may be without its line after a loss of power.",
     "A file has mode 0600; its directory is made with 0700 if the one above it is there. The unit may write below `/var/log/quorate`,
-`quorate@NAME` below `/var/log/quorate-NAME`; other places need `ReadWritePaths=` in a drop-in. At a reload the file is opened again by
-its name, so that with `--audit-log-rotate-size 0` logrotate can move it.",
+`quorate@NAME` below `/var/log/quorate-NAME`; other places need `ReadWritePaths=` in a drop-in. Links are followed: what is set aside is
+the file behind them. Pipes, devices and what standard output or error go to are not set aside. A file that somebody else moves or
+removes is opened anew by its name at a reload, and by itself with lines that come a second later, so that with
+`--audit-log-rotate-size 0` logrotate can move it. A line that was cut off, because the process was killed, stands by itself.",
     "Fields that say nothing are left out. They are:",
 ];
 
@@ -193,16 +196,17 @@ pub(super) const AUDIT_FIELDS: [Item; 17] = [
     ("`ts`, `took`", "When the request ended, and how long it took."),
     (
         "`user`",
-        "Who was recognised; empty for others, and without authentication. Whoever logs in, or tries to, is the `name`.",
+        "Who was recognised; empty for others, and without authentication. Whoever logs in, or tries to, is the `name`, as is in the v2
+API whose password is wrong.",
     ),
     ("`from`", "Address and port of the other end, which may be a proxy's; `@` on a socket file."),
     ("`certificate`", "The common name of the certificate that the other end has shown."),
-    ("`via`", "`grpc`, `gateway` for JSON, `v2`."),
-    ("`method`", "As `/etcdserverpb.KV/Put`; of the v2 API the method of HTTP, with `path`."),
+    ("`via`", "`grpc`, `gateway` for JSON, `v2`, `discovery` for the discovery service on the client port."),
+    ("`method`", "As `/etcdserverpb.KV/Put`; of the v2 API and the discovery service the method of HTTP, with `path`."),
     (
         "`key`, `range_end`",
-        "As etcd has them. A backslash is written `\\\\`, and what is no UTF-8, or controls terminals, byte by byte as `\\x00`; of more
-than 1024 bytes the first are shown, and `key_bytes` tells the length. So it is with every text.",
+        "As etcd has them. A backslash is written `\\\\`, and what is no UTF-8, controls terminals, turns the direction of a text or is not
+shown, byte by byte as `\\x00`; of more than 1024 bytes the first are shown, and `key_bytes` tells the length. So it is with every text.",
     ),
     ("`lease`, `ttl`", "A lease, in hexadecimal, and for how many seconds it is granted."),
     (
@@ -210,13 +214,20 @@ than 1024 bytes the first are shown, and `key_bytes` tells the length. So it is 
         "The operations of a transaction (`then`, `else`) and the keys that it compares, as many as fit; `then_left_out` and so on tell of
 more. Whether what it compares was so.",
     ),
-    ("`op`, `watch`", "What is done with a watch, an alarm or a downgrade, and which watch it is."),
+    (
+        "`op`, `watch`",
+        "What is done with a watch, an alarm or a downgrade, and which watch it is; the number is the server's where the client has chosen
+none. A watch that is `canceled` was ended by the server, and `end` is the end of a call that carried several.",
+    ),
     ("`name`, `role`, `permission`", "Of what users and roles are changed to."),
-    ("`member`, `peer_urls`, `learner`, `alarm`, `version`, `physical`", "Of changes of the cluster, and of maintenance."),
+    (
+        "`member`, `peer_urls`, `learner`, `alarm`, `version`, `physical`",
+        "Of changes of the cluster, and of maintenance. A new member has its number from the answer. Users and passwords in URLs are left out.",
+    ),
     ("`at_revision`", "The revision that was asked for."),
     ("`revision`", "That of the answer; `index` in the v2 API."),
     ("`code`", "gRPC's name for how it ended: `OK`, `PermissionDenied`. For the v2 API the one that comes closest."),
-    ("`status`", "Of the v2 API: that of HTTP."),
+    ("`status`", "Of the v2 API and the discovery service: that of HTTP."),
     ("`error`", "What the client was told."),
 ];
 

@@ -38,6 +38,13 @@ impl Asker {
         Self { caller: caller(request.headers()), entry: request.extensions().get().cloned() }
     }
 
+    /// It says so, and is to be believed or not.
+    fn claims(&self, user: &str) {
+        if let Some(entry) = &self.entry {
+            entry.claimed(user);
+        }
+    }
+
     /// It is true.
     fn is_recognised(&self, user: &str) {
         if let Some(entry) = &self.entry {
@@ -97,6 +104,7 @@ async fn is_open(api: &Api, asker: &Asker) -> bool {
         return true;
     }
     let Caller::Named(name, password) = &asker.caller else { return false };
+    asker.claims(name);
     let hash = if let Login::Password(hash) = known.login(name) { Some(hash) } else { None };
     let fits = Records::of(api).passwords().fits(name, password.clone(), hash).await.unwrap_or(false);
     if fits {
@@ -111,6 +119,7 @@ const ROOT: &str = "root";
 /// The user who asks, if the password is right.
 async fn recognised(records: &Records<'_>, asker: &Asker) -> Option<User> {
     let Caller::Named(name, password) = &asker.caller else { return None };
+    asker.claims(name);
     let user = records.user(name, false).await.ok()?;
     if !records.passwords().fits(name, password.clone(), Some(user.password.clone())).await.unwrap_or(false) {
         tracing::warn!(user = user.name, "wrong password for a user of the v2 API");

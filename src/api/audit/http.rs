@@ -1,9 +1,9 @@
-//! Requests of the v2 API. Of these the method and the path are told, which names the key, the member, the user or the role;
-//! nothing of the query or the body, where values and passwords are.
+//! Requests that are none of the third API. Of these the method and the path are told, which names the key, the member, the
+//! user or the role; nothing of the query or the body, where values and passwords are.
 
 use std::sync::Arc;
 
-use axum::{extract::Request, middleware::Next, response::Response};
+use axum::{extract::Request, response::Response};
 use http::{Method, StatusCode};
 
 use super::{Caller, Entry, Outcome, Via};
@@ -17,11 +17,15 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub(in crate::api) struct Refused(pub(in crate::api) &'static str);
 
-/// Lets a request through, and tells of it. Whoever recognises the user finds the [`Entry`] among the request's extensions.
-pub(in crate::api) async fn audited(api: Arc<Api>, mut request: Request, next: Next) -> Response {
-    let Some(audit) = api.audit.get() else { return next.run(request).await };
-    let caller = Caller::of_http(&request, Via::V2);
-    let entry = Entry::begin(audit, caller, request.method().as_str().to_owned());
+/// Has a request answered, and tells of it. Whoever recognises the user finds the [`Entry`] among the request's extensions.
+pub(in crate::api) async fn audited<F: Future<Output = Response>>(
+    api: &Api,
+    via: Via,
+    mut request: Request,
+    answer: impl FnOnce(Request) -> F,
+) -> Response {
+    let Some(audit) = api.audit.get() else { return answer(request).await };
+    let entry = Entry::begin(audit, Caller::of_http(&request, via), request.method().as_str().to_owned());
     {
         let mut draft = entry.draft();
         draft.subject.fields.bytes("path", &v2::unescaped_path(request.uri().path()));
@@ -30,7 +34,7 @@ pub(in crate::api) async fn audited(api: Arc<Api>, mut request: Request, next: N
         }
     }
     request.extensions_mut().insert(Arc::clone(&entry));
-    let response = next.run(request).await;
+    let response = answer(request).await;
     entry.end_http(&response);
     response
 }
