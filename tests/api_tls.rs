@@ -138,8 +138,12 @@ fn clients_tell_why_they_do_not_trust_a_server() {
     let (authority, stranger) = (Authority::new("ca"), Authority::new("stranger"));
     let daemon = start(&with(&authority.issue("server", &["localhost"]), &[]));
     let expired = start(&with(&authority.issue_expired("expired", &HOSTS), &[]));
+    let strict = Authority::limited("strict", 0);
+    let between = strict.below("between");
+    let long = start(&with(&between.issue_chain("long", &HOSTS), &[]));
     let localhost = daemon.endpoint().replace("127.0.0.1", "localhost");
     let cases = [
+        (&long.endpoint(), strict.file(), "x509: too many intermediates for path length constraint"),
         (&localhost, stranger.file(), UNKNOWN),
         (
             &daemon.endpoint(),

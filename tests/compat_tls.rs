@@ -145,6 +145,30 @@ fn names_of_members_are_compared_as_by_etcd() {
     assert!(told.is_some(), "{}", daemon.log());
 }
 
+/// How many others may stand beneath an authority was not looked at.
+#[test]
+fn chains_that_are_too_long_are_turned_away_as_by_etcd() {
+    let authority = Authority::limited("strict", 1);
+    let first = authority.below("first");
+    let clients = vec![
+        ("none between", authority.issue("none", &HOSTS)),
+        ("one between", first.issue_chain("one", &HOSTS)),
+        ("two between", {
+            let second = first.below("second");
+            let pair = second.issue_chain("two", &HOSTS);
+            let chain = [&pair.cert, &first.file()].map(|file| fs::read_to_string(file).expect("a file"));
+            let (cert, key) = (first.file().with_file_name("two.crt"), first.file().with_file_name("two.key"));
+            fs::write(&cert, chain.concat()).expect("a file");
+            fs::copy(&pair.key, &key).expect("a file");
+            Pair { cert, key }
+        }),
+    ];
+    let world = World { server: authority.issue("server", &HOSTS), authority, clients };
+    for side in [Side::Client, Side::Peer] {
+        world.expect_same(side, &[], &["none between", "one between"]);
+    }
+}
+
 #[test]
 fn revoked_certificates_are_turned_away_as_by_etcd() {
     let world = World::new();

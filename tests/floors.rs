@@ -32,7 +32,7 @@ const SAME_FLOOR: [(&str, &str); 6] = [
 ];
 
 /// Outside crates and the only modules that may name them.
-const HOMES: [(&str, &[&str]); 18] = [
+const HOMES: [(&str, &[&str]); 19] = [
     ("fjall", &["storage"]),
     ("raft", &["raft"]),
     ("tonic", &["pb", "api", "transport", "client", "proxy"]),
@@ -43,6 +43,7 @@ const HOMES: [(&str, &[&str]); 18] = [
     ("rustls", &["tls"]),
     ("tokio_rustls", &["tls"]),
     ("rustls_native_certs", &["tls"]),
+    ("webpki", &["tls"]),
     ("x509_parser", &["tls"]),
     ("rcgen", &["tls"]),
     ("ratatui", &["cli"]),

@@ -33,6 +33,8 @@ pub struct Certificate {
     pub not_after: Duration,
     /// Whether it may sign others.
     pub is_ca: bool,
+    /// How many others may stand between it and what is signed in the end, if it sets a limit.
+    pub between_max: Option<u32>,
     /// What it may be used for.
     pub uses: Uses,
 }
@@ -61,6 +63,7 @@ impl Certificate {
         let common_name = certificate.subject().iter_common_name().last();
         let failed = |error| format!("x509: {error}");
         let is_ca = certificate.is_ca();
+        let constraints = certificate.basic_constraints().map_err(failed)?;
         let usage = certificate.key_usage().map_err(failed)?;
         let signs = usage.is_none_or(|usage| usage.value.key_cert_sign());
         let extended = certificate.extended_key_usage().map_err(failed)?;
@@ -74,6 +77,7 @@ impl Certificate {
             not_before: since_epoch(validity.not_before.timestamp()),
             not_after: since_epoch(validity.not_after.timestamp()),
             is_ca,
+            between_max: constraints.and_then(|constraints| constraints.value.path_len_constraint),
             uses: Uses {
                 signing: signs && (is_ca || certificate.version() != X509Version::V3),
                 servers: may_be(|uses| uses.server_auth),

@@ -12,6 +12,8 @@ use rustls::{
 };
 use thiserror::Error;
 
+use super::signers::TOO_LONG;
+
 /// Why TLS cannot be set up. The texts of the causes are Go's.
 #[derive(Debug, Error)]
 pub enum TlsError {
@@ -131,6 +133,9 @@ fn certificate_words(why: &CertificateError) -> String {
             "certificate specifies an incompatible key usage".to_owned()
         }
         CertificateError::BadEncoding => "malformed certificate".to_owned(),
+        CertificateError::Other(other) if other.0.downcast_ref() == Some(&TOO_LONG) => {
+            "too many intermediates for path length constraint".to_owned()
+        }
         CertificateError::Other(other) => other.to_string(),
         other => other.to_string(),
     }

@@ -25,6 +25,7 @@ mod revoked;
 mod rules;
 mod selfsigned;
 mod server;
+mod signers;
 mod timely;
 mod trust;
 mod turns;

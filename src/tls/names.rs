@@ -88,6 +88,7 @@ mod tests {
             not_before: std::time::Duration::ZERO,
             not_after: std::time::Duration::ZERO,
             is_ca: false,
+            between_max: None,
             uses: Uses::default(),
         }
     }

@@ -18,12 +18,14 @@ use rustls::{
         danger::{ClientCertVerified, ClientCertVerifier},
     },
 };
+use webpki::KeyUsage;
 
 use super::{
     AllowedNames, TlsError,
     certificate::{Certificate, FILE_BYTES_MAX, chain_of, first_end},
     kept::{FileText, Kept, Material},
     rules::provider,
+    signers::Signers,
     timely::Timely,
 };
 
@@ -43,12 +45,25 @@ pub(super) struct Trusted {
     /// As they stand in the file, and what they say; nothing of the system's, which are left to the library.
     exact: Vec<(CertificateDer<'static>, Certificate)>,
     /// By all of them: for signatures, and for who is to be named to clients.
-    servers: Arc<WebPkiServerVerifier>,
-    clients: Arc<dyn ClientCertVerifier>,
+    servers: Chains<WebPkiServerVerifier>,
+    clients: Chains<dyn ClientCertVerifier>,
     /// Chains that end in those that may sign for such a side at the moment.
-    server_chains: Timely<Arc<WebPkiServerVerifier>>,
-    client_chains: Timely<Arc<dyn ClientCertVerifier>>,
+    server_chains: Timely<Chains<WebPkiServerVerifier>>,
+    client_chains: Timely<Chains<dyn ClientCertVerifier>>,
     ends: Option<Duration>,
+}
+
+/// What verifies chains: all but their length, and that.
+#[derive(Debug)]
+struct Chains<V: ?Sized> {
+    library: Arc<V>,
+    signers: Arc<Signers>,
+}
+
+impl<V: ?Sized> Clone for Chains<V> {
+    fn clone(&self) -> Self {
+        Self { library: Arc::clone(&self.library), signers: Arc::clone(&self.signers) }
+    }
 }
 
 /// Who shows a certificate.
@@ -87,17 +102,16 @@ impl Material for Trusted {
     fn parse(files: &[FileText]) -> Result<Self, TlsError> {
         let Some(file) = files.first() else { return Self::new(of_system()?, Vec::new()) };
         let mut exact = Vec::new();
-        let mut roots = RootCertStore::empty();
         for certificate in chain_of(file)? {
             let failed = |error: String| {
                 let what = format!("tls: failed to parse certificate: {error}: list authorities only");
                 TlsError::content(&file.path, what)
             };
-            roots.add(certificate.clone()).map_err(|error| failed(error.to_string()))?;
+            RootCertStore::empty().add(certificate.clone()).map_err(|error| failed(error.to_string()))?;
             let read = Certificate::read(&certificate).map_err(failed)?;
             exact.push((certificate, read));
         }
-        Self::new(roots, exact)
+        Self::new(signers(exact.iter()), exact)
     }
 
     fn ends(&self) -> Option<Duration> {
@@ -106,24 +120,24 @@ impl Material for Trusted {
 }
 
 impl Trusted {
-    fn new(roots: RootCertStore, exact: Vec<(CertificateDer<'static>, Certificate)>) -> Result<Self, TlsError> {
-        let roots = Arc::new(roots);
-        let (servers, clients) = (of_servers(Arc::clone(&roots))?, of_clients(Arc::clone(&roots))?);
+    fn new(all: Signers, exact: Vec<(CertificateDer<'static>, Certificate)>) -> Result<Self, TlsError> {
+        let all = Arc::new(all);
+        let (servers, clients) = (of_servers(Arc::clone(&all))?, of_clients(all)?);
         let ders: Vec<_> = exact.iter().map(|(certificate, _)| certificate.clone()).collect();
         let ends = first_end(&ders);
         Ok(Self { exact, servers, clients, server_chains: Timely::default(), client_chains: Timely::default(), ends })
     }
 
-    fn server_chains(&self, now: UnixTime) -> Result<Arc<WebPkiServerVerifier>, Error> {
+    fn server_chains(&self, now: UnixTime) -> Result<Chains<WebPkiServerVerifier>, Error> {
         if self.exact.is_empty() {
-            return Ok(Arc::clone(&self.servers));
+            return Ok(self.servers.clone());
         }
         self.chains(&self.server_chains, Role::Server, now, of_servers)
     }
 
-    fn client_chains(&self, now: UnixTime) -> Result<Arc<dyn ClientCertVerifier>, Error> {
+    fn client_chains(&self, now: UnixTime) -> Result<Chains<dyn ClientCertVerifier>, Error> {
         if self.exact.is_empty() {
-            return Ok(Arc::clone(&self.clients));
+            return Ok(self.clients.clone());
         }
         self.chains(&self.client_chains, Role::Client, now, of_clients)
     }
@@ -134,7 +148,7 @@ impl Trusted {
         timely: &Timely<V>,
         role: Role,
         now: UnixTime,
-        of: impl FnOnce(Arc<RootCertStore>) -> Result<V, TlsError>,
+        of: impl FnOnce(Arc<Signers>) -> Result<V, TlsError>,
     ) -> Result<V, Error> {
         let at = Duration::from_secs(now.as_secs());
         let make = || self.signers(role, at).and_then(|signers| of(signers).ok());
@@ -144,12 +158,10 @@ impl Trusted {
 
     /// Those that may sign for `role` and count at the moment, if there are any. The library believes whatever is given to it
     /// as an authority.
-    fn signers(&self, role: Role, at: Duration) -> Option<Arc<RootCertStore>> {
-        let mut roots = RootCertStore::empty();
+    fn signers(&self, role: Role, at: Duration) -> Option<Arc<Signers>> {
         let signs = |read: &Certificate| read.uses.signing && role.fits(read) && read.is_valid_at(at);
-        let signers = self.exact.iter().filter(|(_, read)| signs(read)).map(|(certificate, _)| certificate.clone());
-        roots.add_parsable_certificates(signers);
-        (!roots.is_empty()).then(|| Arc::new(roots))
+        let signers = signers(self.exact.iter().filter(|(_, read)| signs(read)));
+        (!signers.is_empty()).then(|| Arc::new(signers))
     }
 
     /// Whether this certificate is itself one of them, which then has to count at the moment and for `role`.
@@ -162,14 +174,44 @@ impl Trusted {
     }
 }
 
-fn of_servers(roots: Arc<RootCertStore>) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
-    let builder = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider()));
-    builder.build().map_err(unusable)
+impl Chains<WebPkiServerVerifier> {
+    fn verify(
+        &self,
+        certificate: &CertificateDer<'_>,
+        between: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        status: &[u8],
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        self.library.verify_server_cert(certificate, between, name, status, now)?;
+        self.signers.check_length(certificate, between, KeyUsage::server_auth(), now)
+    }
 }
 
-fn of_clients(roots: Arc<RootCertStore>) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
-    let builder = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider()));
-    builder.build().map_err(unusable)
+impl Chains<dyn ClientCertVerifier> {
+    fn verify(
+        &self,
+        certificate: &CertificateDer<'_>,
+        between: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        self.library.verify_client_cert(certificate, between, now)?;
+        self.signers.check_length(certificate, between, KeyUsage::client_auth(), now)
+    }
+}
+
+fn signers<'e>(exact: impl Iterator<Item = &'e (CertificateDer<'static>, Certificate)>) -> Signers {
+    Signers::new(exact.map(|(certificate, _)| certificate.clone()))
+}
+
+fn of_servers(signers: Arc<Signers>) -> Result<Chains<WebPkiServerVerifier>, TlsError> {
+    let builder = WebPkiServerVerifier::builder_with_provider(signers.roots(), Arc::clone(provider()));
+    Ok(Chains { library: builder.build().map_err(unusable)?, signers })
+}
+
+fn of_clients(signers: Arc<Signers>) -> Result<Chains<dyn ClientCertVerifier>, TlsError> {
+    let builder = WebPkiClientVerifier::builder_with_provider(signers.roots(), Arc::clone(provider()));
+    Ok(Chains { library: builder.build().map_err(unusable)?, signers })
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is what a builder fails with")]
@@ -177,15 +219,14 @@ fn unusable(error: VerifierBuilderError) -> TlsError {
     TlsError::Rules(error.to_string())
 }
 
-fn of_system() -> Result<RootCertStore, TlsError> {
+fn of_system() -> Result<Signers, TlsError> {
     let found = rustls_native_certs::load_native_certs();
-    let mut roots = RootCertStore::empty();
-    let (added, _) = roots.add_parsable_certificates(found.certs);
-    if added == 0 {
+    let signers = Signers::new(found.certs);
+    if signers.is_empty() {
         let why = found.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
         return Err(TlsError::NoSystemRoots(why));
     }
-    Ok(roots)
+    Ok(signers)
 }
 
 /// Whether a certificate counts at the moment, itself being trusted.
@@ -221,7 +262,7 @@ impl ServerCertVerifier for OfServers {
         if trusted.has(certificate, Role::Server, now)? {
             verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
         } else {
-            trusted.server_chains(now)?.verify_server_cert(certificate, between, name, status, now)?;
+            trusted.server_chains(now)?.verify(certificate, between, name, status, now)?;
         }
         self.names.check(certificate)?;
         Ok(ServerCertVerified::assertion())
@@ -233,7 +274,7 @@ impl ServerCertVerifier for OfServers {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.trust.current().servers.verify_tls12_signature(message, certificate, signature)
+        self.trust.current().servers.library.verify_tls12_signature(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -242,11 +283,11 @@ impl ServerCertVerifier for OfServers {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.trust.current().servers.verify_tls13_signature(message, certificate, signature)
+        self.trust.current().servers.library.verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.trust.current().servers.supported_verify_schemes()
+        self.trust.current().servers.library.supported_verify_schemes()
     }
 }
 
@@ -259,7 +300,7 @@ pub(super) struct OfClients {
 
 impl ClientCertVerifier for OfClients {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.trusted.clients.root_hint_subjects()
+        self.trusted.clients.library.root_hint_subjects()
     }
 
     fn verify_client_cert(
@@ -269,7 +310,7 @@ impl ClientCertVerifier for OfClients {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         if !self.trusted.has(certificate, Role::Client, now)? {
-            self.trusted.client_chains(now)?.verify_client_cert(certificate, between, now)?;
+            self.trusted.client_chains(now)?.verify(certificate, between, now)?;
         }
         self.names.check(certificate)?;
         Ok(ClientCertVerified::assertion())
@@ -281,7 +322,7 @@ impl ClientCertVerifier for OfClients {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.trusted.clients.verify_tls12_signature(message, certificate, signature)
+        self.trusted.clients.library.verify_tls12_signature(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -290,11 +331,11 @@ impl ClientCertVerifier for OfClients {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.trusted.clients.verify_tls13_signature(message, certificate, signature)
+        self.trusted.clients.library.verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.trusted.clients.supported_verify_schemes()
+        self.trusted.clients.library.supported_verify_schemes()
     }
 }
 
@@ -381,15 +422,13 @@ mod tests {
         change(&mut own);
         let issuer = CertifiedIssuer::self_signed(own, KeyPair::generate().unwrap()).unwrap();
         let signed = params().signed_by(&KeyPair::generate().unwrap(), &issuer).unwrap();
-        let mut roots = RootCertStore::empty();
-        roots.add(issuer.der().clone()).unwrap();
-        let read = Certificate::read(issuer.der()).unwrap();
-        let trusted = Arc::new(Trusted::new(roots, vec![(issuer.der().clone(), read)]).unwrap());
+        let exact = vec![(issuer.der().clone(), Certificate::read(issuer.der()).unwrap())];
+        let trusted = Arc::new(Trusted::new(signers(exact.iter()), exact).unwrap());
         let now = UnixTime::since_unix_epoch(NOW);
         let name = ServerName::try_from("localhost").unwrap();
         let server = |shown: &CertificateDer<'_>| {
             let is_own = trusted.has(shown, Role::Server, now);
-            let chains = || trusted.server_chains(now)?.verify_server_cert(shown, &[], &name, &[], now).map(drop);
+            let chains = || trusted.server_chains(now)?.verify(shown, &[], &name, &[], now);
             is_own.and_then(|is_own| if is_own { Ok(()) } else { chains() }).is_ok()
         };
         let clients = OfClients { trusted: Arc::clone(&trusted), names: AllowedNames::Any };

@@ -48,12 +48,27 @@ impl Authority {
     /// # Panics
     /// If there is no temporary directory.
     pub fn new(name: &str) -> Self {
-        let mut params = params(name, &[], HOURS);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.extended_key_usages = Vec::new();
+        Self::with(name, BasicConstraints::Unconstrained)
+    }
+
+    /// One that lets so many others stand between itself and a certificate.
+    pub fn limited(name: &str, between: u8) -> Self {
+        Self::with(name, BasicConstraints::Constrained(between))
+    }
+
+    /// One that is signed by this one.
+    pub fn below(&self, name: &str) -> Self {
+        let params = signing(name, BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("a key");
-        let issuer = CertifiedIssuer::self_signed(params, key).expect("a certificate");
+        Self::of(CertifiedIssuer::signed_by(params, key, &self.issuer).expect("a certificate"))
+    }
+
+    fn with(name: &str, limit: BasicConstraints) -> Self {
+        let key = KeyPair::generate().expect("a key");
+        Self::of(CertifiedIssuer::self_signed(signing(name, limit), key).expect("a certificate"))
+    }
+
+    fn of(issuer: CertifiedIssuer<'static, KeyPair>) -> Self {
         let directory = tempfile::Builder::new().prefix("quorate-certs-").tempdir().expect("temporary directory");
         let authority = Self { issuer, serials: RefCell::default(), directory };
         write(&authority.file(), "CERTIFICATE", authority.issuer.der());
@@ -68,6 +83,14 @@ impl Authority {
     /// A certificate for these hosts, good for servers and clients.
     pub fn issue(&self, name: &str, hosts: &[&str]) -> Pair {
         self.issue_until(name, hosts, HOURS)
+    }
+
+    /// One that is shown together with that of this authority.
+    pub fn issue_chain(&self, name: &str, hosts: &[&str]) -> Pair {
+        let pair = self.issue(name, hosts);
+        let chain = [&pair.cert, &self.file()].map(|file| fs::read_to_string(file).expect("our own file"));
+        replace(&pair.cert, chain.concat().as_bytes());
+        pair
     }
 
     /// One that has ended an hour ago.
@@ -136,6 +159,14 @@ pub fn replace(path: &Path, bytes: &[u8]) {
     let unfinished = path.with_extension("unfinished");
     fs::write(&unfinished, bytes).expect("a file in our own directory");
     fs::rename(&unfinished, path).expect("the same directory");
+}
+
+fn signing(name: &str, limit: BasicConstraints) -> CertificateParams {
+    let mut params = params(name, &[], HOURS);
+    params.is_ca = IsCa::Ca(limit);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.extended_key_usages = Vec::new();
+    params
 }
 
 fn params(name: &str, hosts: &[&str], left: Duration) -> CertificateParams {

@@ -82,6 +82,7 @@ fn certificate() -> Certificate {
         not_before: NOW.saturating_sub(DAY),
         not_after: NOW + 100 * DAY,
         is_ca: false,
+        between_max: None,
         uses: crate::tls::Uses::default(),
     }
 }
