@@ -17,6 +17,7 @@
 mod account;
 mod change;
 mod check;
+mod json;
 mod jwt;
 mod permission;
 mod remembered;

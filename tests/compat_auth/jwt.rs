@@ -8,7 +8,9 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use quorate::pb::etcdserverpb as pb;
+use ring::hmac;
 use tempfile::TempDir;
 
 use super::{
@@ -182,6 +184,63 @@ async fn members_with_the_public_key_alone_check_and_do_not_make_tokens() {
     let mut sides = Sides::start(&format!("pub-key={},sign-method=RS512", keys.public().display())).await;
     sides.set_up().await;
     assert_eq!(sides.log_in("u").await, "Unknown: auth: token signing attempted with verify-only key");
+}
+
+/// `text` with another last character that says the same to who does not look at bits that are left.
+fn with_bits(text: &str) -> String {
+    let alphabet = base64::alphabet::URL_SAFE.as_str();
+    let at = text.chars().last().and_then(|last| alphabet.find(last)).expect("base64");
+    let left = [0, 0, 4, 2][text.len() % 4];
+    assert_eq!((left > 0, at.checked_rem(1 << left)), (true, Some(0)), "{text}");
+    format!("{}{}", &text[..text.len() - 1], &alphabet[at + 1..at + 2])
+}
+
+/// Tokens that nobody makes, with a signature of the right key.
+#[tokio::test]
+async fn tokens_are_read_as_by_etcds_library() {
+    let keys = Keys::new("-algorithm ed25519");
+    let sides = Sides::start(&format!("priv-key={},sign-method=HS256,ttl=10m", keys.private().display())).await;
+    sides.set_up().await;
+    let key = hmac::Key::new(hmac::HMAC_SHA256, &std::fs::read(keys.private()).expect("the key"));
+    let part = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
+    let signed = |header: &str, claims: &str| {
+        let head = format!("{header}.{claims}");
+        let signature = part(hmac::sign(&key, head.as_bytes()).as_ref());
+        [format!("{head}.{signature}"), format!("{head}.{}", with_bits(&signature))]
+    };
+    let nested = |depth: usize| format!(r#""x":{}{}"#, "[".repeat(depth), "]".repeat(depth)).into_bytes();
+    let claims = |more: &[u8]| [br#"{"username":"u","revision":1000,"#, more, b"}"].concat();
+    let plain = br#"{"alg":"HS256","typ":"JWT"}"#.to_vec();
+    let mut asked = 0;
+    for (header, claims, is_read) in [
+        (plain.clone(), claims(br#""y":0"#), true),
+        (plain.clone(), claims(b"\"y\":\"\xff\xe2\x82\""), true),
+        (plain.clone(), claims(b"\"\xff\":1"), true),
+        (plain.clone(), claims(b"\xff"), false),
+        (plain.clone(), claims(br#""y":"\ud83d","z":"\ude00\ud83d\ude00""#), true),
+        (plain.clone(), claims(&nested(126)), true),
+        (plain.clone(), claims(&nested(200)), true),
+        (plain.clone(), claims(&nested(2_000)), true),
+        (plain.clone(), claims(br#""y":1e400"#), false),
+        (plain.clone(), claims(br#""username":1"#), false),
+        (plain.clone(), b"null".to_vec(), false),
+        (plain.clone(), b"[]".to_vec(), false),
+        ([br#"{"alg":"HS256","#, &nested(200)[..], b"}"].concat(), claims(br#""y":0"#), true),
+        (b"{\"alg\":\"HS256\",\"x\":\"\xff\"}".to_vec(), claims(br#""y":0"#), true),
+        (b"null".to_vec(), claims(br#""y":0"#), false),
+    ] {
+        let told = String::from_utf8_lossy(&claims).into_owned();
+        for token in signed(&part(&header), &part(&claims)) {
+            let answer = sides.of_token(&token, &get()).await;
+            assert_eq!(answer, if is_read { DENIED } else { INVALID }, "{told}");
+            asked += 1;
+        }
+    }
+    assert_eq!(asked, 30);
+    let lax = with_bits(&part(br#"{"username":"u","revision":1000,  "y":0}"#));
+    for token in signed(&part(&plain), &lax) {
+        assert_eq!(sides.of_token(&token, &get()).await, DENIED);
+    }
 }
 
 /// What a program says that does not start with these options.
