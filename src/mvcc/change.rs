@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{
-    Changes, LeaseExists, REVISION_MAX, ReadError, Store, check, plan,
+    Changes, LeaseExists, REVISION_MAX, ReadError, Store, plan,
     rows::{Put, Version},
     state::State,
     txn::{self, Path},
@@ -85,8 +85,10 @@ impl<'a, R: Read> Change<'a, R> {
     pub fn txn(&mut self, request: &TxnRequest, leases: LeaseExists<'_>) -> Result<TxnResponse, ReadError> {
         let path = txn::choose(self.state(), request)?;
         txn::check(self.state(), request, &path, leases)?;
-        if !check::is_read_only(request) {
-            self.check_revision()?;
+        if let Err(used) = self.check_revision()
+            && txn::writes(self.state(), request, &path)?
+        {
+            return Err(used.into());
         }
         let mut response = self.carry_out(request, &mut path.walk())?;
         response.header = Some(self.header());

@@ -77,7 +77,22 @@ fn nothing_is_changed_behind_the_last_revision() {
     assert!(used(member.change(|change| change.delete_range(&delete("k")).map(drop)).0));
     assert!(used(member.change(|change| change.delete_lease_keys(LeaseId(1)).map(drop)).0));
     assert_eq!(run(&mut member, vec![Request::RequestPut(put("l", "more"))]), Err(Rejection::RevisionsUsed));
-    assert!(run(&mut member, vec![Request::RequestRange(get("k", 0))]).is_ok());
+    // What changes nothing needs none, whatever the branches say that are not taken.
+    let range = || Request::RequestRange(get("k", 0));
+    let operation = |request| RequestOp { request: Some(request) };
+    let nested = TxnRequest {
+        success: vec![operation(range())],
+        failure: vec![operation(Request::RequestPut(put("k", "more")))],
+        ..Default::default()
+    };
+    for reading in [range(), Request::RequestTxn(nested.clone()), Request::RequestDeleteRange(delete("absent"))] {
+        assert!(run(&mut member, vec![reading]).is_ok());
+    }
+    let unmet = Compare { key: bytes("absent"), result: 2, ..Compare::default() };
+    let writing = Request::RequestTxn(TxnRequest { compare: vec![unmet], ..nested });
+    for writing in [writing, Request::RequestDeleteRange(delete("k"))] {
+        assert_eq!(run(&mut member, vec![range(), writing]), Err(Rejection::RevisionsUsed));
+    }
     assert_eq!(member.change(|change| change.delete_range(&delete("absent"))).0.unwrap().deleted, 0);
     let again = Member::open(member.engine);
     assert_eq!((again.store.revision(), again.list("k", "", 0)[0].mod_revision), (REVISION_MAX, REVISION_MAX));

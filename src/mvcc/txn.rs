@@ -118,6 +118,30 @@ fn order(compare: &Compare, version: &Version) -> Ordering {
     }
 }
 
+/// Whether an operation of the branches taken changes anything: a put, or a deletion of a key that is there.
+pub(super) fn writes<R: Read>(state: State<'_, R>, request: &TxnRequest, choices: &Choices) -> Result<bool, ReadError> {
+    writes_along(state, request, &mut choices.walk())
+}
+
+fn writes_along<R: Read>(state: State<'_, R>, request: &TxnRequest, path: &mut Path<'_>) -> Result<bool, ReadError> {
+    let succeeded = path.next();
+    for operation in branch(request, succeeded) {
+        let writes = match &operation.request {
+            Some(Request::RequestPut(_)) => true,
+            Some(Request::RequestDeleteRange(delete)) => {
+                let range = KeyRange::new(delete.key.clone(), &delete.range_end);
+                state.pairs(&range, i64::MAX).next().transpose()?.is_some()
+            }
+            Some(Request::RequestTxn(nested)) => writes_along(state, nested, path)?,
+            Some(Request::RequestRange(_)) | None => false,
+        };
+        if writes {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Checks every operation of the branches taken, on the state before any of them.
 pub(super) fn check<R: Read>(
     state: State<'_, R>,
