@@ -10,7 +10,8 @@ use nix::sys::socket::{Backlog, listen};
 use quorate::pb::etcdserverpb as pb;
 use quorate::server::CLIENT_SNAPSHOTS_MAX;
 use sha2::{Digest as _, Sha256};
-use std::net::{TcpListener, TcpStream};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -130,16 +131,61 @@ fn our_client_gives_up_an_endpoint_that_is_not_there() {
     listen(&silent, Backlog::new(0).expect("a length")).expect("a shorter queue");
     let silent = (silent.local_addr().expect("an address").to_string(), silent);
     let _filling = TcpStream::connect(&silent.0).expect("a place in the queue");
-    for (endpoint, why) in [(&closed, "connect: connection refused"), (&silent.0, "context deadline exceeded")] {
+    // The system takes the connection, and nobody ever answers.
+    let mute = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let mute = (mute.local_addr().expect("an address").to_string(), mute);
+    for (endpoint, what, why) in [
+        (&closed, "connection to", "connect: connection refused"),
+        (&silent.0, "connection to", "context deadline exceeded"),
+        (&mute.0, "answer from", "it takes connections and says nothing"),
+    ] {
         let words = ["--endpoints", endpoint, "--dial-timeout", "300ms", "snapshot", "save", text(&file)];
         let ending = run(&Program::quoratectl(), &words);
-        let said = format!("Error: no connection to {endpoint} within the --dial-timeout of 300ms: ");
+        let said = format!("Error: no {what} {endpoint} within the --dial-timeout of 300ms: ");
         assert!(
             ending.code == Some(5) && ending.errors.len() == 1 && ending.errors[0].starts_with(&said),
             "{ending:?}"
         );
         assert!(ending.errors[0].contains(why), "{ending:?}");
     }
+    assert_eq!(std::fs::read_dir(home.path()).expect("the directory").count(), 0, "nothing is left");
+}
+
+/// Takes one connection to `member`, and falls silent when so many bytes have come from there.
+fn silent_after(bytes: usize, member: SocketAddr) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let endpoint = listener.local_addr().expect("an address").to_string();
+    std::thread::spawn(move || {
+        let (near, _) = listener.accept().expect("a client");
+        let far = TcpStream::connect(member).expect("the member");
+        let (mut from, mut to) = (near.try_clone().expect("a handle"), far.try_clone().expect("a handle"));
+        std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+        let (mut from, mut to) = (far.try_clone().expect("a handle"), near.try_clone().expect("a handle"));
+        let (mut buffer, mut passed) = (vec![0; 16 << 10], 0);
+        while let Ok(count @ 1..) = from.read(&mut buffer) {
+            passed += count;
+            if passed < bytes && to.write_all(&buffer[..count]).is_err() {
+                break;
+            }
+        }
+    });
+    endpoint
+}
+
+#[test]
+fn our_client_gives_up_a_member_that_falls_silent() {
+    let home = tempfile::tempdir().expect("a directory");
+    let file = home.path().join("snapshot.db");
+    let ours = Daemon::start(&Program::subject(), &[]);
+    let value = vec![7; 1 << 20];
+    for key in ["a", "b", "c"] {
+        block_on(async { connect(&ours).await.kv.put(grpc::put(key, value.clone())).await.expect("a put") });
+    }
+    let endpoint = silent_after(1 << 20, ours.client);
+    let words = ["--endpoints", &endpoint, "--keepalive-timeout", "1s", "snapshot", "save", text(&file)];
+    let ending = run(&Program::quoratectl(), &words);
+    assert!(ending.code == Some(5) && ending.errors.len() == 1, "{ending:?}");
+    assert!(ending.errors[0].contains("error reading a body from connection"), "{ending:?}");
     assert_eq!(std::fs::read_dir(home.path()).expect("the directory").count(), 0, "nothing is left");
 }
 
@@ -493,6 +539,9 @@ fn restores_are_refused_in_the_same_words_and_leave_nothing() {
         &[file, file],
         &[file, "--data-dir", out, "--mark-compacted"],
         &[file, "--data-dir", out, "--bump-revision", "5"],
+        &[file, "--data-dir", out, "--bump-revision", "18446744073709551615"],
+        &[file, "--data-dir", out, "--bump-revision", "18446744073709551616"],
+        &[file, "--data-dir", out, "--bump-revision", "-5"],
         &[file, "--data-dir", full],
         &[file, "--data-dir", out, "--wal-dir", full],
         &[text(&absent), "--data-dir", out],
@@ -512,6 +561,13 @@ fn restores_are_refused_in_the_same_words_and_leave_nothing() {
             ending
         });
         assert!(ours == theirs && ours.code != Some(0), "{words:?}: {ours:?}, {theirs:?}");
+    }
+    // Beyond the last revision etcd's tool goes round, to negative ones.
+    for count in ["9223372036854775807", "18446744073709551615"] {
+        let bump = ["--bump-revision", count, "--mark-compacted"];
+        let words = [&["snapshot", "restore", file, "--data-dir", out][..], &bump].concat();
+        let ending = run(&Program::quorateutl(), &words);
+        assert!(ending.code == Some(1) && ending.errors[0].contains("a thousand million is plenty"), "{ending:?}");
     }
     for bytes in [&whole[..1_000], &whole[..whole.len() / 2], b"", b"hello"] {
         let damaged = other("damaged.db", bytes);

@@ -148,10 +148,8 @@ pub(super) fn parse_int(text: &str, base: u32) -> Result<i64, String> {
 ///
 /// # Errors
 /// Go's text for what is wrong with it.
-pub(super) fn parse_unsigned(text: &str) -> Result<i64, String> {
-    let failed = |why| format!("strconv.ParseUint: parsing {}: {why}", quote(text.as_bytes()));
-    // Nothing that is counted here comes near the other half of Go's range.
-    magnitude(text, 0).map(|value| i64::try_from(value).unwrap_or(i64::MAX)).map_err(failed)
+pub(super) fn parse_unsigned(text: &str) -> Result<u64, String> {
+    magnitude(text, 0).map_err(|why| format!("strconv.ParseUint: parsing {}: {why}", quote(text.as_bytes())))
 }
 
 /// Reads an unsigned hexadecimal number.

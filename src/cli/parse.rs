@@ -65,6 +65,7 @@ enum Value {
     Switch(bool),
     Text(String),
     Integer(i64),
+    Unsigned(u64),
     Duration(Duration),
     List(Vec<String>),
 }
@@ -83,6 +84,11 @@ impl Flags {
     /// A number.
     pub(super) fn integer(&self, flag: &Flag) -> i64 {
         if let Some(Value::Integer(number)) = self.value(flag) { *number } else { 0 }
+    }
+
+    /// A number that is not negative.
+    pub(super) fn unsigned(&self, flag: &Flag) -> u64 {
+        if let Some(Value::Unsigned(number)) = self.value(flag) { *number } else { 0 }
     }
 
     /// A duration.
@@ -143,6 +149,7 @@ impl Flags {
             Some(Value::Switch(on)) => on.to_string(),
             Some(Value::Text(text)) => text.clone(),
             Some(Value::Integer(number)) => number.to_string(),
+            Some(Value::Unsigned(number)) => number.to_string(),
             Some(Value::Duration(duration)) => go_text::duration(*duration),
             Some(Value::List(list)) => format!("[{}]", list.join(",")),
             None => String::new(),
@@ -257,7 +264,7 @@ fn read(kind: Kind, texts: &[String]) -> Result<Value, String> {
         Kind::Switch => Value::Switch(go_text::parse_bool(text)?),
         Kind::Text => Value::Text(text.to_owned()),
         Kind::Integer => Value::Integer(go_text::parse_int(text, 0)?),
-        Kind::Unsigned => Value::Integer(go_text::parse_unsigned(text)?),
+        Kind::Unsigned => Value::Unsigned(go_text::parse_unsigned(text)?),
         Kind::Duration => Value::Duration(go_text::parse_duration(text)?),
         Kind::List => Value::List(texts.iter().flat_map(|text| list(text)).collect()),
         Kind::Texts => Value::List(texts.iter().filter(|text| !text.is_empty()).cloned().collect()),

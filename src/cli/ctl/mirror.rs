@@ -127,7 +127,7 @@ impl Keys {
             (true, _) => Some(Bytes::new()),
             (false, other) => Some(other).filter(|other| !other.is_empty()).map(Bytes::from),
         };
-        let operations_max = usize::try_from(flags.integer(&MAX_TXN_OPS)).unwrap_or(usize::MAX);
+        let operations_max = usize::try_from(flags.unsigned(&MAX_TXN_OPS)).unwrap_or(usize::MAX);
         Ok(Self { prefix: prefix.into(), instead, operations_max })
     }
 }

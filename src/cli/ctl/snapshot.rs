@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{
     super::{
@@ -22,6 +22,7 @@ use super::{
 use crate::{
     client::{Client, ClientError},
     etcdfile::part::Part,
+    pb::etcdserverpb::StatusRequest,
 };
 
 pub(super) const SNAPSHOT: Command = Command {
@@ -37,7 +38,8 @@ pub(super) const SNAPSHOT: Command = Command {
                   Exactly one endpoint is asked. The snapshot is written to <filename>.part, which only its owner may read,\n\
                   checked against the SHA-256 that comes with it, made durable, and then given its name: a file of that\n\
                   name is whole. There is no time limit unless --command-timeout is given, but a member that cannot be\n\
-                  connected to within --dial-timeout is given up.",
+                  connected to within --dial-timeout, or says nothing in it, is given up, and so is one that falls silent\n\
+                  and does not answer a probe (--keepalive-time, 10 s at the least, and --keepalive-timeout).",
         run: Some(save),
         ..Command::EMPTY
     }],
@@ -80,15 +82,25 @@ async fn save_to(path: &Path, settings: &Settings, limit: Option<Duration>) -> R
     Ok(version)
 }
 
-/// Waits for the connection: etcd's tool waits for ever.
+/// Waits for the connection, and for a first word on it: etcd's tool waits for ever. How long the snapshot itself takes nobody
+/// knows; while there is nothing of it yet, or no more, the connection is probed.
 async fn reach(client: &Client, settings: &Settings) -> Result<(), Failure> {
     let within = settings.client.dial_timeout;
+    let (endpoint, limit) = (settings.client.endpoints.join(" "), go_text::duration(within));
+    let begun = Instant::now();
     client.reach(within).await.map_err(|error| {
         let why =
             if let ClientError::DeadlineExceeded { waiting_for: Some(why) } = error { why } else { error.to_string() };
-        let (endpoint, within) = (settings.client.endpoints.join(" "), go_text::duration(within));
-        broken(format_args!("no connection to {endpoint} within the --dial-timeout of {within}: {why}"))
-    })
+        broken(format_args!("no connection to {endpoint} within the --dial-timeout of {limit}: {why}"))
+    })?;
+    let left = (!within.is_zero()).then(|| within.saturating_sub(begun.elapsed()));
+    match client.call(StatusRequest {}, left).await {
+        Err(ClientError::DeadlineExceeded { .. }) => Err(broken(format_args!(
+            "no answer from {endpoint} within the --dial-timeout of {limit}: it takes connections and says nothing"
+        ))),
+        // Whatever a member says, it is there.
+        _ => Ok(()),
+    }
 }
 
 async fn receive(client: &Client, part: &mut Part) -> Result<String, Failure> {

@@ -8,7 +8,7 @@ use std::{
 use super::{
     super::{
         failure::Failure,
-        go_text, log,
+        log,
         parse::Call,
         table::{Command, Flag, Running, Values},
     },
@@ -46,11 +46,11 @@ pub(super) const PEER_URLS: Flag = Flag::text(
 pub(super) const SKIP_HASH_CHECK: Flag =
     Flag::switch("skip-hash-check", "take a file without SHA-256 (a copied database), or one with a wrong one");
 pub(super) const BUMP_REVISION: Flag =
-    Flag::integer("bump-revision", "revisions to pass over, so that none comes again that clients have seen")
+    Flag::unsigned("bump-revision", "revisions to pass over, so that none comes again that clients have seen")
         .also("revision-bump");
 pub(super) const MARK_COMPACTED: Flag =
     Flag::switch("mark-compacted", "mark the history up to the new revision as compacted; needed with --bump-revision");
-const MEMORY_MAP: Flag = Flag::integer("initial-memory-map-size", "has no effect here: nothing is mapped into memory");
+const MEMORY_MAP: Flag = Flag::unsigned("initial-memory-map-size", "has no effect here: nothing is mapped into memory");
 
 pub(super) const RESTORE: Command = Command {
     name: "restore",
@@ -130,12 +130,7 @@ pub(super) fn newest_version() -> Version {
 }
 
 fn revisions_skipped(call: &Call) -> Result<Option<u64>, Failure> {
-    let text = call.flags.integer(&BUMP_REVISION);
-    let count = u64::try_from(text).map_err(|_| {
-        let quoted = go_text::quote(text.to_string().as_bytes());
-        let why = format_args!("strconv.ParseUint: parsing {quoted}: invalid syntax").to_string();
-        file::failed(format_args!("invalid argument {quoted} for \"--bump-revision\" flag: {why}"))
-    })?;
+    let count = call.flags.unsigned(&BUMP_REVISION);
     if (count > 0) != call.flags.switch(&MARK_COMPACTED) {
         return Err(Failure::bad_arguments("--mark-compacted required if --revision-bump > 0"));
     }
