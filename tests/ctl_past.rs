@@ -4,6 +4,12 @@
 
 mod support;
 
+use std::{
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    thread,
+};
+
 use support::{daemon::Daemon, program::Program};
 
 /// Output, what was told beside it, and the exit code.
@@ -80,6 +86,47 @@ fn tells_the_past(program: &Program) {
     said(&daemon, &["put", "c", "2"]);
     let kept = kept.0 + "10, changed, 2, 0000000000000000, \"2\"\n";
     assert_eq!(ctl(&daemon, &["history", "c"]), (kept, compacted.to_owned(), 0));
+}
+
+/// Takes one connection to `daemon`, whose history is compacted a little further each time before the client is heard.
+fn compacting(daemon: &Daemon, revisions: std::ops::Range<i64>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (endpoint, direct) = (listener.local_addr().unwrap().to_string(), daemon.endpoint());
+    let member = daemon.client;
+    thread::spawn(move || {
+        let near = listener.accept().unwrap().0;
+        let far = TcpStream::connect(member).unwrap();
+        let (mut from, mut to) = (far.try_clone().unwrap(), near.try_clone().unwrap());
+        thread::spawn(move || std::io::copy(&mut from, &mut to));
+        let (mut from, mut to, mut revisions) = (near, far, revisions);
+        let mut buffer = vec![0; 16 << 10];
+        while let Ok(count @ 1..) = from.read(&mut buffer) {
+            if let Some(revision) = revisions.next() {
+                let words = ["--endpoints", &direct, "compaction", &revision.to_string()];
+                assert!(Program::quoratectl().command().args(words).output().unwrap().status.success());
+            }
+            to.write_all(buffer.get(..count).unwrap()).unwrap();
+        }
+    });
+    endpoint
+}
+
+/// What was to be read is compacted meanwhile, again and again: that was an error, or the end in silence.
+#[test]
+fn a_history_begins_anew_when_it_is_compacted_meanwhile() {
+    let daemon = Daemon::start(&Program::subject(), &[]);
+    for value in 2..=40 {
+        said(&daemon, &["put", "a", &value.to_string()]);
+    }
+    let endpoint = compacting(&daemon, 3..30);
+    let output = Program::quoratectl().command().args(["--endpoints", &endpoint, "history", "a"]).output().unwrap();
+    let [told, notes] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    assert!(output.status.success(), "{notes}");
+    assert!(notes.matches("have been compacted").count() > 1, "{notes}");
+    let shown: Vec<i64> = told.lines().map(|line| line.split(',').next().unwrap().parse().unwrap()).collect();
+    assert!(shown.is_sorted_by(|one, next| one < next) && shown.last() == Some(&40), "{told}");
+    let last: i64 = notes.lines().last().unwrap().split(' ').nth(3).unwrap().parse().unwrap();
+    assert!((last..=40).all(|revision| shown.contains(&revision)), "{notes}{told}");
 }
 
 #[test]

@@ -20,7 +20,7 @@ use super::{
         mirror::behind,
         session::Session,
     },
-    oldest, present,
+    COMPACTED, oldest, present,
 };
 use crate::{
     client::ClientError,
@@ -97,11 +97,7 @@ enum Broken {
 impl Broken {
     /// A read at `revision` failed.
     fn reading(revision: i64, error: ClientError) -> Self {
-        if error.is_refusal("etcdserver: mvcc: required revision has been compacted") {
-            Self::Compacted(revision)
-        } else {
-            Self::Other(error.into())
-        }
+        if error.is_refusal(COMPACTED) { Self::Compacted(revision) } else { Self::Other(error.into()) }
     }
 }
 

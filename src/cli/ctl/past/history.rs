@@ -13,7 +13,7 @@ use super::{
         },
         session::Session,
     },
-    next,
+    COMPACTED, next,
 };
 use crate::pb::{
     etcdserverpb::{RangeRequest, RangeResponse, WatchCreateRequest},
@@ -43,13 +43,16 @@ fn history(mut call: Call) -> Running {
         let session = Session::open(&mut call).await?;
         let key = Bytes::from(key);
         let now = session.call(RangeRequest { key: key.clone(), ..RangeRequest::default() }).await?;
-        let reader = Reader { session: &session, key, end: End::of(&now) };
-        if let Some(compacted) = reader.read_from(1).await? {
+        let mut reader = Reader { session: &session, key, end: End::of(&now), shown: 0 };
+        let mut from = 1;
+        // A compaction on the way lets it begin anew, where that has left off.
+        while let Some(compacted) = reader.read_from(from).await? {
             complain(format_args!("changes before revision {compacted} have been compacted"));
             let left = reader.show_left_by(compacted).await?;
-            if left.is_none() || left != reader.end.key {
-                reader.read_from(compacted).await?;
+            if left.is_some_and(|left| reader.end.is_last(left)) {
+                break;
             }
+            from = compacted;
         }
         Ok(())
     })
@@ -73,8 +76,13 @@ impl End {
     /// Whether a response leaves nothing to come. A member sends old events in portions, and each carries the revision of
     /// the store: only a response without events tells that there are none before it.
     fn is_reached(self, revision: i64, events: &[Event]) -> bool {
-        let is_last = |event: &Event| self.key.is_some_and(|last| changed_at(event) >= last);
+        let is_last = |event: &Event| self.is_last(changed_at(event));
         events.iter().any(is_last) || (events.is_empty() && revision >= self.store)
+    }
+
+    /// Whether a change at this revision leaves none to come.
+    fn is_last(self, revision: i64) -> bool {
+        self.key.is_some_and(|last| revision >= last)
     }
 }
 
@@ -86,22 +94,38 @@ struct Reader<'a> {
     session: &'a Session,
     key: Bytes,
     end: End,
+    /// The last change that was shown.
+    shown: i64,
 }
 
 impl Reader<'_> {
     /// Shows what a compaction at this revision has left of the changes before it, which no watch tells of any more, and
-    /// says when that was.
-    async fn show_left_by(&self, compacted: i64) -> Result<Option<i64>, Failure> {
+    /// says when that was; nothing if the next compaction has taken it.
+    async fn show_left_by(&mut self, compacted: i64) -> Result<Option<i64>, Failure> {
         let request = RangeRequest { key: self.key.clone(), revision: compacted, ..RangeRequest::default() };
-        let answer = self.session.call(request).await?;
+        let answer = match self.session.call(request).await {
+            Err(error) if error.is_refusal(COMPACTED) => return Ok(None),
+            answer => answer?,
+        };
         let Some(kv) = answer.kvs.into_iter().next().filter(|kv| kv.mod_revision < compacted) else { return Ok(None) };
         let left = Event { kv: Some(kv), ..Event::default() };
-        self.session.print(&Occurrence(left.clone()))?;
-        Ok(Some(changed_at(&left)))
+        let at = changed_at(&left);
+        self.show(left)?;
+        Ok(Some(at))
+    }
+
+    /// Shows a change, unless it has been shown or came after the command began.
+    fn show(&mut self, event: Event) -> Result<(), Failure> {
+        let at = changed_at(&event);
+        if at <= self.shown || at > self.end.store {
+            return Ok(());
+        }
+        self.shown = at;
+        self.session.print(&Occurrence(event))
     }
 
     /// Shows the history from a revision on, or tells the oldest one to begin at.
-    async fn read_from(&self, revision: i64) -> Result<Option<i64>, Failure> {
+    async fn read_from(&mut self, revision: i64) -> Result<Option<i64>, Failure> {
         let mut watcher = self.session.client.watcher();
         let key = self.key.clone();
         watcher.watch(WatchCreateRequest { key, start_revision: revision, ..WatchCreateRequest::default() });
@@ -114,8 +138,8 @@ impl Reader<'_> {
                 None => {}
             }
             let is_reached = self.end.is_reached(response.header.map_or(0, |header| header.revision), &response.events);
-            for event in response.events.into_iter().filter(|event| changed_at(event) <= self.end.store) {
-                self.session.print(&Occurrence(event))?;
+            for event in response.events {
+                self.show(event)?;
             }
             if is_reached || delivery.over {
                 return Ok(None);

@@ -53,3 +53,5 @@ async fn next(watcher: &mut Watcher, limit: Duration) -> Result<Delivery, Client
 
 /// Silence after which a watch is asked how far it is.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
+/// How a member refuses to read a revision that is no more.
+const COMPACTED: &str = "etcdserver: mvcc: required revision has been compacted";
