@@ -74,7 +74,7 @@ fn bash_offers_commands_flags_and_values_under_every_name() {
         ("quoratectl get --write-out=ta", vec!["table"]),
         ("quoratectl get ", vec![]),
         ("quorateutl vers", vec!["version"]),
-        ("etcdutl completion ", vec!["bash", "fish", "zsh"]),
+        ("etcdutl completion ", vec!["bash", "fish", "powershell", "zsh"]),
         ("quorate config ch", vec!["check"]),
         ("quorate --log-level wa", vec!["warn"]),
         ("etcd --listen-client", vec!["--listen-client-urls", "--listen-client-http-urls"]),
@@ -94,6 +94,24 @@ fn zsh_and_fish_read_their_scripts() {
     }
 }
 
+/// There is no PowerShell to run it here: that it is the program's, whole, and asks as the others do.
+#[test]
+fn powershell_has_a_script_under_every_name() {
+    let dir = programs();
+    for (own, theirs) in NAMES {
+        for name in [own, theirs] {
+            for (flags, question) in [(&[][..], " __complete "), (&["--no-descriptions"], " __completeNoDesc ")] {
+                let text = output(Command::new(dir.path().join(name)).args(["completion", "powershell"]).args(flags));
+                let registers = format!("Register-ArgumentCompleter -Native -CommandName '{name}'");
+                assert!(text.contains(&registers) && text.contains(question), "{text}");
+                for [open, close] in [['{', '}'], ['(', ')'], ['[', ']']] {
+                    assert_eq!(text.matches(open).count(), text.matches(close).count(), "{text}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn fish_offers_with_what_each_does() {
     let dir = programs();
@@ -108,9 +126,9 @@ fn fish_offers_with_what_each_does() {
 #[test]
 fn a_shell_without_a_script_is_refused_by_the_daemon() {
     let dir = programs();
-    let refused = Command::new(dir.path().join("quorate")).args(["completion", "powershell"]).output().expect("runs");
+    let refused = Command::new(dir.path().join("quorate")).args(["completion", "tcsh"]).output().expect("runs");
     let told = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(refused.status.code() == Some(2) && told.contains("quorate completion bash|fish|zsh"), "{told}");
+    assert!(refused.status.code() == Some(2) && told.contains("quorate completion bash|fish|powershell|zsh"), "{told}");
 }
 
 #[test]

@@ -151,7 +151,7 @@ mod tests {
         assert_eq!(asked(&["gateway", "start", "--endpoints"]), "--endpoints\n--endpoints-file\n:4\n");
         assert_eq!(asked(&["gateway", "start", "--endpoints-file", ""]), ":0\n");
         assert_eq!(asked(&["grpc-proxy", "start", "--namesp"]), "--namespace\n:4\n");
-        assert_eq!(asked(&["completion", ""]), "bash\nfish\nzsh\n:4\n");
+        assert_eq!(asked(&["completion", ""]), "bash\nfish\npowershell\nzsh\n:4\n");
         assert_eq!(asked(&["disc"]), "discovery\n:4\n");
         assert_eq!(asked(&["discovery", "--min-age=1h", "--log-f"]), "--log-format\n:4\n");
         assert_eq!(asked(&["discovery", "--log-format", ""]), "json\nconsole\n:4\n");

@@ -28,8 +28,12 @@ const WITH_FILES: &str = ":0";
 const WITHOUT_FILES: &str = ":4";
 
 /// The shells that have a script.
-const SHELLS: [(&str, &str); 3] =
-    [("bash", include_str!("script.bash")), ("fish", include_str!("script.fish")), ("zsh", include_str!("script.zsh"))];
+const SHELLS: [(&str, &str); 4] = [
+    ("bash", include_str!("script.bash")),
+    ("fish", include_str!("script.fish")),
+    ("powershell", include_str!("script.powershell")),
+    ("zsh", include_str!("script.zsh")),
+];
 
 const NO_DESCRIPTIONS: Flag = Flag::switch("no-descriptions", "offer words without what they do");
 
@@ -41,6 +45,7 @@ pub(super) const COMPLETION: Command = Command {
     commands: &[
         of_shell("bash", "Prints the script for bash, to be sourced or put under bash-completion/completions"),
         of_shell("fish", "Prints the script for fish, to be sourced or put under fish/vendor_completions.d"),
+        of_shell("powershell", "Prints the script for PowerShell, to be evaluated or put in its profile"),
         of_shell("zsh", "Prints the script for zsh, to be sourced or put in a directory of $fpath"),
     ],
     run: Some(refuse),
@@ -189,7 +194,7 @@ mod tests {
             assert!(script(shell, "etcdctl", true).expect("a script").contains(" __completeNoDesc "));
             assert!(COMPLETION.commands.iter().any(|command| command.name == shell), "{shell}");
         }
-        assert_eq!(script("powershell", "etcdctl", false), None);
+        assert_eq!(script("tcsh", "etcdctl", false), None);
     }
 
     #[test]

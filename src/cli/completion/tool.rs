@@ -103,7 +103,7 @@ mod tests {
         assert_eq!(asked(&["le"]), "lease\n:4\n");
         assert_eq!(asked(&["lease", ""]), "grant\n:4\n");
         assert_eq!(asked(&["help", "lease", ""]), "grant\n:4\n");
-        assert_eq!(asked(&["completion", ""]), "bash\nfish\nzsh\n:4\n");
+        assert_eq!(asked(&["completion", ""]), "bash\nfish\npowershell\nzsh\n:4\n");
         assert_eq!(asked(&["get", "--p"]), "--prefix\n:4\n");
         assert_eq!(asked(&["--p"]), ":4\n");
         assert_eq!(asked(&["get", "-"]), "--prefix\n--write-out\n-w\n--cert\n--user\n--help\n-h\n:4\n");
