@@ -17,8 +17,6 @@ impl Shown for Moved {
         page.line(format_args!("Leadership transferred from {:x} to {:x}", self.from, self.to));
     }
 
-    fn fields(&self, _: &mut Page) {}
-
     fn has_fields(&self) -> bool {
         false
     }
@@ -43,8 +41,6 @@ impl Shown for Downgraded {
     fn simple(&self, page: &mut Page) {
         page.line(format_args!("Downgrade {} success, cluster version {}", self.what, self.response.version));
     }
-
-    fn fields(&self, _: &mut Page) {}
 
     fn has_fields(&self) -> bool {
         false

@@ -125,8 +125,6 @@ impl Shown for Added {
         setting("ETCD_INITIAL_CLUSTER_STATE", "existing");
     }
 
-    fn fields(&self, _: &mut Page) {}
-
     fn has_fields(&self) -> bool {
         false
     }
@@ -170,8 +168,6 @@ impl Shown for MemberChange {
         let cluster = cluster(self.response.header.as_ref());
         page.line(format_args!("Member {:16x} {what} cluster {cluster:16x}", self.member));
     }
-
-    fn fields(&self, _: &mut Page) {}
 
     fn has_fields(&self) -> bool {
         false

@@ -89,8 +89,8 @@ pub(super) trait Shown {
     /// For people and simple scripts.
     fn simple(&self, page: &mut Page);
 
-    /// One line per field.
-    fn fields(&self, page: &mut Page);
+    /// One line per field; nothing of what has no fields form.
+    fn fields(&self, _: &mut Page) {}
 
     /// Whether there is a fields form at all.
     fn has_fields(&self) -> bool {

@@ -48,8 +48,6 @@ impl Shown for AuthStatusResponse {
         page.line(format_args!("AuthRevision: {}", self.auth_revision));
     }
 
-    fn fields(&self, _: &mut Page) {}
-
     fn has_fields(&self) -> bool {
         false
     }
@@ -72,8 +70,6 @@ impl Shown for AuthUserListResponse {
     fn simple(&self, page: &mut Page) {
         self.users.iter().for_each(|name| page.line(name));
     }
-
-    fn fields(&self, _: &mut Page) {}
 
     fn has_fields(&self) -> bool {
         false
@@ -127,8 +123,6 @@ impl Shown for OneUser {
         let roles = self.response.roles.iter().map(|role| format!(" {role}"));
         page.line(format_args!("Roles:{}", roles.collect::<String>()));
     }
-
-    fn fields(&self, _: &mut Page) {}
 
     fn has_fields(&self) -> bool {
         false
