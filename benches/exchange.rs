@@ -89,6 +89,7 @@ fn put(writer: &mut bbolt::Writer<OpenFile>, number: u64, keys: u64) {
 fn import(directory: &FileDirectory, home: &Path) -> Applier<FjallEngine> {
     let engine = FjallEngine::open(&home.join("state"), &FjallOptions::default()).expect("an empty state");
     let options = exchange::ImportOptions {
+        configuration: None,
         cluster: ClusterId(1),
         server_version: OWN,
         index: None,

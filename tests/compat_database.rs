@@ -209,8 +209,13 @@ fn story_of<E: quorate::storage::Engine>(applier: &Applier<E>, asked: &Story) ->
 }
 
 fn import<E: quorate::storage::Engine>(file: OpenFile, engine: E, scratch: &Path) -> Applier<E> {
-    let options_ =
-        exchange::ImportOptions { cluster: ClusterId(7), server_version: OWN, index: None, memory_bytes: 1 << 20 };
+    let options_ = exchange::ImportOptions {
+        cluster: ClusterId(7),
+        server_version: OWN,
+        index: None,
+        configuration: None,
+        memory_bytes: 1 << 20,
+    };
     let done = exchange::import(file, &engine, &FileDirectory::new(scratch), &options_).expect("a sound database");
     let applier = Applier::open(engine, options()).expect("a sound state");
     let published = applier.published();

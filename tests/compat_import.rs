@@ -227,6 +227,34 @@ fn members_of_a_live_cluster_change_hands_and_it_goes_on() {
     agree(&cluster.members.iter().collect::<Vec<_>>());
 }
 
+/// etcd's tool leaves the voters of the cluster in the database that the snapshot was taken of: such a member was refused.
+#[test]
+fn a_member_that_etcd_has_restored_becomes_ours() {
+    let first = Daemon::start(&Program::etcd(), &["--unsafe-no-fsync"]);
+    block_on(async { write_history(&mut connect(&first).await).await });
+    let file = first.directory().join("snapshot.db");
+    succeed(&Program::etcdctl(), &["--endpoints", &first.endpoint(), "snapshot", "save", text(&file)]);
+    let at = revision(&first);
+    let keys = told(&first, at).2;
+    for has_run in [false, true] {
+        let mut restored = Daemon::prepare(&std::env::temp_dir(), &Program::etcd(), &["--snapshot-count=100"]);
+        let (data, peer) = (restored.data_dir(), format!("http://{}", restored.peer));
+        let words = ["snapshot", "restore", text(&file), "--data-dir", text(&data), "--name", "m1"];
+        let founded = ["--initial-cluster", &format!("m1={peer}"), "--initial-advertise-peer-urls", &peer];
+        succeed(&Program::etcdutl(), &[&words[..], &founded].concat());
+        if has_run {
+            restored.restart();
+            kill_under_load(&mut restored);
+        }
+        let mut ours = successor(&Program::subject(), &restored, &[]);
+        let report = import(&data, &ours.data_dir(), &[]);
+        assert_eq!(report["members"].as_u64(), Some(1), "{report}");
+        ours.restart();
+        assert_eq!(told(&ours, at).2, keys, "has run: {has_run}");
+        block_on(async { connect(&ours).await.kv.put(grpc::put("a", "b")).await.expect("a put") });
+    }
+}
+
 #[test]
 fn what_cannot_be_taken_over_is_left_alone() {
     let home = tempfile::tempdir().expect("a directory");
@@ -376,6 +404,7 @@ fn what_is_only_read_need_not_be_writable() {
         let (code, said) = looks(daemon, words);
         let holder = format!("is in use by another process (process {}, ", daemon.pid());
         assert!(code == Some(1) && said.contains(&holder) && !said.contains("damaged"), "{words:?}: {said}");
+        assert!(said.contains("stop that process first") && !said.contains("--data-dir"), "{words:?}: {said}");
     }
     ours.kill();
     etcd.kill();
@@ -388,7 +417,18 @@ fn what_is_only_read_need_not_be_writable() {
         );
     }
     assert_eq!(verified(&data).0, Some(0));
+    // A snapshot of it, too.
+    let home = tempfile::tempdir().expect("a directory");
+    let file = home.path().join("snapshot.db");
+    let words = ["export", "--data-dir", text(&data), "--to-snapshot", text(&file), "-w", "json"];
+    let (code, said) = looks(&ours, &words);
+    assert_eq!(code, Some(0), "{said}");
+    let report: serde_json::Value = serde_json::from_str(&said).expect("JSON");
     assert!(before == [&ours, &etcd].map(|daemon| contents(daemon.directory())), "something was written");
+    ours.restart();
+    let now = revision(&ours);
+    assert_eq!((report["revision"].as_i64(), report["hash"].as_u64()), (Some(now), Some(told(&ours, now).0.into())));
+    succeed(&Program::etcdutl(), &["snapshot", "status", text(&file)]);
 }
 
 /// Such a directory was said to hold no data.
@@ -398,20 +438,39 @@ fn who_may_not_read_a_directory_hears_who_may() {
         // Whoever owns everything here may read it.
         return;
     }
-    let mut etcd = Daemon::start(&Program::etcd(), &["--unsafe-no-fsync"]);
-    etcd.terminate();
-    let data = etcd.data_dir();
-    nix::unistd::chown(&data, Some(65_534.into()), None).expect("root may");
-    for words in [&["import", "--check", text(&data)][..], &["verify", text(&data)]] {
+    let nobodys = |path: &Path| nix::unistd::chown(path, Some(65_534.into()), None).expect("root may");
+    let refused = |words: &[&str], path: &Path| {
         let mut command = Command::new("setpriv");
         command.args(["--bounding-set=-dac_override,-dac_read_search", "--"]);
         let output = command.arg(&Program::quorateutl().path).args(words).output().expect("util-linux is there");
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        let expected =
-            format!("{}/member/snap/db may not be read: run this as root, or as nobody, whose it is: ", text(&data));
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        let expected = format!("{} may not be read: run this as root, or as nobody, whose it is: ", text(path));
         assert!(output.status.code() == Some(1) && said.contains(&expected), "{words:?}: {said}");
-        assert!(said.contains("Permission denied"), "{said}");
+        assert!(said.contains("Permission denied") && !said.contains("damaged"), "{said}");
+    };
+    let mut etcd = Daemon::start(&Program::etcd(), &["--unsafe-no-fsync"]);
+    etcd.terminate();
+    let data = etcd.data_dir();
+    nobodys(&data);
+    for words in [&["import", "--check", text(&data)][..], &["verify", text(&data)]] {
+        refused(words, &data.join("member/snap/db"));
     }
+    // Parts of ours that somebody else has written were called damaged.
+    let mut ours = Daemon::start(&Program::subject(), &["--snapshot-count=10"]);
+    block_on(async { write_history(&mut connect(&ours).await).await });
+    ours.terminate();
+    let data = ours.data_dir();
+    let first = |directory: &str| contents(&data.join(directory)).into_keys().next().expect("a file");
+    for part in [data.join("FORMAT"), data.join("member/state"), first("member/wal"), first("member/snap")] {
+        let before = std::fs::metadata(&part).expect("it is there").permissions();
+        let mode = if part.is_dir() { 0o700 } else { 0o600 };
+        std::fs::set_permissions(&part, std::os::unix::fs::PermissionsExt::from_mode(mode)).expect("root may");
+        nobodys(&part);
+        refused(&["verify", text(&data)], &part);
+        nix::unistd::chown(&part, Some(0.into()), None).expect("root may");
+        std::fs::set_permissions(&part, before).expect("root may");
+    }
+    assert_eq!(verified(&data).0, Some(0));
 }
 
 #[test]

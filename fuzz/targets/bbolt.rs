@@ -18,8 +18,13 @@ use quorate::types::{ClusterId, MemberId};
 
 const PAGE_BYTES: usize = 4_096;
 const OWN: Version = Version::minor(3, 7);
-const OPTIONS: exchange::ImportOptions =
-    exchange::ImportOptions { cluster: ClusterId(1), server_version: OWN, index: None, memory_bytes: 2_000 };
+const OPTIONS: exchange::ImportOptions = exchange::ImportOptions {
+    cluster: ClusterId(1),
+    server_version: OWN,
+    index: None,
+    configuration: None,
+    memory_bytes: 2_000,
+};
 
 fuzz_target!(|input: &[u8]| {
     let Some((choice, rest)) = input.split_first() else { return };

@@ -22,8 +22,9 @@ use crate::{
         database::{self, AUTH_REVISION_FIRST, AUTH_REVISION_KEY, Bucket, DatabaseError, INDEX_KEY, TERM_KEY},
         v2json::{self, TreeError},
     },
-    membership::{CONFIGURATION_KEY, Cluster, Founding, VERSION_KEY, Version},
+    membership::{self, CONFIGURATION_KEY, Cluster, Founding, VERSION_KEY, Version},
     mvcc::{COMPACTION_ROWS, ImportError, Loader, RowCheck, Store},
+    pb::raftpb::ConfState,
     storage::{Engine, MemoryEngine, Read, StorageError, Table, Writes},
     types::{ClusterId, LogIndex, Term},
 };
@@ -33,13 +34,15 @@ const VERSIONED_SINCE: Version = Version::minor(3, 6);
 
 /// What an import is told, because the file does not say it.
 #[derive(Clone, Copy, Debug)]
-pub struct ImportOptions {
+pub struct ImportOptions<'c> {
     /// The cluster the state belongs to.
     pub cluster: ClusterId,
     /// The etcd version this member reports: neither the cluster nor the file may be above it.
     pub server_version: Version,
     /// Where the file must stand, if the snapshot it came with has said so.
     pub index: Option<LogIndex>,
+    /// Raft's configuration there, if it is known better than by the file.
+    pub configuration: Option<&'c ConfState>,
     /// Memory for sorting ([`crate::storage::sorter::SORT_BYTES_DEFAULT`]).
     pub memory_bytes: usize,
 }
@@ -221,7 +224,7 @@ pub fn import<E: Engine, F: DiskFile, D: Directory>(
     file: F,
     engine: &E,
     scratch: &D,
-    options: &ImportOptions,
+    options: &ImportOptions<'_>,
 ) -> Result<Imported, ExchangeError> {
     check_empty(engine)?;
     let reader = Reader::open(file)?;
@@ -229,7 +232,13 @@ pub fn import<E: Engine, F: DiskFile, D: Directory>(
     let (index, term) = check_position(&reader, options)?;
     let mut loader = Loader::new(scratch, options.memory_bytes);
     for row in reader.rows()? {
-        take(&mut loader, row?, own)?;
+        let row = row?;
+        if options.configuration.is_none() || !is_configuration(&row) {
+            take(&mut loader, row, own)?;
+        }
+    }
+    if let Some(row) = options.configuration.map(membership::configuration_row) {
+        loader.row(Table::Meta, &row.key, row.value.unwrap_or_default())?;
     }
     // No entry of our log led here: there is none to tell it by.
     let position = Position { index, term, revision: loader.revision(), proof: Proof::default() };
@@ -278,9 +287,13 @@ pub fn refound<E: Engine, F: DiskFile, D: Directory>(
 fn is_of_cluster(row: &Row) -> bool {
     match Bucket::named(&row.bucket) {
         Some(Bucket::Members | Bucket::MembersRemoved) => true,
-        Some(Bucket::Meta) => row.key == CONFIGURATION_KEY,
+        Some(Bucket::Meta) => is_configuration(row),
         _ => false,
     }
+}
+
+fn is_configuration(row: &Row) -> bool {
+    Bucket::named(&row.bucket) == Some(Bucket::Meta) && row.key == CONFIGURATION_KEY
 }
 
 fn check_empty(engine: &impl Engine) -> Result<(), ExchangeError> {
@@ -305,7 +318,7 @@ fn finish<D: Directory>(
 ///
 /// # Errors
 /// [`ExchangeError`].
-pub fn examine<F: DiskFile>(reader: &Reader<F>, options: &ImportOptions) -> Result<Imported, ExchangeError> {
+pub fn examine<F: DiskFile>(reader: &Reader<F>, options: &ImportOptions<'_>) -> Result<Imported, ExchangeError> {
     let (index, term) = check_position(reader, options)?;
     let (engine, mut writes, mut changes) = (MemoryEngine::default(), Writes::default(), RowCheck::default());
     for row in reader.rows()? {
@@ -321,6 +334,9 @@ pub fn examine<F: DiskFile>(reader: &Reader<F>, options: &ImportOptions) -> Resu
                     .for_each(|table| writes.put_row(table, &key, value.clone()));
             }
         }
+    }
+    if let Some(row) = options.configuration.map(membership::configuration_row) {
+        writes.put_row(Table::Meta, &row.key, row.value.unwrap_or_default());
     }
     let position = Position { index, term, revision: changes.revision(), proof: Proof::default() };
     writes.put_row(Table::Meta, state::CLUSTER_ID_KEY.as_bytes(), state::number(options.cluster.0));
@@ -338,7 +354,10 @@ pub fn check_tree(tree: &[u8]) -> Result<(), ExchangeError> {
 }
 
 /// Where the file stands, which must be where it should, and whether its version is one of ours.
-fn check_position<F: DiskFile>(reader: &Reader<F>, options: &ImportOptions) -> Result<(LogIndex, Term), ExchangeError> {
+fn check_position<F: DiskFile>(
+    reader: &Reader<F>,
+    options: &ImportOptions<'_>,
+) -> Result<(LogIndex, Term), ExchangeError> {
     database::check_buckets(reader)?;
     let position = database::position(reader)?;
     let (found, own) = (LogIndex(position.index), options.server_version);

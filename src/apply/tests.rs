@@ -769,7 +769,8 @@ fn imported(file: MemoryFile, options: &exchange::ImportOptions) -> Result<Memor
     Ok(engine)
 }
 
-const IMPORT: exchange::ImportOptions = exchange::ImportOptions {
+const IMPORT: exchange::ImportOptions<'_> = exchange::ImportOptions {
+    configuration: None,
     cluster: ClusterId(0),
     server_version: Version::minor(3, 7),
     index: None,

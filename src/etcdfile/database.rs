@@ -103,7 +103,7 @@ pub enum DatabaseError {
     #[error(transparent)]
     File(#[from] BboltError),
     /// A bucket that no version of etcd up to 3.7 has.
-    #[error("the database has a bucket {0:?}, which is unknown here: it may hold state that would be lost")]
+    #[error("the database has a bucket \"{0}\", which is unknown here: it may hold state that would be lost")]
     UnknownBucket(String),
     /// No key space.
     #[error("the database has no bucket {0}: it is not etcd's")]

@@ -35,6 +35,18 @@ impl Cluster {
         Self { id, configuration, ..Self::default() }
     }
 
+    /// What a snapshot file says of a cluster: its members, those that can never come back, and raft's configuration.
+    pub fn of(
+        members: impl IntoIterator<Item = Member>,
+        removed: impl IntoIterator<Item = MemberId>,
+        configuration: ConfState,
+    ) -> Self {
+        let mut cluster = Self { removed: removed.into_iter().collect(), ..Self::default() };
+        cluster.members = members.into_iter().map(|member| (member.id, member)).collect();
+        cluster.configuration = sorted(configuration);
+        cluster
+    }
+
     /// Records which cluster this is, and where given the configuration raft begins with.
     pub fn establish(&mut self, id: ClusterId, configuration: Option<ConfState>) {
         self.id = id;
@@ -179,6 +191,14 @@ impl Cluster {
         set_presence(voters, id.0, learner == Some(false));
         set_presence(learners, id.0, learner == Some(true));
     }
+}
+
+/// The configuration with its members in order, as all here are kept.
+pub(super) fn sorted(configuration: ConfState) -> ConfState {
+    let ConfState { mut voters, mut learners, .. } = configuration;
+    voters.sort_unstable();
+    learners.sort_unstable();
+    ConfState { voters, learners, ..ConfState::default() }
 }
 
 /// Makes the sorted list contain `id` or not.

@@ -30,7 +30,7 @@ pub use cluster::{Cluster, Downgrade, LEARNERS_MAX_DEFAULT};
 pub use founding::{Founding, FoundingError};
 pub use ids::{added_member_id, cluster_id, founding_member_id};
 pub use member::{Attributes, Member};
-pub use rows::{Bucket, CONFIGURATION_KEY, ClusterRows, DOWNGRADE_KEY, Row, RowError, VERSION_KEY};
+pub use rows::{Bucket, CONFIGURATION_KEY, ClusterRows, DOWNGRADE_KEY, Row, RowError, VERSION_KEY, configuration_row};
 pub use urls::check_peer_urls;
 pub use version::{Version, VersionError};
 

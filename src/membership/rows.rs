@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use thiserror::Error;
 
-use super::{Cluster, Downgrade, Member, Version, json::Object};
+use super::{Cluster, Downgrade, Member, Version, cluster::sorted, json::Object};
 use crate::{
     pb::raftpb::ConfState,
     types::{ClusterId, MemberId},
@@ -146,19 +146,24 @@ impl Cluster {
 
     /// The row of raft's configuration.
     pub fn configuration_row(&self) -> Row {
-        let ConfState { voters, learners, auto_leave, .. } = &self.configuration;
-        let json = Object::new()
-            .unless(voters.is_empty(), |json| json.numbers("voters", voters))
-            .unless(learners.is_empty(), |json| json.numbers("learners", learners))
-            .flag("auto_leave", *auto_leave)
-            .end();
-        row(Bucket::Meta, CONFIGURATION_KEY, Some(json))
+        configuration_row(&self.configuration)
     }
 
     fn derived_configuration(&self) -> ConfState {
         let ids = |learner| self.members().filter(|m| m.is_learner == learner).map(|m| m.id.0).collect();
         ConfState { voters: ids(false), learners: ids(true), ..ConfState::default() }
     }
+}
+
+/// The row of this configuration.
+pub fn configuration_row(configuration: &ConfState) -> Row {
+    let ConfState { voters, learners, auto_leave, .. } = configuration;
+    let json = Object::new()
+        .unless(voters.is_empty(), |json| json.numbers("voters", voters))
+        .unless(learners.is_empty(), |json| json.numbers("learners", learners))
+        .flag("auto_leave", *auto_leave)
+        .end();
+    row(Bucket::Meta, CONFIGURATION_KEY, Some(json))
 }
 
 fn row(bucket: Bucket, key: &'static str, value: Option<String>) -> Row {
@@ -214,10 +219,8 @@ fn read_downgrade(value: &Bytes) -> Result<Downgrade, RowError> {
 fn read_configuration(value: &Bytes) -> Result<ConfState, RowError> {
     let json: ConfigurationJson =
         serde_json::from_slice(value).map_err(|error| damaged(Bucket::Meta, CONFIGURATION_KEY.as_bytes(), error))?;
-    let ConfigurationJson { mut voters, mut learners } = json;
-    voters.sort_unstable();
-    learners.sort_unstable();
-    Ok(ConfState { voters, learners, ..ConfState::default() })
+    let ConfigurationJson { voters, learners } = json;
+    Ok(sorted(ConfState { voters, learners, ..ConfState::default() }))
 }
 
 #[cfg(test)]

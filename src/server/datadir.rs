@@ -119,7 +119,7 @@ pub enum DataDirError {
     },
     /// Something that the offline tool began and did not finish.
     #[error(
-        "{path} is what a restore or an import has left that was interrupted: remove the whole data directory, and begin again"
+        "{path} is what a restore or an import has left that was interrupted: begin it again, or remove the whole data directory"
     )]
     Unfinished {
         /// The unfinished part.
@@ -321,7 +321,9 @@ impl DataDir {
         if self.is_founded()? {
             return Ok(());
         }
-        replace(&self.root.join(FOUNDED), &self.wal.to_string_lossy().replace('\n', " "))
+        // Whoever reads it may do so from another directory.
+        let wal = std::path::absolute(&self.wal).unwrap_or_else(|_| self.wal.clone());
+        replace(&self.root.join(FOUNDED), &wal.to_string_lossy().replace('\n', " "))
     }
 
     /// The generations of the state.
@@ -599,6 +601,22 @@ mod tests {
         dir.mark_founded().unwrap();
         drop(dir);
         assert!(DataDir::open(root.path(), None).unwrap().is_founded().unwrap());
+    }
+
+    /// Where the log is was kept as it was typed, which says nothing to who calls the offline tool from elsewhere.
+    #[test]
+    fn where_the_log_is_can_be_read_from_everywhere() {
+        let root = tempfile::tempdir().unwrap();
+        let up: PathBuf = std::env::current_dir().unwrap().components().skip(1).map(|_| "..").collect();
+        let relative = up.join(root.path().strip_prefix("/").unwrap());
+        let dir = DataDir::open(&relative, Some(&relative.join("log"))).unwrap();
+        dir.create_wal().unwrap();
+        dir.mark_founded().unwrap();
+        let told = DataDir::log_of(root.path()).unwrap().unwrap();
+        assert!(told.is_absolute(), "{told:?}");
+        assert_eq!(fs::canonicalize(told).unwrap(), fs::canonicalize(root.path().join("log")).unwrap());
+        fs::write(root.path().join(FOUNDED), "logs/m1\n").unwrap();
+        assert_eq!(DataDir::log_of(root.path()).unwrap(), Some("logs/m1".into()), "older versions wrote it so");
     }
 
     #[test]

@@ -9,14 +9,11 @@ use super::{
         speak::complain,
         table::{Command, Flag, Group, Running, Values},
     },
-    file,
+    add_hash, file,
     import::FROM_WAL_DIR,
-    restore, style_of_facts,
+    of_member, restore, short, source, style_of_facts,
 };
-use crate::server::{
-    Identity,
-    offline::{self, Export, ExportReport},
-};
+use crate::server::offline::{self, ExportReport};
 
 const DATA_DIR: Flag =
     Flag::text("data-dir", "", "data directory of Quorate, whose daemon is stopped").values(Values::Files);
@@ -33,7 +30,8 @@ pub(super) const EXPORT: Command = Command {
               The directory of Quorate is not deleted: its member/ is renamed to member.exported, and a file called member, which\n\
               Quorate refuses to start on, tells the way back. A member must never run twice, nor from an older copy.\n\n\
               With --to-snapshot the state goes into a snapshot file, as `snapshot save` writes it, and the directory stays as\n\
-              it is. A member with keys of the v2 API is refused: etcd's database has no place for them.",
+              it is; it may lie on a mount that is read-only. A member with keys of the v2 API is refused: etcd's database has no place\n\
+              for them.",
     flags: &[DATA_DIR, FROM_WAL_DIR, TO_DATA_DIR, restore::WAL_DIR, TO_SNAPSHOT],
     run: Some(run),
     ..Command::EMPTY
@@ -45,8 +43,7 @@ fn run(call: Call) -> Running {
         let report = export(&call)?;
         output::print(style, &facts(&report))?;
         if report.kept.is_some() {
-            let version = report.version.map(|version| format!("{}.{}", version.major, version.minor));
-            let version = version.map(|version| format!(" {version} or newer")).unwrap_or_default();
+            let version = report.version.map(|version| format!(" {} or newer", short(version))).unwrap_or_default();
             let (from, to) = (call.flags.text(&DATA_DIR), call.flags.text(&TO_DATA_DIR));
             complain(format_args!("start etcd{version} with --data-dir={to}; {from}/member tells the way back"));
         }
@@ -66,11 +63,10 @@ fn export(call: &Call) -> Result<ExportReport, Failure> {
         return Err(Failure::bad_arguments("--wal-dir goes with --to-data-dir: a snapshot file has no log"));
     }
     log::start_verbose();
-    let server_version = restore::newest_version();
-    let order = Export { from: &from, from_wal_dir: from_wal_dir.as_deref(), server_version };
+    let source = source(&from, from_wal_dir.as_deref());
     let done = match (to.as_deref(), snapshot.as_deref()) {
-        (Some(to), None) => offline::export(&order, to, wal_dir.as_deref()),
-        (None, Some(file)) => offline::export_snapshot(&order, file),
+        (Some(to), None) => offline::export(&source, to, wal_dir.as_deref()),
+        (None, Some(file)) => offline::export_snapshot(&source, file),
         _ => return Err(missing()),
     };
     done.map_err(|cause| file::failed(file::with_causes(&cause)))
@@ -78,16 +74,10 @@ fn export(call: &Call) -> Result<ExportReport, Failure> {
 
 fn facts(report: &ExportReport) -> Facts {
     let ExportReport { identity, index, last, revision, hash, version, members, kept } = report;
-    let Identity { member, cluster } = identity;
-    let mut facts = Facts::default();
-    facts.text("Member", member);
-    facts.text("Cluster", cluster);
-    facts.text("Version", version.map(|version| version.to_string()).unwrap_or_default());
-    facts.number("Members", *members as u64);
+    let mut facts = of_member(identity, None, *version, *members);
     facts.number("Database", index.0);
     facts.number("Last", last.0);
-    facts.number("Revision", u64::try_from(*revision).unwrap_or(0));
-    facts.number("Hash", (*hash).into());
+    add_hash(&mut facts, *revision, *hash);
     if let Some(kept) = kept {
         facts.text("Kept", kept.display());
     }
@@ -103,7 +93,10 @@ mod tests {
     #[test]
     fn facts_name_what_was_kept_only_if_something_was() {
         let report = ExportReport {
-            identity: Identity { member: crate::types::MemberId(1), cluster: crate::types::ClusterId(2) },
+            identity: crate::server::Identity {
+                member: crate::types::MemberId(1),
+                cluster: crate::types::ClusterId(2),
+            },
             index: crate::types::LogIndex(3),
             last: crate::types::LogIndex(4),
             revision: 5,

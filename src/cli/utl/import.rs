@@ -11,12 +11,9 @@ use super::{
         speak::complain,
         table::{Command, Flag, Group, Running, Values},
     },
-    file, restore, style_of_facts,
+    add_hash, file, of_member, restore, short, source, style_of_facts,
 };
-use crate::server::{
-    Identity,
-    offline::{self, Import, ImportReport},
-};
+use crate::server::offline::{self, ImportReport};
 
 const CHECK: Flag = Flag::switch("check", "read and check everything, say what would be done, and write nothing");
 pub(super) const FROM_WAL_DIR: Flag =
@@ -38,25 +35,17 @@ pub(super) const IMPORT: Command = Command {
               Of a snapshot file, which says nothing of a member, a member of a new cluster is made, as by `snapshot restore`,\n\
               whose options it takes. Keys of the v2 API of etcd are not taken over: a directory with some is refused.\n\n\
               With --check nothing is written: everything is read and checked, and told what would be done.",
-    flags: &[
-        DATA_DIR,
-        restore::WAL_DIR,
-        FROM_WAL_DIR,
-        CHECK,
-        restore::NAME,
-        restore::INITIAL_CLUSTER,
-        restore::TOKEN,
-        restore::PEER_URLS,
-        restore::SKIP_HASH_CHECK,
-        restore::BUMP_REVISION,
-        restore::MARK_COMPACTED,
-    ],
+    flags: FLAGS,
     run: Some(run),
     ..Command::EMPTY
 };
 
-/// What only a snapshot file needs.
-const FOUNDING: [Flag; 7] = [
+/// What a directory needs, and then what only a snapshot file needs.
+const FLAGS: &[Flag] = &[
+    DATA_DIR,
+    restore::WAL_DIR,
+    FROM_WAL_DIR,
+    CHECK,
     restore::NAME,
     restore::INITIAL_CLUSTER,
     restore::TOKEN,
@@ -65,6 +54,7 @@ const FOUNDING: [Flag; 7] = [
     restore::BUMP_REVISION,
     restore::MARK_COMPACTED,
 ];
+const FOUNDING: &[Flag] = FLAGS.split_at(4).1;
 
 fn run(call: Call) -> Running {
     Box::pin(async move {
@@ -104,33 +94,25 @@ async fn of_snapshot(path: &Path, call: &Call) -> Result<(), Failure> {
 
 fn of_directory(from: &Path, call: &Call) -> Result<ImportReport, Failure> {
     let from_wal_dir = file::given(call, &FROM_WAL_DIR);
-    let server_version = restore::newest_version();
-    let order = Import { from, from_wal_dir: from_wal_dir.as_deref(), server_version };
+    let source = source(from, from_wal_dir.as_deref());
     let done = if call.flags.switch(&CHECK) {
-        offline::examine(&order)
+        offline::examine(&source)
     } else {
         let (data_dir, wal_dir) = (call.flags.text(&DATA_DIR), file::given(call, &restore::WAL_DIR));
-        offline::import(&order, Path::new(data_dir), wal_dir.as_deref())
+        offline::import(&source, Path::new(data_dir), wal_dir.as_deref())
     };
     done.map_err(|cause| file::failed(file::with_causes(&cause)))
 }
 
 fn facts(report: &ImportReport) -> Facts {
     let ImportReport { identity, cluster, database, commit, last, term, hash, torn, kept } = report;
-    let Identity { member, cluster: cluster_id } = identity;
-    let name = cluster.member(*member).map(|member| member.attributes.name.clone()).unwrap_or_default();
-    let mut facts = Facts::default();
-    facts.text("Member", member);
-    facts.text("Name", name);
-    facts.text("Cluster", cluster_id);
-    facts.text("Version", cluster.version().map(|version| version.to_string()).unwrap_or_default());
-    facts.number("Members", cluster.members().len() as u64);
+    let name = cluster.member(identity.member).map(|member| member.attributes.name.as_str()).unwrap_or_default();
+    let mut facts = of_member(identity, Some(name), cluster.version(), cluster.members().len());
     facts.number("Term", *term);
     facts.number("Database", database.0);
     facts.number("Commit", commit.0);
     facts.number("Last", last.0);
-    facts.number("Revision", u64::try_from(hash.revision).unwrap_or(0));
-    facts.number("Hash", hash.hash.into());
+    add_hash(&mut facts, hash.revision, hash.hash);
     if let Some(torn) = torn {
         facts.text("Torn", format_args!("{} at offset {}: {}", torn.file, torn.offset, torn.what));
     }
@@ -151,7 +133,7 @@ fn advise(call: &Call, report: &ImportReport) {
         ));
         return;
     };
-    let version = report.cluster.version().map(|version| format!("{}.{}", version.major, version.minor));
+    let version = report.cluster.version().map(short);
     let compat = version.map(|version| format!(" and --compat-version={version}")).unwrap_or_default();
     complain(format_args!(
         "start it with etcd's options, --data-dir={data_dir}{compat}; {from}/member tells the way back"

@@ -10,16 +10,20 @@ mod restore;
 mod snapshot;
 mod verify;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, path::Path, process::ExitCode};
 
 use super::{
     Program, completion,
     failure::{Exit, Failure},
     general,
-    output::{Format, Style},
+    output::{Facts, Format, Style},
     parse::Call,
     report, run,
     table::{Command, Flag, Values},
+};
+use crate::{
+    membership::Version,
+    server::{Identity, offline::Source},
 };
 
 const WRITE_OUT: Flag =
@@ -79,6 +83,34 @@ fn style_of_facts(call: &Call) -> Result<Style, Failure> {
         }
         Format::Simple | Format::Fields | Format::Json => Ok(style),
     }
+}
+
+/// The member in a data directory.
+fn source<'s>(from: &'s Path, from_wal_dir: Option<&'s Path>) -> Source<'s> {
+    Source { from, from_wal_dir, server_version: restore::newest_version() }
+}
+
+/// What a report on a member begins with.
+fn of_member(identity: &Identity, name: Option<&str>, version: Option<Version>, members: usize) -> Facts {
+    let mut facts = Facts::default();
+    facts.text("Member", identity.member);
+    if let Some(name) = name {
+        facts.text("Name", name);
+    }
+    facts.text("Cluster", identity.cluster);
+    facts.text("Version", version.map(|version| version.to_string()).unwrap_or_default());
+    facts.number("Members", members as u64);
+    facts
+}
+
+fn add_hash(facts: &mut Facts, revision: i64, hash: u32) {
+    facts.number("Revision", u64::try_from(revision).unwrap_or(0));
+    facts.number("Hash", hash.into());
+}
+
+/// A version without its patch.
+fn short(version: Version) -> String {
+    format!("{}.{}", version.major, version.minor)
 }
 
 /// Looks at the first word that is a command: behind it, the same words may name files.

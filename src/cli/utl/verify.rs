@@ -13,7 +13,7 @@ use super::{
     },
     file,
     import::FROM_WAL_DIR,
-    restore,
+    restore, short,
 };
 use crate::{
     membership::Version,
@@ -139,10 +139,6 @@ fn migrate(call: Call) -> Running {
             "the directory is for etcd {version}, the version of its cluster, which changes while it runs: {way} {target}"
         )))
     })
-}
-
-fn short(version: Version) -> String {
-    format!("{}.{}", version.major, version.minor)
 }
 
 fn failure(cause: &OfflineError) -> Failure {

@@ -2,8 +2,8 @@
 //!
 //! Everything is built under other names, `member.partial` and, for a log with a directory of its own, `<wal-dir>.partial`,
 //! and renamed when it is durable. A failure on the way removes all of it, the directories that were made for it included.
-//! After a kill in between the daemon refuses the directory, because of `member.partial`; etcd, which would not look for that,
-//! because of a file called `member`.
+//! What was left by a kill in between is removed when it is begun again: nobody holds it any more. Until then the daemon
+//! refuses the directory, because of `member.partial`; etcd, which would not look for that, because of a file called `member`.
 
 use std::{
     fs::{self, File},
@@ -17,7 +17,8 @@ use super::{
         generations::Generations,
     },
     OfflineError,
-    fence::{absolute, exchange},
+    fence::{Fence, Note, absolute, exchange},
+    held::Held,
 };
 use crate::{
     disk::FileDirectory,
@@ -25,8 +26,10 @@ use crate::{
 };
 
 /// What keeps etcd from starting on a directory that is not complete.
-const INCOMPLETE: &str = "An export from Quorate to this directory was begun and is not complete. Remove the directory and export again:\n\
+const INCOMPLETE: &str = "An export from Quorate to this directory was begun and is not complete. Export again, or remove the directory:\n\
     quorateutl export. What was exported is where it was, or the file called member there tells where it is.";
+/// How that begins.
+const INCOMPLETE_MARK: &str = "An export from Quorate to this directory was begun and is not complete.";
 /// The ending of what is not complete.
 const PARTIAL: &str = "partial";
 
@@ -48,6 +51,7 @@ pub(in crate::server) struct Building {
     wal: Option<PathBuf>,
     leftovers: Leftovers,
     _lock: Option<File>,
+    held: Vec<Held>,
 }
 
 /// What goes if this fails.
@@ -60,24 +64,34 @@ struct Leftovers {
 }
 
 impl Building {
-    /// Begins in `root`, which is missing or empty. `wal`, if given and not the usual place, must be missing.
+    /// Begins in `root`, which is missing or empty. `wal`, if given and not the usual place, must be missing. What an interrupted
+    /// process has left in both is removed.
     ///
     /// # Errors
     /// [`OfflineError::NotEmpty`], [`OfflineError::WalDirExists`], [`OfflineError::SameDirectory`], failure to write.
     pub(in crate::server) fn begin(root: &Path, wal: Option<&Path>, owner: Owner) -> Result<Self, OfflineError> {
         let wal = log_apart(root, wal)?;
-        check(root, wal.as_deref())?;
+        let abandoned = check(root, wal.as_deref())?;
         let made = missing(root).chain(wal.as_deref().and_then(Path::parent).into_iter().flat_map(missing)).collect();
         let mut leftovers = Leftovers { made, ours: Vec::new() };
         datadir::create(root)?;
+        let lock_path = DataDir::lock_path(root);
+        let lock = match owner {
+            Owner::Quorate => Some(DataDir::lock_alone(root)?),
+            Owner::Etcd => lock_path.exists().then(|| DataDir::lock_alone(root)).transpose()?,
+        };
+        abandoned.remove()?;
         let lock = match owner {
             Owner::Quorate => {
-                leftovers.ours.extend([DataDir::lock_path(root), DataDir::format_path(root)]);
-                Some(DataDir::lock_alone(root)?)
+                leftovers.ours.extend([lock_path, DataDir::format_path(root)]);
+                lock
             }
-            Owner::Etcd => None,
+            Owner::Etcd => {
+                remove(&lock_path)?;
+                None
+            }
         };
-        let mut building = Self { root: root.to_owned(), owner, wal, leftovers, _lock: lock };
+        let mut building = Self { root: root.to_owned(), owner, wal, leftovers, _lock: lock, held: Vec::new() };
         if owner == Owner::Etcd {
             building.leftovers.ours.push(building.complete());
             datadir::replace(&building.complete(), INCOMPLETE)?;
@@ -85,8 +99,15 @@ impl Building {
         for path in [building.member(), building.wal_directory(), building.member().join("snap")] {
             building.leftovers.ours.push(path.clone());
             datadir::create(&path)?;
+            building.hold(&path)?;
         }
         Ok(building)
+    }
+
+    fn hold(&mut self, path: &Path) -> Result<(), OfflineError> {
+        let held = Held::hold(path).ok_or_else(|| OfflineError::NotEmpty(self.root.clone()))?;
+        self.held.push(held);
+        Ok(())
     }
 
     /// What will be `member/`.
@@ -171,6 +192,29 @@ impl Building {
         Ok(())
     }
 
+    /// Finishes, in place of the member in `root`, around which a fence is raised before there is a second one. Returns where
+    /// that one's data are then.
+    ///
+    /// # Errors
+    /// [`OfflineError::Io`]; then everything is as it was.
+    pub(super) fn take_over(
+        self,
+        root: &Path,
+        ending: &str,
+        data_dir: &Path,
+        note: &Note<'_>,
+    ) -> Result<PathBuf, OfflineError> {
+        let fence = Fence::raise(root, ending, |kept| note.text(root, kept, data_dir))?;
+        let kept = fence.kept().to_owned();
+        match self.finish() {
+            Ok(()) => Ok(kept),
+            Err(cause) => {
+                fence.lower();
+                Err(cause)
+            }
+        }
+    }
+
     /// Gives what was made here its name. Until that has happened, what has the name is somebody else's.
     fn rename(&mut self, from: &Path, to: &Path) -> Result<(), OfflineError> {
         fs::rename(from, to).map_err(OfflineError::io("renaming", from))?;
@@ -212,7 +256,7 @@ impl Drop for Leftovers {
 fn told(path: &Path, removed: io::Result<()>) {
     match removed {
         Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!(?path, %cause, "cannot remove what was begun; remove it by hand");
+            tracing::warn!(path = %path.display(), %cause, "cannot remove what was begun; remove it by hand");
         }
         _ => {}
     }
@@ -244,16 +288,71 @@ fn place(path: &Path) -> PathBuf {
     })
 }
 
-fn check(root: &Path, wal: Option<&Path>) -> Result<(), OfflineError> {
-    let unusable = |_| OfflineError::NotEmpty(root.to_owned());
-    if root.symlink_metadata().is_ok() && fs::read_dir(root).map_err(unusable)?.next().is_some() {
-        return Err(OfflineError::NotEmpty(root.to_owned()));
+/// What an interrupted process has left. Nobody takes it for his own meanwhile.
+#[derive(Debug, Default)]
+struct Abandoned {
+    paths: Vec<PathBuf>,
+    held: Vec<Held>,
+}
+
+impl Abandoned {
+    /// Adds the directory `path`, if that is what it is.
+    fn add(&mut self, path: PathBuf) -> bool {
+        let taken = Held::take(&path);
+        let is_taken = taken.is_some();
+        self.held.extend(taken);
+        self.paths.extend(is_taken.then_some(path));
+        is_taken
     }
-    let Some(wal) = wal else { return Ok(()) };
-    if [wal, &partial(wal)].iter().any(|path| path.symlink_metadata().is_ok()) {
+
+    fn remove(self) -> Result<(), OfflineError> {
+        for path in &self.paths {
+            tracing::info!(path = %path.display(), "removing what was begun here and interrupted");
+            remove(path)?;
+        }
+        Ok(())
+    }
+}
+
+/// What is in the way of a beginning, all of which an interrupted process has left.
+fn check(root: &Path, wal: Option<&Path>) -> Result<Abandoned, OfflineError> {
+    let not_empty = || OfflineError::NotEmpty(root.to_owned());
+    let mut abandoned = Abandoned::default();
+    let log_in_the_making = wal.map(partial);
+    if root.symlink_metadata().is_ok() {
+        let entries = fs::read_dir(root).and_then(Iterator::collect::<io::Result<Vec<_>>>).map_err(|_| not_empty())?;
+        let mut paths: Vec<_> = entries.iter().map(fs::DirEntry::path).collect();
+        paths.retain(|path| Some(absolute(path)) != log_in_the_making);
+        let is_abandoned = paths.is_empty()
+            || (paths.iter().all(|path| is_of_making(root, path)) && abandoned.add(DataDir::unfinished_path(root)));
+        if !is_abandoned {
+            return Err(not_empty());
+        }
+        abandoned.paths.extend(paths.into_iter().filter(|path| path.is_file() && *path != DataDir::lock_path(root)));
+    }
+    let Some((wal, unfinished)) = wal.zip(log_in_the_making) else { return Ok(abandoned) };
+    let is_there = |path: &Path| path.symlink_metadata().is_ok();
+    if is_there(wal) || (is_there(&unfinished) && !abandoned.add(unfinished)) {
         return Err(OfflineError::WalDirExists(wal.to_owned()));
     }
-    Ok(())
+    Ok(abandoned)
+}
+
+/// Whether `path`, which is in `root`, is there only while a directory is being made.
+fn is_of_making(root: &Path, path: &Path) -> bool {
+    let (lock, format) = (DataDir::lock_path(root), DataDir::format_path(root));
+    let is_note = || fs::read_to_string(path).is_ok_and(|text| text.starts_with(INCOMPLETE_MARK));
+    let (complete, begun) = (root.join("member"), DataDir::unfinished_path(root));
+    [lock, format.with_extension("tmp"), format, begun].iter().any(|own| own == path)
+        || [complete.with_extension("tmp"), complete].iter().any(|own| own == path) && is_note()
+}
+
+fn remove(path: &Path) -> Result<(), OfflineError> {
+    let gone = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    match gone {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(OfflineError::io("removing", path)(cause)),
+        _ => Ok(()),
+    }
 }
 
 /// The directories down to `path` that are not there, the outermost first.
@@ -296,6 +395,40 @@ mod tests {
         fs::create_dir(home.path().join("data")).unwrap();
         drop(Building::begin(&home.path().join("data"), None, Owner::Quorate).unwrap());
         assert_eq!(names(&home.path().join("data")), [""; 0], "what was there stays");
+    }
+
+    #[test]
+    fn what_a_killed_process_has_left_goes_when_it_is_begun_again() {
+        let home = tempfile::tempdir().unwrap();
+        let (root, wal) = (home.path().join("data"), home.path().join("log"));
+        let left = |names: &[&str]| {
+            for name in names {
+                fs::create_dir_all(home.path().join(name).parent().unwrap()).unwrap();
+                fs::write(home.path().join(name), INCOMPLETE).unwrap();
+            }
+        };
+        let ours = ["data/LOCK", "data/FORMAT", "data/member.partial/snap/a", "log.partial/b"];
+        let etcds = ["data/member", "data/member.partial/snap/a"];
+        for (names_left, owner) in
+            [(&ours[..], Owner::Quorate), (&etcds, Owner::Etcd), (&ours, Owner::Etcd), (&etcds, Owner::Quorate)]
+        {
+            left(names_left);
+            let building = Building::begin(&root, Some(&wal), owner).unwrap();
+            assert_eq!(fs::read_dir(root.join("member.partial/snap")).unwrap().count(), 0, "{owner:?}");
+            for again in [Owner::Quorate, Owner::Etcd] {
+                Building::begin(&root, None, again).unwrap_err();
+            }
+            Building::begin(&home.path().join("other"), Some(&wal), owner).unwrap_err();
+            assert!(root.join("member.partial").is_dir() && home.path().join("log.partial").is_dir());
+            drop(building);
+            assert_eq!(names(&root), [""; 0], "{owner:?}");
+        }
+        left(&["data/member.partial/a", "data/kept"]);
+        assert!(matches!(Building::begin(&root, None, Owner::Quorate), Err(OfflineError::NotEmpty(_))));
+        left(&["data/member/a"]);
+        fs::remove_file(root.join("kept")).unwrap();
+        assert!(matches!(Building::begin(&root, None, Owner::Etcd), Err(OfflineError::NotEmpty(_))));
+        assert!(root.join("member.partial/a").is_file() && root.join("member/a").is_file());
     }
 
     #[test]

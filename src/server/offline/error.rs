@@ -20,7 +20,10 @@ use crate::{
     wal::WalError,
 };
 
-use super::super::{DataDirError, OpenError, datadir::told, recovery::PartsError};
+use super::{
+    super::{DataDirError, OpenError, datadir::told, recovery::PartsError},
+    of_entries,
+};
 
 /// Why a directory was not made or not handed on. Nothing is left of it.
 #[derive(Debug, Error)]
@@ -37,10 +40,10 @@ pub enum OfflineError {
         quoted(.0)
     )]
     SameDirectory(PathBuf),
-    /// The database says who votes, and that is no member of the cluster.
+    /// Somebody votes who is no member of the cluster.
     #[error(
-        "{0} votes by the database and is no member: etcd has restored it from a snapshot of another cluster. Take a snapshot of \
-         the running member (etcdctl snapshot save) and restore that (quorateutl snapshot restore)"
+        "{0} votes by the log and its snapshot files, and is no member by the database: they do not belong together. Take a \
+         snapshot of the running member (etcdctl snapshot save) and restore that (quorateutl snapshot restore)"
     )]
     ForeignVoter(MemberId),
     /// What is to be made lies inside of what it is made from.
@@ -146,7 +149,8 @@ pub enum OfflineError {
     },
     /// Log and state of ours are not of one member.
     #[error(
-        "the state stands at entry {state}, the log has entries {first} to {last}, and they do not belong together: put the log and the state of one member together again (was --wal-dir changed?), restore the data directory from a backup, or remove the member from the cluster and add it again"
+        "the state stands at entry {state}, the log has {}, and they do not belong together: put the log and the state of one member together again (was --wal-dir changed?), restore the data directory from a backup, or remove the member from the cluster and add it again",
+        of_entries(*first, *last)
     )]
     Apart {
         /// Where the state stands.
@@ -190,7 +194,19 @@ pub enum OfflineError {
     Read(#[from] ReadError),
     /// A data directory of ours.
     #[error(transparent)]
-    Directory(#[from] DataDirError),
+    Directory(DataDirError),
+    /// A member that has to be started first, or can be written at least.
+    #[error(
+        "{} received a snapshot, and was interrupted: what a start finishes has to be written there, and {} cannot be written",
+        root.display(),
+        read_only.display()
+    )]
+    Interrupted {
+        /// The data directory.
+        root: PathBuf,
+        /// What cannot be written.
+        read_only: PathBuf,
+    },
     /// The founding members, or log and state.
     #[error(transparent)]
     Parts(#[from] PartsError),
@@ -212,6 +228,16 @@ pub enum OfflineError {
     /// A snapshot file.
     #[error(transparent)]
     Snap(#[from] SnapError),
+}
+
+impl From<DataDirError> for OfflineError {
+    fn from(error: DataDirError) -> Self {
+        match error {
+            // What is said to who starts a member is of no use to who looks at one.
+            DataDirError::InUse { path, holder } => Self::InUse { path, holder },
+            other => Self::Directory(other),
+        }
+    }
 }
 
 impl OfflineError {

@@ -8,9 +8,9 @@ use std::{
 };
 
 use super::{
-    Building, OfflineError,
+    Building, OfflineError, Source,
     building::{Owner, check_apart},
-    fence::{Fence, absolute},
+    fence::Note,
     resident::Resident,
 };
 use crate::{
@@ -26,17 +26,6 @@ use crate::{
     types::LogIndex,
     wal::{self, Wal},
 };
-
-/// Which member is to be handed to etcd.
-#[derive(Clone, Debug)]
-pub struct Export<'e> {
-    /// Our data directory.
-    pub from: &'e Path,
-    /// Where its log is, if not where it was made.
-    pub from_wal_dir: Option<&'e Path>,
-    /// The etcd version that our members report at most.
-    pub server_version: Version,
-}
 
 /// What was handed to etcd.
 #[derive(Clone, Debug)]
@@ -63,32 +52,33 @@ pub struct ExportReport {
 ///
 /// # Errors
 /// [`OfflineError`]; then there is no new directory, and ours is as a start would have left it.
-pub fn export(order: &Export<'_>, data_dir: &Path, wal_dir: Option<&Path>) -> Result<ExportReport, OfflineError> {
-    let resident = open(order)?;
-    check_apart(iter::once(order.from).chain(order.from_wal_dir), iter::once(data_dir).chain(wal_dir))?;
+pub fn export(source: &Source<'_>, data_dir: &Path, wal_dir: Option<&Path>) -> Result<ExportReport, OfflineError> {
+    let resident = Resident::open(source.from, source.from_wal_dir, source.server_version)?;
+    check_apart(iter::once(source.from).chain(source.from_wal_dir), iter::once(data_dir).chain(wal_dir))?;
     let building = Building::begin(data_dir, wal_dir, Owner::Etcd)?;
     write_database(&building.snap(), DATABASE, &resident)?;
     write_log(&building, &resident)?;
     let mut report = report(&resident)?;
-    let fence = Fence::raise(order.from, "exported", |kept| note(order.from, kept, data_dir, &report))?;
-    report.kept = Some(fence.kept().to_owned());
-    match building.finish() {
-        Ok(()) => Ok(report),
-        Err(cause) => {
-            fence.lower();
-            Err(cause)
-        }
-    }
+    let back = |data_dir: &str| format!("quorateutl import {data_dir} --data-dir DIR");
+    let note = Note {
+        identity: report.identity,
+        was: "of Quorate for",
+        became: "It was handed to etcd",
+        owners: ["Quorate", "etcd"],
+        back: &back,
+    };
+    report.kept = Some(building.take_over(source.from, "exported", data_dir, &note)?);
+    Ok(report)
 }
 
 /// Writes the state as a snapshot file, whole or not at all; what was there of that name is replaced. The directory stays as
-/// it is.
+/// it is, and need not be writable.
 ///
 /// # Errors
 /// [`OfflineError`].
-pub fn export_snapshot(order: &Export<'_>, file: &Path) -> Result<ExportReport, OfflineError> {
-    let resident = open(order)?;
-    check_apart(iter::once(order.from).chain(order.from_wal_dir), [file])?;
+pub fn export_snapshot(source: &Source<'_>, file: &Path) -> Result<ExportReport, OfflineError> {
+    let resident = Resident::look(source.from, source.from_wal_dir, source.server_version)?;
+    check_apart(iter::once(source.from).chain(source.from_wal_dir), [file])?;
     let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let (directory, part) = (FileDirectory::new(parent), format!("{name}.part"));
@@ -110,10 +100,6 @@ pub fn export_snapshot(order: &Export<'_>, file: &Path) -> Result<ExportReport, 
 
 /// etcd's database.
 const DATABASE: &str = "db";
-
-fn open(order: &Export<'_>) -> Result<Resident, OfflineError> {
-    Resident::open(order.from, order.from_wal_dir, order.server_version)
-}
 
 fn write_database(
     directory: &FileDirectory,
@@ -153,22 +139,4 @@ fn report(resident: &Resident) -> Result<ExportReport, OfflineError> {
         members: state.cluster.members().len(),
         kept: None,
     })
-}
-
-/// What stands where our daemon looks for its data.
-fn note(root: &Path, kept: &Path, data_dir: &Path, report: &ExportReport) -> String {
-    let Identity { member, cluster } = report.identity;
-    let [root, kept, data_dir] = [root, kept, data_dir].map(absolute);
-    let (root, kept, data_dir) = (root.display(), kept.display(), data_dir.display());
-    format!(
-        "This was the data directory of Quorate for member {member} of cluster {cluster}. It was handed to etcd:\n\
-         the member lives in {data_dir} now. What was here is in\n\
-         {kept}, unchanged.\n\n\
-         This is a file so that Quorate does not start: a member that falls back behind what it has acknowledged\n\
-         can cost its cluster data.\n\n\
-         The way back, if etcd was never started on the new directory:\n    \
-         rm {root}/member && mv {kept} {root}/member\n\
-         and otherwise, with etcd stopped, into a new directory for Quorate:\n    \
-         quorateutl import {data_dir} --data-dir DIR"
-    )
 }

@@ -14,7 +14,10 @@ use nix::{
     fcntl::{AT_FDCWD, RenameFlags, renameat2},
 };
 
-use super::{super::datadir, OfflineError};
+use super::{
+    super::{Identity, datadir},
+    OfflineError,
+};
 
 /// The directory that a member keeps its data in, or the file that says where they are.
 const MEMBER: &str = "member";
@@ -26,6 +29,39 @@ const NAMES_MAX: usize = 1_000;
 pub(super) struct Fence {
     note: PathBuf,
     kept: PathBuf,
+}
+
+/// What stands where a member was.
+pub(super) struct Note<'n> {
+    pub(super) identity: Identity,
+    /// Whose it was, in words before it.
+    pub(super) was: &'n str,
+    /// What has become of it.
+    pub(super) became: &'n str,
+    /// Whose it was, and whose it is.
+    pub(super) owners: [&'n str; 2],
+    /// The command that makes a new directory for the former owner of the one that is named.
+    pub(super) back: &'n dyn Fn(&str) -> String,
+}
+
+impl Note<'_> {
+    /// The note in `root` on a member that lives in `data_dir` now, and whose old data are in `kept`.
+    pub(super) fn text(&self, root: &Path, kept: &Path, data_dir: &Path) -> String {
+        let Self { identity: Identity { member, cluster }, was, became, owners: [old, new], back } = self;
+        let [root, kept, data_dir] = [root, kept, data_dir].map(|path| absolute(path).display().to_string());
+        let back = back(&data_dir);
+        format!(
+            "This was the data directory {was} member {member} of cluster {cluster}. {became}:\n\
+             the member lives in {data_dir} now. What was here is in\n\
+             {kept}, unchanged.\n\n\
+             This is a file so that {old} does not start: a member that falls back behind what it has acknowledged\n\
+             can cost its cluster data.\n\n\
+             The way back, if {new} was never started on the new directory:\n    \
+             rm {root}/member && mv {kept} {root}/member\n\
+             and otherwise, with {new} stopped, into a new directory for {old}:\n    \
+             {back}"
+        )
+    }
 }
 
 /// A path as a note names it, which is read from anywhere.
@@ -89,7 +125,8 @@ impl Fence {
             fs::remove_file(&self.kept)
         };
         if let Err(cause) = lowered() {
-            tracing::warn!(kept = ?self.kept, note = ?self.note, %cause, "cannot put the old directory back; rename it by hand");
+            let (kept, note) = (self.kept.display(), self.note.display());
+            tracing::warn!(%kept, %note, %cause, "cannot put the old directory back; rename it by hand");
         }
     }
 }

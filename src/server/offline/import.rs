@@ -7,9 +7,9 @@ use std::{
 };
 
 use super::{
-    Building, OfflineError,
+    Building, OfflineError, Source,
     building::{Owner, check_apart},
-    fence::{Fence, absolute},
+    fence::Note,
     foreign::Foreign,
 };
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
         bbolt::Reader,
         summary::{self, FileHash},
     },
-    membership::{Cluster, Version},
+    membership::Cluster,
     server::{
         Identity, REMOVED_REMEDY,
         durability::{self, Mark},
@@ -31,17 +31,6 @@ use crate::{
     types::{LogIndex, MemberId},
     wal::{self, Repair, Wal},
 };
-
-/// Which member is to be taken over.
-#[derive(Clone, Debug)]
-pub struct Import<'i> {
-    /// etcd's data directory.
-    pub from: &'i Path,
-    /// Where its log is, if not in there.
-    pub from_wal_dir: Option<&'i Path>,
-    /// The etcd version that our members report at most.
-    pub server_version: Version,
-}
 
 /// What an import would bring, or has brought.
 #[derive(Clone, Debug)]
@@ -70,11 +59,11 @@ pub struct ImportReport {
 ///
 /// # Errors
 /// What an import would fail with.
-pub fn examine(order: &Import<'_>) -> Result<ImportReport, OfflineError> {
-    let foreign = Foreign::read(order.from, order.from_wal_dir)?;
+pub fn examine(source: &Source<'_>) -> Result<ImportReport, OfflineError> {
+    let foreign = Foreign::read(source.from, source.from_wal_dir)?;
     foreign.check_entries()?;
     let reader = Reader::open(foreign.database()?).map_err(ExchangeError::from)?;
-    let Imported { cluster, .. } = exchange::examine(&reader, &options(&foreign, order))?;
+    let Imported { cluster, .. } = exchange::examine(&reader, &options(&foreign, source))?;
     check_member(&cluster, &foreign)?;
     Ok(report(&foreign, cluster, hash(&reader)?))
 }
@@ -83,32 +72,33 @@ pub fn examine(order: &Import<'_>) -> Result<ImportReport, OfflineError> {
 ///
 /// # Errors
 /// [`OfflineError`]; then everything is as it was.
-pub fn import(order: &Import<'_>, data_dir: &Path, wal_dir: Option<&Path>) -> Result<ImportReport, OfflineError> {
-    let foreign = Foreign::read(order.from, order.from_wal_dir)?;
+pub fn import(source: &Source<'_>, data_dir: &Path, wal_dir: Option<&Path>) -> Result<ImportReport, OfflineError> {
+    let foreign = Foreign::read(source.from, source.from_wal_dir)?;
     foreign.check_entries()?;
-    check_apart(iter::once(order.from).chain(order.from_wal_dir), iter::once(data_dir).chain(wal_dir))?;
+    check_apart(iter::once(source.from).chain(source.from_wal_dir), iter::once(data_dir).chain(wal_dir))?;
     let building = Building::begin(data_dir, wal_dir, Owner::Quorate)?;
-    let (mark, hash) = building.state(|engine, scratch| load(&foreign, order, engine, scratch))?;
+    let (mark, hash) = building.state(|engine, scratch| load(&foreign, source, engine, scratch))?;
     check_member(&mark.cluster, &foreign)?;
     write_log(&building, &foreign, &mark)?;
     let mut report = report(&foreign, Arc::clone(&mark.cluster), hash);
-    // The fence stands before there is a second member.
-    let fence = Fence::raise(order.from, "imported", |kept| note(order.from, kept, data_dir, &report))?;
-    report.kept = Some(fence.kept().to_owned());
-    match building.finish() {
-        Ok(()) => Ok(report),
-        Err(cause) => {
-            fence.lower();
-            Err(cause)
-        }
-    }
+    let back = |data_dir: &str| format!("quorateutl export --data-dir {data_dir} --to-data-dir DIR");
+    let note = Note {
+        identity: report.identity,
+        was: "of etcd",
+        became: "Quorate has taken it over",
+        owners: ["etcd", "Quorate"],
+        back: &back,
+    };
+    report.kept = Some(building.take_over(source.from, "imported", data_dir, &note)?);
+    Ok(report)
 }
 
-fn options(foreign: &Foreign, order: &Import<'_>) -> ImportOptions {
+fn options<'f>(foreign: &'f Foreign, source: &Source<'_>) -> ImportOptions<'f> {
     ImportOptions {
         cluster: foreign.metadata.cluster,
-        server_version: order.server_version,
+        server_version: source.server_version,
         index: Some(LogIndex(foreign.position.index)),
+        configuration: foreign.voters.as_ref(),
         memory_bytes: SORT_BYTES_DEFAULT,
     }
 }
@@ -116,13 +106,13 @@ fn options(foreign: &Foreign, order: &Import<'_>) -> ImportOptions {
 /// The rows of the database, compared with it, and what the log has committed behind them.
 fn load(
     foreign: &Foreign,
-    order: &Import<'_>,
+    source: &Source<'_>,
     engine: &FjallEngine,
     scratch: &FileDirectory,
 ) -> Result<(Mark, FileHash), OfflineError> {
-    let imported = exchange::import(foreign.database()?, engine, scratch, &options(foreign, order))?;
+    let imported = exchange::import(foreign.database()?, engine, scratch, &options(foreign, source))?;
     let hash = hash(&Reader::open(foreign.database()?).map_err(ExchangeError::from)?)?;
-    let apply = ApplyOptions::new(foreign.metadata.member, order.server_version);
+    let apply = ApplyOptions::new(foreign.metadata.member, source.server_version);
     let mut applier = Applier::open(engine.clone(), apply)?;
     let own = applier.published().view.hash_kv(0)?;
     if (own.hash, own.revision) != (hash.hash, hash.revision) {
@@ -146,7 +136,6 @@ fn check_member(cluster: &Cluster, foreign: &Foreign) -> Result<(), OfflineError
     if cluster.is_removed(id) {
         return Err(OfflineError::Removed { member: id, remedy: REMOVED_REMEDY });
     }
-    // A database that etcd has restored from a snapshot keeps the voters of the cluster it came from, until the next change.
     let configuration = cluster.configuration();
     if let Some(stranger) =
         configuration.voters.iter().chain(&configuration.learners).find(|id| cluster.member(MemberId(**id)).is_none())
@@ -186,24 +175,6 @@ fn report(foreign: &Foreign, cluster: Arc<Cluster>, hash: FileHash) -> ImportRep
     }
 }
 
-/// What stands where etcd looks for its data.
-fn note(root: &Path, kept: &Path, data_dir: &Path, report: &ImportReport) -> String {
-    let Identity { member, cluster } = report.identity;
-    let [root, kept, data_dir] = [root, kept, data_dir].map(absolute);
-    let (root, kept, data_dir) = (root.display(), kept.display(), data_dir.display());
-    format!(
-        "This was the data directory of etcd member {member} of cluster {cluster}. Quorate has taken it over:\n\
-         the member lives in {data_dir} now. What was here is in\n\
-         {kept}, unchanged.\n\n\
-         This is a file so that etcd does not start: a member that falls back behind what it has acknowledged\n\
-         can cost its cluster data.\n\n\
-         The way back, if Quorate was never started on the new directory:\n    \
-         rm {root}/member && mv {kept} {root}/member\n\
-         and otherwise, with Quorate stopped, into a new directory for etcd:\n    \
-         quorateutl export --data-dir {data_dir} --to-data-dir DIR"
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -214,10 +185,11 @@ mod tests {
     use super::{super::resident::Resident, *};
     use crate::{
         disk::Directory as _,
-        membership::Founding,
+        etcdfile::{snap, v2json},
+        membership::{Founding, Version},
         pb::{
             etcdserverpb::{InternalRaftRequest, PutRequest, RequestHeader},
-            raftpb::{Entry, HardState},
+            raftpb::{ConfState, Entry, HardState, Snapshot, SnapshotMetadata},
             walpb,
         },
         storage::MemoryEngine,
@@ -245,11 +217,12 @@ mod tests {
         founding().entries().into_iter().chain((2..=last).map(put)).collect()
     }
 
-    /// The state after `last` entries, as etcd's database.
-    fn database(root: &Path, name: &str, last: u64) {
+    /// The state after `last` entries, as etcd's database, in a cluster that began with `voters`.
+    fn database(root: &Path, name: &str, last: u64, voters: &[MemberId]) {
         let options = ApplyOptions::new(member(), OWN);
         let mut applier = Applier::open(MemoryEngine::new(), options).unwrap();
-        applier.establish(founding().cluster_id(), &founding().configuration()).unwrap();
+        let voters = voters.iter().map(|id| id.0).collect();
+        applier.establish(founding().cluster_id(), &ConfState { voters, ..ConfState::default() }).unwrap();
         applier.apply(&entries(last, 2)).unwrap();
         let file = FileDirectory::new(root.join("member/snap")).create(name).unwrap();
         exchange::export(&applier.published(), file).unwrap();
@@ -263,11 +236,12 @@ mod tests {
         commit: u64,
         mark: Option<u64>,
         member: MemberId,
+        voters: Vec<MemberId>,
     }
 
     impl Etcds {
         fn new(database: u64, last: u64, commit: u64) -> Self {
-            Self { database, last, term: 2, commit, mark: None, member: member() }
+            Self { database, last, term: 2, commit, mark: None, member: member(), voters: vec![member()] }
         }
 
         fn make(&self) -> TempDir {
@@ -276,7 +250,7 @@ mod tests {
             for name in ["snap", "wal"] {
                 fs::create_dir_all(root.join("member").join(name)).unwrap();
             }
-            database(&root, "db", self.database);
+            database(&root, "db", self.database, &self.voters);
             let metadata = wal::Metadata { member: self.member, cluster: founding().cluster_id() };
             let options = wal::Options { segment_bytes: 1 << 16, unsafe_no_fsync: true };
             let mut log = Wal::create(FileDirectory::new(root.join("member/wal")), metadata, &options).unwrap();
@@ -293,9 +267,9 @@ mod tests {
 
     fn take(home: &TempDir) -> Result<(ImportReport, Resident), OfflineError> {
         let (from, to) = (home.path().join("etcd"), home.path().join("ours"));
-        let order = Import { from: &from, from_wal_dir: None, server_version: OWN };
-        let examined = examine(&order);
-        let report = import(&order, &to, None);
+        let source = Source { from: &from, from_wal_dir: None, server_version: OWN };
+        let examined = examine(&source);
+        let report = import(&source, &to, None);
         assert_eq!(examined.is_ok(), report.is_ok(), "{examined:?}, {report:?}");
         assert_eq!(report.is_ok(), to.exists(), "what fails leaves nothing");
         assert_eq!(report.is_ok(), from.join("member").is_file(), "what succeeds leaves a fence");
@@ -333,9 +307,30 @@ mod tests {
         let etcds = Etcds { mark: Some(20), ..Etcds::new(5, 5, 20) };
         assert!(refusal(&etcds).contains("the log goes on from a snapshot at entry 20"));
         let home = etcds.make();
-        database(&home.path().join("etcd"), "0000000000000014.snap.db", 20);
+        database(&home.path().join("etcd"), "0000000000000014.snap.db", 20, &[member()]);
         let (report, ours) = take(&home).unwrap();
         assert_eq!((report.database, ours.state().applied), (LogIndex(20), LogIndex(20)));
+    }
+
+    /// etcd's tool leaves those of the cluster in the database that a snapshot was taken of.
+    #[test]
+    fn voters_are_those_of_the_log_and_its_snapshot_files() {
+        let voters = vec![MemberId(7), member()];
+        let etcds = Etcds { voters, ..Etcds::new(5, 9, 7) };
+        let voting = |home: &TempDir| take(home).unwrap().1.state().cluster.configuration().voters.clone();
+        assert_eq!(voting(&etcds.make()), [member().0], "the founding entry makes one");
+        let snapshot_of = |voters: &[u64]| {
+            let home = Etcds { mark: Some(3), ..Etcds { voters: etcds.voters.clone(), ..Etcds::new(5, 9, 7) } }.make();
+            let conf_state = Some(ConfState { voters: voters.to_vec(), ..ConfState::default() });
+            let metadata = Some(SnapshotMetadata { conf_state, index: 3, term: 2 });
+            let data = v2json::write(&v2json::Tree::default()).into();
+            let snaps = FileDirectory::new(home.path().join("etcd/member/snap"));
+            snap::write(&snaps, &Snapshot { data, metadata }).unwrap();
+            home
+        };
+        assert_eq!(voting(&snapshot_of(&[member().0])), [member().0]);
+        let why = take(&snapshot_of(&[member().0, 8])).err().unwrap().to_string();
+        assert!(why.starts_with("8 votes by the log"), "{why}");
     }
 
     #[test]

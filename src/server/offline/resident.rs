@@ -1,14 +1,26 @@
 //! A data directory of ours whose daemon does not run, opened as a start opens it: torn ends repaired, interrupted
-//! installations finished, and then everything applied that is known to be committed.
+//! installations finished, and then everything applied that is known to be committed. Where nothing can be written, that is
+//! done to a likeness of its state.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
 
-use super::{OfflineError, entries};
+use nix::unistd::{AccessFlags, access};
+
+use super::{
+    OfflineError, entries,
+    scratch::{Scratch, live},
+};
 use crate::{
-    apply::{Applier, Published},
+    apply::{Applier, ApplyError, ApplyOptions, Position, Proof, Published, position},
     disk::FileDirectory,
     membership::Version,
-    pb::raftpb::{Entry, HardState},
+    pb::{
+        raftpb::{Entry, HardState},
+        walpb,
+    },
     server::{
         Bootstrap, DataDir, Identity,
         durability::Mark,
@@ -28,8 +40,16 @@ pub(super) struct Resident {
     pub(super) last: LogIndex,
     survey: Survey<FileDirectory>,
     applier: Applier<FjallEngine>,
-    _wal: Wal<FileDirectory>,
-    _dir: DataDir,
+    _hold: Hold,
+}
+
+/// What lasts as long as somebody works on a member.
+#[expect(dead_code, reason = "that it is there is all")]
+enum Hold {
+    /// Its directory is locked for writing.
+    Writing(Box<Wal<FileDirectory>>, DataDir),
+    /// Its directory is locked for reading, if it can be, and its state has a likeness elsewhere.
+    Reading(Scratch, Option<File>),
 }
 
 impl Resident {
@@ -38,8 +58,8 @@ impl Resident {
     /// # Errors
     /// [`OfflineError`]: those of a start, and a directory that is none of ours.
     pub(super) fn open(root: &Path, wal_dir: Option<&Path>, server_version: Version) -> Result<Self, OfflineError> {
-        let wal_dir = check(root, wal_dir)?;
-        let dir = DataDir::claim(root, wal_dir.as_deref())?;
+        let log = log_of(root, wal_dir)?;
+        let dir = DataDir::claim(root, Some(&log))?;
         if !dir.has_log() {
             return Err(dir.torn(true).into());
         }
@@ -49,8 +69,44 @@ impl Resident {
         let (parts, _) = recovery::resume(&on_disk, log.clone(), &settings, &nobody)?;
         let Parts { identity, applier, wal, .. } = parts;
         let survey = wal::survey(&log)?;
+        let hold = Hold::Writing(Box::new(wal), dir);
         let mut resident =
-            Self { identity, hard_state: survey.hard_state, last: survey.last, survey, applier, _wal: wal, _dir: dir };
+            Self { identity, hard_state: survey.hard_state, last: survey.last, survey, applier, _hold: hold };
+        resident.catch_up()?;
+        Ok(resident)
+    }
+
+    /// As [`Self::open`], for who only reads its state. A directory that cannot be written is not written.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; [`OfflineError::Interrupted`] if something has to be written there first.
+    pub(super) fn look(root: &Path, wal_dir: Option<&Path>, server_version: Version) -> Result<Self, OfflineError> {
+        let log = log_of(root, wal_dir)?;
+        let places = [root.to_owned(), DataDir::lock_path(root), root.join("member/state"), log.clone()];
+        match places.into_iter().find(|place| place.exists() && access(place, AccessFlags::W_OK).is_err()) {
+            Some(read_only) => Self::read(root, &log, read_only, server_version),
+            None => Self::open(root, wal_dir, server_version),
+        }
+    }
+
+    fn read(root: &Path, log: &Path, read_only: PathBuf, server_version: Version) -> Result<Self, OfflineError> {
+        let lock = DataDir::lock_for_reading(root)?;
+        let (state, scratch) = (live(root)?, Scratch::new()?);
+        let told = |cause: OfflineError| scratch.said_of(&state, &cause);
+        let survey = wal::survey(&FileDirectory::read_only(log))?;
+        let engine = scratch.look(&state).map_err(|cause| told(cause.into()))?;
+        let stands = position(&engine.snapshot()).map_err(|cause| told(ApplyError::from(cause).into()))?;
+        let is_due = |mark: &walpb::Snapshot| (stands.index.0 + 1..=survey.hard_state.commit).contains(&mark.index);
+        if survey.snapshots.iter().any(is_due) {
+            return Err(OfflineError::Interrupted { root: root.to_owned(), read_only });
+        }
+        together(&survey, &stands)?;
+        let wal::Metadata { member, cluster } = survey.metadata;
+        let options = ApplyOptions::new(member, server_version);
+        let applier = Applier::open(engine, options).map_err(|cause| told(cause.into()))?;
+        let (identity, hold) = (Identity { member, cluster }, Hold::Reading(scratch, lock));
+        let hard_state = survey.hard_state;
+        let mut resident = Self { identity, hard_state, last: survey.last, survey, applier, _hold: hold };
         resident.catch_up()?;
         Ok(resident)
     }
@@ -92,10 +148,28 @@ impl Resident {
     }
 }
 
-/// Whether `root` is ours and founded; where its log is, if not inside.
-fn check(root: &Path, wal_dir: Option<&Path>) -> Result<Option<PathBuf>, OfflineError> {
+/// Where the log of the member in `root` is, which has to be one of ours.
+fn log_of(root: &Path, wal_dir: Option<&Path>) -> Result<PathBuf, OfflineError> {
     let log = log_in(root)?.ok_or_else(|| OfflineError::NotOurs(root.to_owned()))?;
-    Ok(Some(wal_dir.map_or(log, Path::to_owned)))
+    Ok(wal_dir.map_or(log, Path::to_owned))
+}
+
+/// Whether log and state are of one member; how many entries are behind the state.
+///
+/// # Errors
+/// [`OfflineError::Apart`], a log that cannot be read.
+pub(super) fn together(survey: &Survey<FileDirectory>, position: &Position) -> Result<u64, OfflineError> {
+    let Position { index, proof, .. } = position;
+    if index.0 > survey.last.0 || index.0 + 1 < survey.first.0 {
+        return Err(OfflineError::Apart { state: *index, first: survey.first, last: survey.last });
+    }
+    if (survey.first..=survey.last).contains(&proof.index) {
+        let entries = survey.reader.entries(proof.index, proof.index, usize::MAX)?;
+        if entries.iter().any(|entry| Proof::of(entry) != *proof) {
+            return Err(OfflineError::Apart { state: *index, first: survey.first, last: survey.last });
+        }
+    }
+    Ok(survey.last.0 - index.0)
 }
 
 /// Where the log of the member in `root` is, if that is one of ours. Where it was when the member was founded is asked only if

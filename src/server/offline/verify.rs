@@ -4,23 +4,25 @@
 //! state, a likeness in the directory for temporary files is opened as a start opens it.
 
 use std::{
-    env,
-    error::Error,
-    fs::{self, DirBuilder},
-    os::unix::fs::DirBuilderExt as _,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
-    process,
 };
 
-use super::{Import, OfflineError, examine, foreign::is_there, resident::log_in};
+use super::{
+    OfflineError, Source, examine,
+    foreign::is_there,
+    of_entries,
+    resident::{log_in, together},
+    scratch::{Scratch, live},
+};
 use crate::{
-    apply::{Applier, ApplyOptions, Position, Proof, position},
-    clock::{Chance as _, SystemChance},
+    apply::{Applier, ApplyOptions, Position, position},
     disk::{Directory as _, FileDirectory},
     etcdfile::{snap, v2json},
     membership::Version,
-    server::{DataDir, datadir::DataDirError, generations::Generations},
-    storage::{Engine as _, FjallEngine, FjallOptions, StorageError},
+    server::DataDir,
+    storage::Engine as _,
     types::{LogIndex, MemberId},
     wal::{self, Survey},
 };
@@ -42,9 +44,13 @@ pub fn verify(root: &Path, wal_dir: Option<&Path>, server_version: Version) -> R
     if is_there(&root.join("member/snap/db"))? {
         return verify_etcds(root, wal_dir, server_version);
     }
+    for part in [DataDir::format_path(root), DataDir::lock_path(root), root.join("member")] {
+        check_access(&part)?;
+    }
     let Some(log) = log_in(root)? else { return Err(OfflineError::NotOurs(root.to_owned())) };
     let _lock = DataDir::lock_for_reading(root)?;
     let log = wal_dir.map_or(log, Path::to_owned);
+    check_access(&log)?;
     let (state, position) = state(root, server_version)?;
     let (found, survey) = match wal::survey(&FileDirectory::read_only(&log)) {
         Ok(survey) => (Ok(told(&survey)), Some(survey)),
@@ -52,11 +58,33 @@ pub fn verify(root: &Path, wal_dir: Option<&Path>, server_version: Version) -> R
     };
     let mut checks = vec![Check { path: log, found }];
     if let (Some(survey), Some(position)) = (survey, position) {
-        checks.push(Check { path: root.to_owned(), found: together(&survey, &position) });
+        checks.push(Check { path: root.to_owned(), found: together(&survey, &position).map(due) });
     }
     checks.push(state);
     checks.extend(snaps(&root.join("member/snap")));
     Ok(checks)
+}
+
+/// Whether `path` and everything below it may be read, as far as it is there: what may not says nothing of its state.
+///
+/// # Errors
+/// [`OfflineError::Forbidden`] for the first thing that may not.
+fn check_access(path: &Path) -> Result<(), OfflineError> {
+    let forbidden = |cause: &io::Error| cause.kind() == io::ErrorKind::PermissionDenied;
+    let opened = match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::read_dir(path).map(Some),
+        Ok(metadata) if metadata.is_file() => File::open(path).map(|_| None),
+        other => other.map(|_| None),
+    };
+    let entries = match opened {
+        Err(cause) if forbidden(&cause) => return Err(OfflineError::unread(path)(cause)),
+        // Whoever looks at it tells what else is wrong with it.
+        opened => opened.unwrap_or_default(),
+    };
+    // A link may lead anywhere, back included.
+    let is_own = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| !kind.is_symlink());
+    let mut own = entries.into_iter().flatten().flatten().filter(is_own);
+    own.try_for_each(|entry| check_access(&entry.path()))
 }
 
 /// Whether `root` holds a member of ours.
@@ -79,57 +107,10 @@ pub fn cluster_version(root: &Path, server_version: Version) -> Result<Option<Ve
     Ok(applier.published().cluster.version())
 }
 
-fn live(root: &Path) -> Result<PathBuf, DataDirError> {
-    let missing = || DataDirError::Torn { present: root.join("FORMAT"), missing: root.join("member/state/CURRENT") };
-    Generations::new(root.join("member/state")).live()?.ok_or_else(missing)
-}
-
-/// A directory for temporary files (`TMPDIR`) that goes when this is dropped.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> Result<Self, OfflineError> {
-        let path = env::temp_dir().join(format!("quorateutl-{}-{:016x}", process::id(), SystemChance.next_u64()));
-        DirBuilder::new().mode(0o700).create(&path).map_err(OfflineError::io("creating", &path))?;
-        Ok(Self(path))
-    }
-
-    fn likeness(&self) -> PathBuf {
-        self.0.join("state")
-    }
-
-    /// The state in `path`, opened without a write there.
-    fn look(&self, path: &Path) -> Result<FjallEngine, StorageError> {
-        FjallEngine::look(path, &self.likeness(), &FjallOptions::default())
-    }
-
-    /// What is wrong with the likeness of the state in `path`, with the names that its files have there.
-    fn said_of(&self, path: &Path, cause: &OfflineError) -> OfflineError {
-        OfflineError::Looked(with_causes(cause).replace(&*self.likeness().to_string_lossy(), &path.to_string_lossy()))
-    }
-}
-
-fn with_causes(error: &dyn Error) -> String {
-    let (mut text, mut cause) = (error.to_string(), error.source());
-    while let Some(deeper) = cause {
-        text = format!("{text}: {deeper}");
-        cause = deeper.source();
-    }
-    text
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if let Err(cause) = fs::remove_dir_all(&self.0) {
-            tracing::warn!(path = ?self.0, %cause, "cannot remove what was copied; remove it by hand");
-        }
-    }
-}
-
 /// etcd's pages, rows and log, as an import would read them.
 fn verify_etcds(root: &Path, wal_dir: Option<&Path>, server_version: Version) -> Result<Vec<Check>, OfflineError> {
-    let order = Import { from: root, from_wal_dir: wal_dir, server_version };
-    let found = match examine(&order) {
+    let source = Source { from: root, from_wal_dir: wal_dir, server_version };
+    let found = match examine(&source) {
         Err(cause) if cause.is_of_access() => return Err(cause),
         examined => examined.map(|report| {
             let (last, revision, hash) = (report.last, report.hash.revision, report.hash.hash);
@@ -146,7 +127,16 @@ fn told(survey: &Survey<FileDirectory>) -> String {
     let torn = torn.as_ref().map_or_else(String::new, |torn| {
         format!("; {} is torn at offset {}, which the next start repairs", torn.file, torn.offset)
     });
-    format!("the log is sound: entries {first} to {last}{torn}")
+    format!("the log is sound: {}{torn}", of_entries(*first, *last))
+}
+
+fn due(behind: u64) -> String {
+    let due = match behind {
+        0 => "no entry is to be applied".to_owned(),
+        1 => "1 entry is applied".to_owned(),
+        behind => format!("{behind} entries are applied"),
+    };
+    format!("log and state belong together: {due} at the next start")
 }
 
 /// The live generation of the state: its files, its rows, and the rows against each other.
@@ -177,22 +167,6 @@ fn state(root: &Path, server_version: Version) -> Result<(Check, Option<Position
             Ok((Check { path, found }, None))
         }
     }
-}
-
-/// Whether log and state are of one member.
-fn together(survey: &Survey<FileDirectory>, position: &Position) -> Result<String, OfflineError> {
-    let Position { index, proof, .. } = position;
-    if index.0 > survey.last.0 || index.0 + 1 < survey.first.0 {
-        return Err(OfflineError::Apart { state: *index, first: survey.first, last: survey.last });
-    }
-    if (survey.first..=survey.last).contains(&proof.index) {
-        let entries = survey.reader.entries(proof.index, proof.index, usize::MAX)?;
-        if entries.iter().any(|entry| Proof::of(entry) != *proof) {
-            return Err(OfflineError::Apart { state: *index, first: survey.first, last: survey.last });
-        }
-    }
-    let behind = survey.last.0 - index.0;
-    Ok(format!("log and state belong together: {behind} entries are applied at the next start"))
 }
 
 /// Every snapshot file.

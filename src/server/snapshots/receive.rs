@@ -344,6 +344,7 @@ fn load_database(place: &Place, engine: &FjallEngine, arriving: &Arriving, piece
             cluster: arriving.cluster,
             server_version: place.apply.server_version,
             index: Some(LogIndex(arriving.metadata.index)),
+            configuration: arriving.metadata.conf_state.as_ref(),
             memory_bytes: SORT_BYTES_DEFAULT,
         };
         let file = scratch.open(DATABASE).map_err(Failure::file("opening", &scratch))?;
