@@ -239,8 +239,9 @@ called `_total`, as there. Names that begin with `quorate_` are ours.",
 `grpc_server_` excepted. At most 128 combinations of labels are told apart; what is more is counted under `other`.",
     "With each stands since which version etcd has it, 3.3 being the oldest looked at, or in which versions it had it: old names
 are still published, whatever `--compat-version` says.",
-    "`grpc-proxy` publishes, at `/metrics` of its own, those that are not of a member: `etcd_grpc_proxy_`, `etcd_network_client_grpc_`,
-`grpc_server_`, `os_`, `process_`, and of ours those of connections, TLS and HTTP. `quorate discovery` adds
+    "`grpc-proxy` passes a member's on at `/metrics`, as etcd's. Its own, which are not of a member, it publishes at `/proxy/metrics`:
+`etcd_grpc_proxy_`, `etcd_network_client_grpc_`, `grpc_server_`, `os_`, `process_`, and of ours those of connections, TLS and HTTP. Both
+are at `--metrics-addr`, too. `quorate discovery` adds
 `endpoint_new_requests_total`, `endpoint_token_requests_total` and `endpoint_health_requests_total` {code, method}, the names of
 etcd's discovery service.",
     "Alert rules and a dashboard are in `/usr/share/doc/quorate/monitoring`.",
