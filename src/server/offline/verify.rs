@@ -90,7 +90,7 @@ fn check_access(path: &Path) -> Result<(), OfflineError> {
 /// Whether `root` holds a member of ours.
 ///
 /// # Errors
-/// [`DataDirError::HandedOn`], markers that cannot be read.
+/// [`OfflineError::Directory`] for one that was handed on, markers that cannot be read.
 pub fn is_ours(root: &Path) -> Result<bool, OfflineError> {
     Ok(DataDir::log_of(root)?.is_some())
 }
