@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     "authpb.proto",
     "etcdserverpb.proto",
     "leasepb.proto",
     "membershippb.proto",
     "mvccpb.proto",
+    "quorate.proto",
     "raftpb.proto",
     "v3electionpb.proto",
     "v3lockpb.proto",

@@ -36,7 +36,38 @@ fn shows_members_at_work(program: &Program) {
     assert_eq!((row[0], row[1], row[2]), (endpoint.as_str(), "m1", "leader"), "{lines:?}");
     assert!(lines[3].starts_with("127.0.0.1:1 ") && lines[3].contains("does not answer"), "{lines:?}");
     let cluster = once(&daemon.client.to_string(), &["--cluster", "--sort", "puts"]);
-    assert!(cluster[2].starts_with(&endpoint) && cluster.len() == 3, "{cluster:?}");
+    let is_over = cluster.get(3).is_none_or(|line| line.starts_with("PREFIX "));
+    assert!(cluster[2].starts_with(&endpoint) && is_over, "{cluster:?}");
+}
+
+/// Requests of somebody who asks for the same keys again and again.
+#[test]
+fn busy_prefixes_and_clients_are_shown() {
+    let daemon = Daemon::start(&Program::subject(), &[]);
+    let endpoint = daemon.endpoint();
+    let runs = |words: &[&str]| {
+        let output = Program::quoratectl().command().args(["--endpoints", &endpoint]).args(words).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    for number in 0..3 {
+        runs(&["put", &format!("/registry/pods/{number}"), "v"]);
+        runs(&["get", "/registry/pods/0"]);
+    }
+    runs(&["get", "/registry/nodes/0"]);
+    let lines = once(&endpoint, &[]);
+    let at = |heading: &str| lines.iter().position(|line| line.starts_with(heading)).unwrap_or(lines.len());
+    let (prefixes, clients) = (at("PREFIX "), at("CLIENT "));
+    assert!(prefixes == 3 && clients == 6, "{lines:?}");
+    assert!(lines[4].starts_with("/registry/pods/ ") && lines[5].starts_with("/registry/nodes/ "), "{lines:?}");
+    assert!(lines[7].starts_with("127.0.0.1 "), "{lines:?}");
+
+    for words in [&["user", "add", "root:secret"][..], &["user", "add", "bob:secret"], &["auth", "enable"]] {
+        runs(words);
+    }
+    let as_root = once(&endpoint, &["--user", "root:secret"]);
+    assert!(as_root.iter().any(|line| line.starts_with("PREFIX ")), "{as_root:?}");
+    let as_bob = once(&endpoint, &["--user", "bob:secret"]);
+    assert_eq!(as_bob[3], "prefixes and clients are not told: etcdserver: permission denied", "{as_bob:?}");
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod audit;
 mod cut;
 pub mod gateway;
 mod guest;
+mod hot;
 mod http;
 mod listen;
 mod options;
@@ -48,6 +49,7 @@ use crate::{
     types::{ClusterId, MemberId},
 };
 use audit::{Caller, Via};
+use hot::Hot;
 use passwords::Passwords;
 use room::Room;
 use status::Status;
@@ -79,6 +81,8 @@ pub struct Api {
     sockets: TaskTracker,
     /// Who else answers on the listeners of clients.
     guest: OnceLock<Box<dyn Guest>>,
+    /// What most requests are about.
+    hot: Hot,
     /// Who is told of every request.
     audit: OnceLock<Arc<Audit>>,
     /// Who traces calls.
@@ -132,6 +136,7 @@ impl Api {
             auth: v2::auth::Auth::default(),
             sockets: TaskTracker::new(),
             guest: OnceLock::new(),
+            hot: Hot::default(),
             audit: OnceLock::new(),
             spans: OnceLock::new(),
             options: ArcSwap::from_pointee(options),

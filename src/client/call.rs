@@ -9,7 +9,10 @@ use tonic_prost::ProstCodec;
 use tracing::warn;
 
 use super::{Client, ClientError, balance::Picked};
-use crate::pb::etcdserverpb as pb;
+use crate::pb::{
+    etcdserverpb as pb,
+    quorate::{HotRequest, HotResponse},
+};
 
 /// A request that has one answer. The type of the request says which method it belongs to.
 pub trait Rpc: prost::Message + Clone + 'static {
@@ -99,6 +102,12 @@ rpcs! {
         "RoleGrantPermission" once AuthRoleGrantPermissionRequest -> AuthRoleGrantPermissionResponse;
         "RoleRevokePermission" once AuthRoleRevokePermissionRequest -> AuthRoleRevokePermissionResponse;
     }
+}
+
+impl Rpc for HotRequest {
+    type Response = HotResponse;
+    const METHOD: &'static str = "/quorate.Insight/Hot";
+    const REPEATABLE: bool = true;
 }
 
 /// What to do after an attempt failed.

@@ -146,6 +146,11 @@ impl ClientError {
         Refusal::known(code, message).map_or_else(|| Self::Status { code, message: message.to_owned() }, Self::Refused)
     }
 
+    /// Whether the member knows no such method.
+    pub fn is_unimplemented(&self) -> bool {
+        self.code() == Code::Unimplemented
+    }
+
     /// The gRPC code that fits this error.
     pub fn code(&self) -> Code {
         match self {

@@ -213,6 +213,9 @@ methods! {
         LOCK "Lock" Unary,
         UNLOCK "Unlock" Unary,
     }
+    "quorate.Insight" false {
+        HOT "Hot" Unary,
+    }
 }
 
 /// Every `grpc_server_*` family with its text.

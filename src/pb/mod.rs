@@ -36,6 +36,10 @@ pub mod mvccpb {
     include!(concat!(env!("OUT_DIR"), "/mvccpb.serde.rs"));
 }
 pub mod nested;
+/// What etcd has no service for.
+pub mod quorate {
+    include!(concat!(env!("OUT_DIR"), "/quorate.rs"));
+}
 /// Raft messages as etcd sends them.
 pub mod raftpb {
     include!(concat!(env!("OUT_DIR"), "/raftpb.rs"));

@@ -10,6 +10,7 @@ use tonic_health::pb::HealthCheckRequest;
 
 use super::Second;
 use crate::{
+    api::hot::Aimed,
     audit::{Fields, Weight},
     mvcc::check,
     pb::{
@@ -27,6 +28,7 @@ use crate::{
             WatchRequest, alarm_request::AlarmAction, downgrade_request::DowngradeAction, request_op::Request,
             watch_request::RequestUnion,
         },
+        quorate::HotRequest,
         v3electionpb::{CampaignRequest, LeaderKey, LeaderRequest, ProclaimRequest, ResignRequest},
         v3lockpb::{LockRequest, UnlockRequest},
     },
@@ -103,10 +105,15 @@ pub(in crate::api) trait Audited {
     fn traced(&self) -> Option<&dyn Traced> {
         None
     }
+
+    /// The same for who counts what most requests are about, where it is about keys.
+    fn aimed(&self) -> Option<&dyn Aimed> {
+        None
+    }
 }
 
 macro_rules! told {
-    ($($weight:ident $(+ $traced:ident)? $message:ident($($kept:ident)*; $($left_out:ident)*) |$subject:ident| $tell:expr;)*) => {$(
+    ($($weight:ident $([$traced:ident $($aimed:ident)?])? $message:ident($($kept:ident)*; $($left_out:ident)*) |$subject:ident| $tell:expr;)*) => {$(
         impl Audited for $message {
             fn tell(&self, $subject: &mut Subject) -> Weight {
                 let Self { $($kept,)* $($left_out: _,)* } = self;
@@ -116,17 +123,21 @@ macro_rules! told {
 
             $(fn $traced(&self) -> Option<&dyn Traced> {
                 Some(self)
-            })?
+            }
+
+            $(fn $aimed(&self) -> Option<&dyn Aimed> {
+                Some(self)
+            })?)?
         }
     )*};
 }
 
 told! {
-    Always +traced PutRequest(key lease; value prev_kv ignore_value ignore_lease) |to| {
+    Always[traced aimed] PutRequest(key lease; value prev_kv ignore_value ignore_lease) |to| {
         to.keys(key, b"");
         to.lease(*lease);
     };
-    Read +traced RangeRequest(
+    Read[traced aimed] RangeRequest(
         key range_end revision;
         limit sort_order sort_target serializable keys_only count_only min_mod_revision max_mod_revision
         min_create_revision max_create_revision
@@ -134,19 +145,20 @@ told! {
         to.keys(key, range_end);
         to.revision_asked(*revision);
     };
-    Always +traced DeleteRangeRequest(key range_end; prev_kv) |to| to.keys(key, range_end);
-    Always +traced CompactionRequest(revision physical;) |to| {
+    Always[traced aimed] DeleteRangeRequest(key range_end; prev_kv) |to| to.keys(key, range_end);
+    Always[traced] CompactionRequest(revision physical;) |to| {
         to.revision_asked(*revision);
         to.fields.switch("physical", *physical);
     };
-    Always +traced LeaseGrantRequest(ttl; id) |to| {
+    Always[traced] LeaseGrantRequest(ttl; id) |to| {
         // Told by the answer, also where the client has chosen it.
         to.second = Second::Lease;
         to.fields.number("ttl", *ttl);
     };
-    Always +traced LeaseRevokeRequest(id;) |to| to.lease(*id);
-    Read +traced LeaseKeepAliveRequest(id;) |to| to.lease(*id);
+    Always[traced] LeaseRevokeRequest(id;) |to| to.lease(*id);
+    Read[traced] LeaseKeepAliveRequest(id;) |to| to.lease(*id);
     Read LeaseTimeToLiveRequest(id; keys) |to| to.lease(*id);
+    Read HotRequest(;) |_to| {};
     Read LeaseLeasesRequest(;) |_to| {};
     Always MemberAddRequest(peer_ur_ls is_learner;) |to| {
         // Which one it has become the answer says.
@@ -241,6 +253,10 @@ impl Audited for TxnRequest {
     fn traced(&self) -> Option<&dyn Traced> {
         Some(self)
     }
+
+    fn aimed(&self) -> Option<&dyn Aimed> {
+        Some(self)
+    }
 }
 
 /// What is done comes first: it is what room is needed for.
@@ -321,6 +337,13 @@ impl Audited for WatchRequest {
     }
 
     fn traced(&self) -> Option<&dyn Traced> {
+        match &self.request_union {
+            Some(RequestUnion::CreateRequest(create)) => Some(create),
+            _ => None,
+        }
+    }
+
+    fn aimed(&self) -> Option<&dyn Aimed> {
         match &self.request_union {
             Some(RequestUnion::CreateRequest(create)) => Some(create),
             _ => None,

@@ -11,6 +11,7 @@ mod contest;
 mod election;
 mod headers;
 mod health;
+mod insight;
 mod kv;
 mod lease;
 mod lock;

@@ -14,6 +14,7 @@ use crate::{
     api::{
         Api,
         audit::{Audited, Entry, Step},
+        hot::Told,
         status::Status,
     },
     apply::Response,
@@ -82,6 +83,7 @@ impl Session {
 
     /// Tells of the request.
     pub(super) fn tell(&self, request: &impl Audited) {
+        self.api.hot.count(request, self.call.caller().from);
         if let Some(entry) = &self.witness.entry {
             entry.tell(request);
         }
@@ -92,6 +94,7 @@ impl Session {
 
     /// Tells of one of several requests of the call.
     pub(super) fn step(&self, request: &impl Audited) -> Option<Step> {
+        self.api.hot.count(request, self.call.caller().from);
         if let (Some(span), Some(traced)) = (&self.witness.span, request.traced()) {
             span.asks_among_others(traced);
         }
@@ -137,6 +140,11 @@ impl Session {
     /// [`Api::header_now`].
     pub(super) fn header_now(&self) -> ResponseHeader {
         self.api.header_now()
+    }
+
+    /// What most requests are about.
+    pub(super) fn hot(&self) -> Told {
+        self.api.hot.told()
     }
 
     /// [`Api::complete`].

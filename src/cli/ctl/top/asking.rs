@@ -13,9 +13,13 @@ use super::super::{
     metrics::{self, Samples},
     session,
 };
+use super::hot::Hot;
 use crate::{
     client::Client,
-    pb::etcdserverpb::{AlarmMember, AlarmRequest, MemberListRequest, StatusRequest, StatusResponse},
+    pb::{
+        etcdserverpb::{AlarmMember, AlarmRequest, MemberListRequest, StatusRequest, StatusResponse},
+        quorate::HotRequest,
+    },
 };
 
 /// Metrics that a frame is made of.
@@ -39,6 +43,7 @@ pub(super) struct Look {
     pub(super) alarms: Vec<AlarmMember>,
     /// Empty if it does not show its metrics.
     pub(super) samples: Samples,
+    pub(super) hot: Hot,
 }
 
 /// A look, or why there is none.
@@ -109,7 +114,8 @@ async fn ask(settings: &Settings, endpoint: &str, client: &Client) -> Answer {
     let own = members.and_then(|answer| answer.members.into_iter().find(|member| member.id == id));
     let alarms =
         client.call(AlarmRequest::default(), Some(limit)).await.map(|answer| answer.alarms).unwrap_or_default();
-    Ok(Look { at, status, name: own.map(|member| member.name).unwrap_or_default(), alarms, samples })
+    let hot = client.call(HotRequest {}, Some(limit)).await.into();
+    Ok(Look { at, status, name: own.map(|member| member.name).unwrap_or_default(), alarms, samples, hot })
 }
 
 /// Answers that wait to be shown; a member waits before it is asked again.

@@ -11,6 +11,7 @@ use super::{
         metrics::Histogram,
     },
     asking::{Answer, Look},
+    hot,
 };
 use crate::pb::etcdserverpb::{AlarmMember, AlarmType};
 
@@ -129,6 +130,7 @@ impl View {
             rows.reverse();
         }
         lines.extend(table(&rows));
+        lines.extend(hot::lines(self.looks().map(|look| &look.hot)));
         lines
     }
 
@@ -387,7 +389,14 @@ mod tests {
         let name = "etcd_disk_wal_fsync_duration_seconds_bucket";
         let text = format!("etcd_mvcc_put_total {puts}\n{name}{{le=\"0.001\"}} {puts}\n{name}{{le=\"+Inf\"}} {puts}\n");
         let at = *BEGUN.get_or_init(Instant::now) + Duration::from_secs(seconds);
-        Look { at, status, name: format!("m{id}"), alarms: Vec::new(), samples: Samples::read(&text, METRICS) }
+        Look {
+            at,
+            status,
+            name: format!("m{id}"),
+            alarms: Vec::new(),
+            samples: Samples::read(&text, METRICS),
+            hot: hot::Hot::Unknown,
+        }
     }
 
     fn view() -> View {

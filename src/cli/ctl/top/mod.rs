@@ -1,11 +1,12 @@
 //! `top`: members at work, on a terminal.
 //!
 //! Each member is asked by a task of its own (`asking`), so that one which does not answer holds up nobody; what the last
-//! two answers of each come to is text (`frame`); the terminal shows it and hears keys (`screen`). Of each member two
+//! two answers of each come to is text (`frame`, and `hot` for what requests are about); the terminal shows it and hears keys (`screen`). Of each member two
 //! answers are kept, however long it is watched.
 
 mod asking;
 mod frame;
+mod hot;
 mod screen;
 
 use std::{sync::Arc, time::Duration};
@@ -38,7 +39,9 @@ pub(super) const TOP: Command = Command {
     about: "Shows members at work: roles, sizes, rates and latencies",
     details: "Shows members at work: roles, sizes, positions, rates and latencies, until q is pressed.\n\n\
               Rates are each second's since the last look; latencies are what half and 99 in a hundred did not exceed since\n\
-              then, of syncs of the log, commits of the database and requests. Keys: s orders by the next column, r turns\n\
+              then, of syncs of the log, commits of the database and requests. Below stand the prefixes of keys, up to their\n\
+              last slash, and the clients that most requests of the last seconds were about, of all members together; with\n\
+              authentication on, users with the role of root are told. Keys: s orders by the next column, r turns\n\
               the order around, q ends. With --once, or where standard output is no terminal, one frame is shown as text.",
     group: Group::Maintenance,
     flags: &[INTERVAL, ONCE, SORT, endpoint::CLUSTER],
