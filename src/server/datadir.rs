@@ -119,7 +119,7 @@ pub enum DataDirError {
     },
     /// Something that the offline tool began and did not finish.
     #[error(
-        "{path} is what a restore or an import has left that was interrupted: begin it again, or remove the whole data directory"
+        "{path} is what a restore or an import has left that was interrupted: remove the whole data directory, and begin again"
     )]
     Unfinished {
         /// The unfinished part.

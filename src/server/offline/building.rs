@@ -2,12 +2,14 @@
 //!
 //! Everything is built under other names, `member.partial` and, for a log with a directory of its own, `<wal-dir>.partial`,
 //! and renamed when it is durable. A failure on the way removes all of it, the directories that were made for it included.
-//! What was left by a kill in between is removed when it is begun again: nobody holds it any more. Until then the daemon
-//! refuses the directory, because of `member.partial`; etcd, which would not look for that, because of a file called `member`.
+//! After a kill in between the daemon refuses the directory, because of `member.partial`; etcd, which would not look for that,
+//! because of a file called `member`. Nothing that was there before is ever removed, whatever its name is: what a killed process
+//! has left is named, and removed by whoever knows that it is that.
 
 use std::{
-    fs::{self, File},
+    fs::{self, DirBuilder, File, TryLockError},
     io,
+    os::unix::fs::DirBuilderExt as _,
     path::{Component, Path, PathBuf},
 };
 
@@ -18,7 +20,6 @@ use super::{
     },
     OfflineError,
     fence::{Fence, Note, absolute, exchange},
-    held::Held,
 };
 use crate::{
     disk::FileDirectory,
@@ -26,10 +27,10 @@ use crate::{
 };
 
 /// What keeps etcd from starting on a directory that is not complete.
-const INCOMPLETE: &str = "An export from Quorate to this directory was begun and is not complete. Export again, or remove the directory:\n\
+const INCOMPLETE: &str = "An export from Quorate to this directory was begun and is not complete. Remove the directory and export again:\n\
     quorateutl export. What was exported is where it was, or the file called member there tells where it is.";
-/// How that begins.
-const INCOMPLETE_MARK: &str = "An export from Quorate to this directory was begun and is not complete.";
+/// Everything in a data directory is its user's alone.
+const DIRECTORY_MODE: u32 = 0o700;
 /// The ending of what is not complete.
 const PARTIAL: &str = "partial";
 
@@ -50,8 +51,9 @@ pub(in crate::server) struct Building {
     /// A directory of its own for the log.
     wal: Option<PathBuf>,
     leftovers: Leftovers,
+    /// Nobody else begins here.
+    _turn: File,
     _lock: Option<File>,
-    held: Vec<Held>,
 }
 
 /// What goes if this fails.
@@ -64,49 +66,44 @@ struct Leftovers {
 }
 
 impl Building {
-    /// Begins in `root`, which is missing or empty. `wal`, if given and not the usual place, must be missing. What an interrupted
-    /// process has left in both is removed.
+    /// Begins in `root`, which is missing or empty. `wal`, if given and not the usual place, must be missing.
     ///
     /// # Errors
-    /// [`OfflineError::NotEmpty`], [`OfflineError::WalDirExists`], [`OfflineError::SameDirectory`], failure to write.
+    /// [`OfflineError::NotEmpty`], [`OfflineError::WalDirExists`], [`OfflineError::SameDirectory`], [`OfflineError::Begun`],
+    /// [`OfflineError::InUse`], failure to write.
     pub(in crate::server) fn begin(root: &Path, wal: Option<&Path>, owner: Owner) -> Result<Self, OfflineError> {
         let wal = log_apart(root, wal)?;
-        let abandoned = check(root, wal.as_deref())?;
+        check(root, wal.as_deref())?;
         let made = missing(root).chain(wal.as_deref().and_then(Path::parent).into_iter().flat_map(missing)).collect();
-        let mut leftovers = Leftovers { made, ours: Vec::new() };
+        let leftovers = Leftovers { made, ours: Vec::new() };
         datadir::create(root)?;
-        let lock_path = DataDir::lock_path(root);
-        let lock = match owner {
-            Owner::Quorate => Some(DataDir::lock_alone(root)?),
-            Owner::Etcd => lock_path.exists().then(|| DataDir::lock_alone(root)).transpose()?,
-        };
-        abandoned.remove()?;
-        let lock = match owner {
+        let turn = turn(root)?;
+        // Somebody may have begun, and even finished, before it was this one's turn.
+        check(root, wal.as_deref())?;
+        let lock = if owner == Owner::Quorate { Some(DataDir::lock_alone(root)?) } else { None };
+        let mut building = Self { root: root.to_owned(), owner, wal, leftovers, _turn: turn, _lock: lock };
+        match owner {
             Owner::Quorate => {
-                leftovers.ours.extend([lock_path, DataDir::format_path(root)]);
-                lock
+                building.leftovers.ours.extend([DataDir::lock_path(root), DataDir::format_path(root)]);
             }
             Owner::Etcd => {
-                remove(&lock_path)?;
-                None
+                datadir::replace(&building.complete(), INCOMPLETE)?;
+                building.leftovers.ours.push(building.complete());
             }
-        };
-        let mut building = Self { root: root.to_owned(), owner, wal, leftovers, _lock: lock, held: Vec::new() };
-        if owner == Owner::Etcd {
-            building.leftovers.ours.push(building.complete());
-            datadir::replace(&building.complete(), INCOMPLETE)?;
         }
         for path in [building.member(), building.wal_directory(), building.member().join("snap")] {
-            building.leftovers.ours.push(path.clone());
-            datadir::create(&path)?;
-            building.hold(&path)?;
+            building.make(path)?;
         }
         Ok(building)
     }
 
-    fn hold(&mut self, path: &Path) -> Result<(), OfflineError> {
-        let held = Held::hold(path).ok_or_else(|| OfflineError::NotEmpty(self.root.clone()))?;
-        self.held.push(held);
+    /// Makes a directory that was not there.
+    fn make(&mut self, path: PathBuf) -> Result<(), OfflineError> {
+        if let Some(parent) = path.parent() {
+            datadir::create(parent)?;
+        }
+        DirBuilder::new().mode(DIRECTORY_MODE).create(&path).map_err(OfflineError::io("creating", &path))?;
+        self.leftovers.ours.push(path);
         Ok(())
     }
 
@@ -288,71 +285,26 @@ fn place(path: &Path) -> PathBuf {
     })
 }
 
-/// What an interrupted process has left. Nobody takes it for his own meanwhile.
-#[derive(Debug, Default)]
-struct Abandoned {
-    paths: Vec<PathBuf>,
-    held: Vec<Held>,
-}
-
-impl Abandoned {
-    /// Adds the directory `path`, if that is what it is.
-    fn add(&mut self, path: PathBuf) -> bool {
-        let taken = Held::take(&path);
-        let is_taken = taken.is_some();
-        self.held.extend(taken);
-        self.paths.extend(is_taken.then_some(path));
-        is_taken
-    }
-
-    fn remove(self) -> Result<(), OfflineError> {
-        for path in &self.paths {
-            tracing::info!(path = %path.display(), "removing what was begun here and interrupted");
-            remove(path)?;
-        }
-        Ok(())
+/// The right to begin in `root`, which one process has at a time.
+fn turn(root: &Path) -> Result<File, OfflineError> {
+    let file = File::open(root).map_err(OfflineError::io("opening", root))?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(OfflineError::InUse { path: root.to_owned(), holder: None }),
+        // Where directories have no locks, all that is made is still made by one alone.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
     }
 }
 
-/// What is in the way of a beginning, all of which an interrupted process has left.
-fn check(root: &Path, wal: Option<&Path>) -> Result<Abandoned, OfflineError> {
-    let not_empty = || OfflineError::NotEmpty(root.to_owned());
-    let mut abandoned = Abandoned::default();
-    let log_in_the_making = wal.map(partial);
-    if root.symlink_metadata().is_ok() {
-        let entries = fs::read_dir(root).and_then(Iterator::collect::<io::Result<Vec<_>>>).map_err(|_| not_empty())?;
-        let mut paths: Vec<_> = entries.iter().map(fs::DirEntry::path).collect();
-        paths.retain(|path| Some(absolute(path)) != log_in_the_making);
-        let is_abandoned = paths.is_empty()
-            || (paths.iter().all(|path| is_of_making(root, path)) && abandoned.add(DataDir::unfinished_path(root)));
-        if !is_abandoned {
-            return Err(not_empty());
-        }
-        abandoned.paths.extend(paths.into_iter().filter(|path| path.is_file() && *path != DataDir::lock_path(root)));
-    }
-    let Some((wal, unfinished)) = wal.zip(log_in_the_making) else { return Ok(abandoned) };
+fn check(root: &Path, wal: Option<&Path>) -> Result<(), OfflineError> {
     let is_there = |path: &Path| path.symlink_metadata().is_ok();
-    if is_there(wal) || (is_there(&unfinished) && !abandoned.add(unfinished)) {
-        return Err(OfflineError::WalDirExists(wal.to_owned()));
+    let begun = |path: PathBuf| if is_there(&path) { Err(OfflineError::Begun(path)) } else { Ok(()) };
+    let unusable = |_| OfflineError::NotEmpty(root.to_owned());
+    if is_there(root) && fs::read_dir(root).map_err(unusable)?.next().is_some() {
+        begun(DataDir::unfinished_path(root))?;
+        return Err(OfflineError::NotEmpty(root.to_owned()));
     }
-    Ok(abandoned)
-}
-
-/// Whether `path`, which is in `root`, is there only while a directory is being made.
-fn is_of_making(root: &Path, path: &Path) -> bool {
-    let (lock, format) = (DataDir::lock_path(root), DataDir::format_path(root));
-    let is_note = || fs::read_to_string(path).is_ok_and(|text| text.starts_with(INCOMPLETE_MARK));
-    let (complete, begun) = (root.join("member"), DataDir::unfinished_path(root));
-    [lock, format.with_extension("tmp"), format, begun].iter().any(|own| own == path)
-        || [complete.with_extension("tmp"), complete].iter().any(|own| own == path) && is_note()
-}
-
-fn remove(path: &Path) -> Result<(), OfflineError> {
-    let gone = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
-    match gone {
-        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(OfflineError::io("removing", path)(cause)),
-        _ => Ok(()),
-    }
+    let Some(wal) = wal else { return Ok(()) };
+    if is_there(wal) { Err(OfflineError::WalDirExists(wal.to_owned())) } else { begun(partial(wal)) }
 }
 
 /// The directories down to `path` that are not there, the outermost first.
@@ -398,37 +350,47 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_process_has_left_goes_when_it_is_begun_again() {
+    fn what_is_there_stays_whatever_its_name_is() {
         let home = tempfile::tempdir().unwrap();
         let (root, wal) = (home.path().join("data"), home.path().join("log"));
-        let left = |names: &[&str]| {
-            for name in names {
-                fs::create_dir_all(home.path().join(name).parent().unwrap()).unwrap();
-                fs::write(home.path().join(name), INCOMPLETE).unwrap();
-            }
-        };
-        let ours = ["data/LOCK", "data/FORMAT", "data/member.partial/snap/a", "log.partial/b"];
-        let etcds = ["data/member", "data/member.partial/snap/a"];
-        for (names_left, owner) in
-            [(&ours[..], Owner::Quorate), (&etcds, Owner::Etcd), (&ours, Owner::Etcd), (&etcds, Owner::Quorate)]
-        {
-            left(names_left);
-            let building = Building::begin(&root, Some(&wal), owner).unwrap();
-            assert_eq!(fs::read_dir(root.join("member.partial/snap")).unwrap().count(), 0, "{owner:?}");
-            for again in [Owner::Quorate, Owner::Etcd] {
-                Building::begin(&root, None, again).unwrap_err();
-            }
-            Building::begin(&home.path().join("other"), Some(&wal), owner).unwrap_err();
-            assert!(root.join("member.partial").is_dir() && home.path().join("log.partial").is_dir());
-            drop(building);
-            assert_eq!(names(&root), [""; 0], "{owner:?}");
+        let kept = ["data/member.partial/a", "log.partial/b", "other/LOCK"].map(|name| home.path().join(name));
+        for path in &kept {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "kept").unwrap();
         }
-        left(&["data/member.partial/a", "data/kept"]);
-        assert!(matches!(Building::begin(&root, None, Owner::Quorate), Err(OfflineError::NotEmpty(_))));
-        left(&["data/member/a"]);
-        fs::remove_file(root.join("kept")).unwrap();
-        assert!(matches!(Building::begin(&root, None, Owner::Etcd), Err(OfflineError::NotEmpty(_))));
-        assert!(root.join("member.partial/a").is_file() && root.join("member/a").is_file());
+        let new = home.path().join("new");
+        for owner in [Owner::Quorate, Owner::Etcd] {
+            for (root, wal) in [(&root, None), (&new, Some(wal.as_path()))] {
+                let refused = Building::begin(root, wal, owner).unwrap_err().to_string();
+                assert!(refused.contains(".partial") && refused.contains("remove it"), "{refused}");
+            }
+            let refused = Building::begin(&home.path().join("other"), None, owner);
+            assert!(matches!(refused, Err(OfflineError::NotEmpty(_))), "{refused:?}");
+            assert!(kept.iter().all(|path| path.is_file()) && !new.exists());
+        }
+    }
+
+    #[test]
+    fn two_do_not_begin_at_one_place() {
+        let home = tempfile::tempdir().unwrap();
+        let (root, wal) = (home.path().join("data"), home.path().join("log"));
+        fs::create_dir(&root).unwrap();
+        let held = turn(&root).unwrap();
+        for owner in [Owner::Quorate, Owner::Etcd] {
+            let refused = Building::begin(&root, None, owner);
+            assert!(matches!(refused, Err(OfflineError::InUse { .. })), "{refused:?}");
+        }
+        drop(held);
+        let first = Building::begin(&root, Some(&wal), Owner::Quorate).unwrap();
+        for owner in [Owner::Quorate, Owner::Etcd] {
+            Building::begin(&root, None, owner).unwrap_err();
+            Building::begin(&home.path().join("other"), Some(&wal), owner).unwrap_err();
+        }
+        first.finish().unwrap();
+        assert_eq!(
+            (names(&root.join("member")), names(home.path())),
+            (vec!["FOUNDED".to_owned(), "snap".to_owned()], vec!["data".to_owned(), "log".to_owned()])
+        );
     }
 
     #[test]

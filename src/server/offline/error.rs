@@ -31,6 +31,9 @@ pub enum OfflineError {
     /// The directory to be made holds something; etcd's words.
     #[error("data-dir {} not empty or could not be read", quoted(.0))]
     NotEmpty(PathBuf),
+    /// Something is there that an interrupted process may have left.
+    #[error("{} exists: if no quorateutl is at work there, and it is what an interrupted one has left, remove it and begin again", .0.display())]
+    Begun(PathBuf),
     /// The directory for the log is there already; etcd's words.
     #[error("wal-dir {} exists", quoted(.0))]
     WalDirExists(PathBuf),

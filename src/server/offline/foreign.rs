@@ -9,7 +9,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{CHUNK_BYTES, OfflineError, entries, fence, voters::voters};
+use super::{
+    CHUNK_BYTES, OfflineError, entries, fence,
+    voters::{self, Voters},
+};
 use crate::{
     apply::{self, EntryError, exchange},
     disk::{Directory as _, DiskFile as _, FileDirectory, Locker, OpenFile},
@@ -19,7 +22,7 @@ use crate::{
         snap::{self, SnapError},
     },
     pb::{
-        raftpb::{ConfState, Entry, HardState},
+        raftpb::{Entry, HardState},
         walpb,
     },
     types::LogIndex,
@@ -34,8 +37,8 @@ pub(super) struct Foreign {
     pub(super) hard_state: HardState,
     /// Where the database stands.
     pub(super) position: Position,
-    /// Raft's configuration there, unless only the database says it.
-    pub(super) voters: Option<ConfState>,
+    /// Who votes there, unless only the database says it.
+    pub(super) voters: Option<Voters>,
     /// Behind which snapshot the log goes on.
     pub(super) base: walpb::Snapshot,
     /// The last entry; that of `base` if there is none.
@@ -68,7 +71,9 @@ impl Foreign {
         let Survey { metadata, hard_state, last, torn, reader: log, .. } = survey;
         let hard_state = matched(hard_state, &position, last);
         let last = LogIndex(last.0.max(base.index));
-        let voters = voters(&snaps, &log, &base, LogIndex(position.index))?;
+        let file = OpenFile::read_only(&database).map_err(OfflineError::io("opening", &database))?;
+        let at = LogIndex(position.index);
+        let voters = voters::voters(&snaps, &log, &base, at, &voters::members(file)?)?;
         let foreign = Self { metadata, hard_state, position, voters, base, last, torn, log, database, _lock: lock };
         foreign.check_term()?;
         Ok(foreign)

@@ -2,8 +2,7 @@
 //!
 //! Invariants:
 //! - A directory is there as a whole or not at all: it is built beside its names and gets them last (`building`). What
-//!   fails takes away all it has made; what a killed process leaves is not taken for a member, and goes when the next one
-//!   comes to the same place (`held`).
+//!   fails takes away all it has made, and nothing else; what a killed process leaves is not taken for a member.
 //! - Whoever has handed a directory on leaves a fence in it, so that the same member never runs twice (`fence`).
 //! - Nothing of a directory that is read is deleted.
 
@@ -12,7 +11,6 @@ mod error;
 mod export;
 mod fence;
 mod foreign;
-mod held;
 mod import;
 mod resident;
 mod restore;
