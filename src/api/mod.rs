@@ -263,10 +263,7 @@ impl Service {
 
     /// Answers a request that is not gRPC.
     async fn http(&self, mut request: ::http::Request<Body>) -> axum::response::Response {
-        // Nobody else wants to know.
-        if let Some(from) = self.from
-            && (self.api.guest.get().is_some() || self.api.audit.get().is_some())
-        {
+        if let Some(from) = self.from {
             request.extensions_mut().insert(Remote(from));
         }
         if let Some(name) = &self.common_name {

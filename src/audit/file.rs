@@ -71,8 +71,12 @@ impl Open {
     fn of_file(file: File, path: Option<&Path>) -> io::Result<Self> {
         let metadata = file.metadata()?;
         let identity = identity(&metadata);
+        if path.is_some() && metadata.is_file() && is_standard_stream(identity) {
+            // What goes there by the stream lies at a place of its own in the file, and over what is written here.
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, "standard output or standard error goes there"));
+        }
         let regular = metadata.is_file().then(|| Regular {
-            place: path.and_then(|path| own_name(path, identity)),
+            place: path.and_then(own_name),
             is_torn: ends_torn(&file, metadata.len()),
             bytes: metadata.len(),
             identity,
@@ -132,14 +136,16 @@ fn identity(metadata: &fs::Metadata) -> Identity {
     (metadata.dev(), metadata.ino())
 }
 
-/// The name of a file behind all links. None for one that this process's standard streams go to as well: set aside it would
-/// take them with it.
-fn own_name(path: &Path, identity: Identity) -> Option<PathBuf> {
-    let is_stream = |stream: BorrowedFd<'_>| fstat(stream).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == identity);
-    if is_stream(io::stdout().as_fd()) || is_stream(io::stderr().as_fd()) {
-        return None;
-    }
-    fs::canonicalize(path).ok()
+/// Whether standard output or standard error of this process goes to a file.
+fn is_standard_stream(identity: Identity) -> bool {
+    let goes_there = |stream: BorrowedFd<'_>| fstat(stream).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == identity);
+    goes_there(io::stdout().as_fd()) || goes_there(io::stderr().as_fd())
+}
+
+/// The name of a file behind all links. None for a descriptor of a process: whatever the file is called, it is the same one.
+fn own_name(path: &Path) -> Option<PathBuf> {
+    let directory = fs::canonicalize(std::path::absolute(path).ok()?.parent()?).ok()?;
+    if directory.starts_with("/proc") { None } else { fs::canonicalize(path).ok() }
 }
 
 /// Whether a file of this length ends in the middle of a line. One that cannot be read is taken for such: an empty line
@@ -189,8 +195,9 @@ pub(super) fn remedy(cause: &io::Error) -> &'static str {
         }
         io::ErrorKind::IsADirectory => "name a file, not a directory",
         io::ErrorKind::ReadOnlyFilesystem => "under systemd, a path outside /var/log/quorate needs ReadWritePaths=",
+        io::ErrorKind::ResourceBusy => "name another file, or say stdout or stderr to write where that stream goes",
         _ if cause.raw_os_error() == Some(nix::errno::Errno::ENXIO as i32) => {
-            "nobody reads this pipe: start its reader first"
+            "nobody reads this pipe, or it is a socket: start its reader first, or say stdout or stderr for such a stream"
         }
         _ => "name a file that can be written",
     }
@@ -222,18 +229,36 @@ pub fn check(path: &Path) -> Result<String, String> {
 }
 
 /// Sets a file aside: `FILE` becomes `FILE.1`, `FILE.1` becomes `FILE.2`, and what would be beyond the last one goes, as does
-/// what is there since more of them were kept. With none to keep the file itself goes.
+/// what is there since more of them were kept. With none to keep the file itself goes. One that is not there is fine.
+///
+/// It is `FILE.0` on the way, so that nothing older goes where it cannot be moved itself. One of that name was left by a kill:
+/// it goes first, and `FILE` next time.
 pub(super) fn set_aside(place: &Path, files_max: u32) -> io::Result<()> {
     if files_max == 0 {
-        fs::remove_file(place)?;
+        none_is_fine(fs::remove_file(place))?;
     } else {
-        for number in (1..files_max).rev() {
-            let (from, to) = (numbered(place, number), numbered(place, number + 1));
-            none_is_fine(fs::rename(from, to))?;
+        let moving = numbered(place, 0);
+        if !moving.exists() {
+            match fs::rename(place, &moving) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                moved => moved?,
+            }
         }
-        fs::rename(place, numbered(place, 1))?;
+        make_way(place, files_max).and_then(|()| fs::rename(&moving, numbered(place, 1))).inspect_err(|_| {
+            // Back, unless somebody has begun another one meanwhile.
+            if !place.exists() {
+                fs::rename(&moving, place).unwrap_or_default();
+            }
+        })?;
     }
     remove_beyond(place, files_max);
+    Ok(())
+}
+
+fn make_way(place: &Path, files_max: u32) -> io::Result<()> {
+    for number in (1..files_max).rev() {
+        none_is_fine(fs::rename(numbered(place, number), numbered(place, number + 1)))?;
+    }
     Ok(())
 }
 
@@ -242,7 +267,7 @@ fn remove_beyond(place: &Path, files_max: u32) {
     for number in files_max.saturating_add(1)..u32::MAX {
         let surplus = numbered(place, number);
         match fs::remove_file(&surplus) {
-            Ok(()) => {}
+            Ok(()) => tracing::info!(path = %surplus.display(), files_max, "removed an old file of the audit log"),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
             Err(error) => {
                 return tracing::warn!(path = %surplus.display(), %error, "an old file of the audit log stays");
@@ -304,7 +329,7 @@ mod tests {
         let pipe = place.path().join("pipe");
         mkfifo(&pipe, Mode::S_IRWXU).unwrap();
         let (error, _) = refused(pipe);
-        assert!(error.ends_with("nobody reads this pipe: start its reader first"), "{error}");
+        assert!(error.ends_with("or say stdout or stderr for such a stream"), "{error}");
     }
 
     #[test]
@@ -327,6 +352,28 @@ mod tests {
         fs::write(&path, "6").unwrap();
         set_aside(&path, 0).unwrap();
         assert_eq!((path.exists(), read(1)), (false, None));
+        set_aside(&path, 0).unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_moved_costs_nothing_older() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("audit.log");
+        let read = |number| fs::read_to_string(numbered(&path, number)).ok();
+        for number in 1..=2 {
+            fs::write(numbered(&path, number), number.to_string()).unwrap();
+        }
+        set_aside(&path, 2).unwrap();
+        assert_eq!([read(1).as_deref(), read(2).as_deref()], [Some("1"), Some("2")], "there is nothing to set aside");
+        fs::create_dir(numbered(&path, 3)).unwrap();
+        fs::write(&path, "new").unwrap();
+        set_aside(&path, 3).unwrap_err();
+        assert_eq!([read(1).as_deref(), read(2).as_deref()], [Some("1"), Some("2")]);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+        fs::write(numbered(&path, 0), "left by a kill").unwrap();
+        set_aside(&path, 2).unwrap();
+        assert_eq!([read(1).as_deref(), read(2).as_deref()], [Some("left by a kill"), Some("1")]);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
     }
 
     #[test]
@@ -347,10 +394,13 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("a");
         let file = File::create(&path).unwrap();
-        let identity = identity(&file.metadata().unwrap());
-        assert_eq!(own_name(&path, identity), path.canonicalize().ok());
+        assert!(!is_standard_stream(identity(&file.metadata().unwrap())));
         let stdout = fstat(io::stdout().as_fd()).unwrap();
-        assert_eq!(own_name(&path, (stdout.st_dev, stdout.st_ino)), None);
+        assert!(is_standard_stream((stdout.st_dev, stdout.st_ino)));
+        assert_eq!(own_name(&path), path.canonicalize().ok());
+        let descriptor = PathBuf::from(format!("/dev/fd/{}", file.as_raw_fd()));
+        let opened = Open::of(&Target::File(descriptor.clone())).unwrap();
+        assert_eq!((own_name(&descriptor), opened.fills()), (None, None), "it has this name whatever the file's is");
         let null = Open::of(&Target::File("/dev/null".into())).unwrap();
         assert_eq!((null.fills(), null.is_torn()), (None, None));
     }

@@ -120,6 +120,13 @@ impl Writer {
 
     /// What cannot be set aside goes on: a long file is better than none.
     fn rotate(&mut self, rotation: Rotation) {
+        if let (Some(open), Target::File(path)) = (&mut self.open, &self.target)
+            && !open.is_in_place(path)
+        {
+            // What bears the name now is somebody else's.
+            self.open = None;
+            return;
+        }
         let Some((place, _)) = self.open.as_ref().and_then(Open::fills) else { return };
         match set_aside(place, rotation.files_max) {
             Ok(()) => self.open = None,

@@ -256,8 +256,8 @@ impl Resolver<'_> {
         let files_max = self.at_most("audit-log-rotate-keep", raw.audit_log_rotate_keep, AUDIT_FILES_MAX);
         let output = match raw.audit_log.as_str() {
             "" => return None,
-            "stdout" => LogOutput::Stdout,
-            "stderr" => LogOutput::Stderr,
+            "stdout" | "/dev/stdout" | "/dev/fd/1" | "/proc/self/fd/1" => LogOutput::Stdout,
+            "stderr" | "/dev/stderr" | "/dev/fd/2" | "/proc/self/fd/2" => LogOutput::Stderr,
             path if path.ends_with('/') => {
                 self.refuse(
                     "audit-log",
@@ -823,7 +823,12 @@ impl Resolver<'_> {
                 Duration::from_mins(10),
             ),
             warn_apply: self.duration("warning-apply-duration", raw.warning_apply_duration),
-            warn_unary: self.duration("warning-unary-request-duration", raw.warning_unary_request_duration),
+            // Zero is none to etcd.
+            warn_unary: self.duration_or(
+                "warning-unary-request-duration",
+                raw.warning_unary_request_duration,
+                Duration::from_millis(300),
+            ),
         }
     }
 

@@ -87,12 +87,15 @@ fn tell_lease(fields: &mut Fields, lease: i64) {
     }
 }
 
-/// A URL without whatever stands in front of an `@`, which may be a password. Nothing behind the host is of use to a peer.
+/// A URL without whatever stands in front of an `@` or behind a `?`, which may be a password and is of no use to a peer.
 fn without_user(url: &str) -> Cow<'_, str> {
-    let Some((before, host)) = url.rsplit_once('@') else { return url.into() };
+    let shown = url.split_once('?').map_or(url, |(shown, _)| shown);
+    let Some((before, host)) = shown.rsplit_once('@') else { return shown.into() };
     match before.split_once("://") {
-        Some((scheme, _)) => format!("{scheme}://{host}").into(),
-        None => host.into(),
+        Some((scheme, _)) if scheme.chars().all(|letter| letter.is_ascii_alphabetic()) => {
+            format!("{scheme}://{host}").into()
+        }
+        _ => host.into(),
     }
 }
 
@@ -374,5 +377,7 @@ mod tests {
         assert_eq!(without_user("https://bob:ge@heim@host:2380"), "https://host:2380");
         assert_eq!(without_user("bob:geheim@host"), "host");
         assert_eq!(without_user("http:/bob:geheim@host"), "host");
+        assert_eq!(without_user("bob:geheim://x@host"), "host");
+        assert_eq!(without_user("http://host:2380?pw=geheim"), "http://host:2380");
     }
 }

@@ -39,6 +39,7 @@ pub(super) struct Slow {
 }
 
 /// How many things are asked or answered, how many bytes that takes, and what it is about; of what etcd does not count, -1.
+#[derive(Default)]
 struct Stats {
     asked: (i64, i64),
     answered: (i64, i64),
@@ -107,10 +108,13 @@ impl Slow {
             "/etcdserverpb.KV/Put" => stats(1, 0, decoded::<PutRequest>(&self.request)),
             "/etcdserverpb.KV/DeleteRange" => stats(0, answered(2), decoded::<DeleteRangeRequest>(&self.request)),
             "/etcdserverpb.KV/Txn" => {
-                let request = decode_txn(&self.request).unwrap_or_default();
+                // Only the answer says which branch it was.
+                let Some(request) = answer.and_then(|_| decode_txn(&self.request).ok()) else {
+                    return Stats::default();
+                };
                 let branch = if answered(2) == 0 { &request.failure } else { &request.success };
-                let operations = answer.map_or(0, |_| size(branch.len()));
-                stats(operations, 0, Some(told(&request)))
+                let bytes = branch.iter().map(Message::encoded_len).sum();
+                Stats { asked: (size(branch.len()), size(bytes)), ..stats(0, 0, Some(told(&request))) }
             }
             _ => Stats { asked: (-1, -1), answered: (-1, -1), content: String::new() },
         }
@@ -181,8 +185,8 @@ mod tests {
         let put = RequestOp { request: Some(Request::RequestPut(put)) };
         let txn = TxnRequest { success: vec![put.clone(), put.clone()], failure: vec![put], ..Default::default() };
         let answer = |succeeded| Some(Reply::of(&TxnResponse { header, succeeded, ..Default::default() }));
-        let count = |answer: Option<Reply>| stats("/etcdserverpb.KV/Txn", &txn, answer.as_ref()).asked.0;
-        assert_eq!([answer(true), answer(false), None].map(count), [2, 1, 0]);
+        let asked = |answer: Option<Reply>| stats("/etcdserverpb.KV/Txn", &txn, answer.as_ref()).asked;
+        assert_eq!([answer(true), answer(false), None].map(asked), [(2, 26), (1, 13), (0, 0)]);
         assert!(!stats("/etcdserverpb.KV/Txn", &txn, None).content.contains("geheim"));
     }
 
