@@ -332,7 +332,9 @@ fn spawn_behind(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<
     let give_way = move || {
         // Anybody may have less; on other systems it would be less for the whole process.
         #[cfg(target_os = "linux")]
-        rustix::process::setpriority_process(None, NICE).unwrap_or_default();
+        if rustix::process::getpriority_process(None).is_ok_and(|nice| nice < NICE) {
+            rustix::process::setpriority_process(None, NICE).unwrap_or_default();
+        }
         work();
     };
     spawn(name, give_way)

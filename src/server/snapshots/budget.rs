@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{clock::Clock as _, types::LogIndex};
+use crate::{clock::Clock as _, metrics, types::LogIndex};
 
 use super::super::shared::Shared;
 
@@ -18,6 +18,8 @@ use super::super::shared::Shared;
 const MEMBERS_BYTES_PER_SECOND: u64 = 32 << 20;
 /// The same for clients while others write: what a disk takes beside the log without letting it wait.
 const CLIENTS_BYTES_PER_SECOND: u64 = 64 << 20;
+/// Nobody writes if nothing was applied for so long, and nothing waits to be.
+const QUIET_AFTER: Duration = Duration::from_millis(100);
 /// Longest rest after one block: receivers take a pause of five seconds for the end.
 const REST_MAX: Duration = Duration::from_secs(1);
 
@@ -53,14 +55,17 @@ impl Budget {
 #[derive(Debug)]
 pub(super) struct Pace {
     is_for_clients: bool,
-    /// When the last rest ended, and how far the log had come.
+    /// When the last rest ended.
     rested: Duration,
+    /// How far the log had come, and when it was seen to come on.
     applied: LogIndex,
+    wrote: Duration,
 }
 
 impl Pace {
     pub(super) fn for_members(shared: &Shared) -> Self {
-        Self { is_for_clients: false, rested: shared.clock.monotonic(), applied: shared.applied() }
+        let now = shared.clock.monotonic();
+        Self { is_for_clients: false, rested: now, applied: shared.applied(), wrote: now }
     }
 
     pub(super) fn for_clients(shared: &Shared) -> Self {
@@ -69,14 +74,22 @@ impl Pace {
 
     /// How long to rest after `bytes` that were made ready since the last rest.
     pub(super) fn due(&mut self, shared: &Shared, bytes: usize) -> Duration {
-        let (now, applied) = (shared.clock.monotonic(), shared.applied());
-        let is_quiet = std::mem::replace(&mut self.applied, applied) == applied;
-        if self.is_for_clients && is_quiet {
+        let now = shared.clock.monotonic();
+        if self.is_for_clients && self.is_quiet(shared, now) {
             return Duration::ZERO;
         }
         let snapshots = &shared.snapshots;
         let budget = if self.is_for_clients { &snapshots.for_clients } else { &snapshots.for_members };
         budget.rest(now, bytes, now.saturating_sub(self.rested))
+    }
+
+    /// Whether nobody writes. A disk that is slow keeps those who do from being applied.
+    fn is_quiet(&mut self, shared: &Shared, now: Duration) -> bool {
+        let applied = shared.applied();
+        if applied != self.applied || metrics::PROPOSALS_PENDING.get() > 0 {
+            (self.applied, self.wrote) = (applied, now);
+        }
+        now.saturating_sub(self.wrote) >= QUIET_AFTER
     }
 
     /// Rests for so long.
