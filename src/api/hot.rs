@@ -1,6 +1,7 @@
 //! Which prefixes of keys and which clients most requests are about lately.
 //!
-//! Requests are counted in windows of time, the last of which that is over is told of. A window keeps so many names and no more,
+//! Requests about keys are counted in windows of time, the last of which that is over is told of; behind a pause, the one that has
+//! begun. A window keeps so many names and no more,
 //! whatever clients ask: the least of them gives way to a new one, and what is told is what a name has had since it came
 //! ("Efficient computation of frequent and top-k elements in data streams", 2005). Nobody waits to count: who finds another one
 //! at it leaves his request out.
@@ -25,6 +26,8 @@ use crate::{
 
 /// A window of time.
 const WINDOW: Duration = Duration::from_secs(5);
+/// The least that a window which is not over is told as: a few requests in a moment are no rate.
+const WINDOW_MIN: Duration = Duration::from_secs(1);
 /// Names that a window keeps.
 const NAMES_MAX: usize = 256;
 /// Names that are told of.
@@ -151,12 +154,13 @@ impl Windows {
         self.now.clients.count(&from, aim.writes);
     }
 
-    /// Begins another window if this one is over.
+    /// Begins another window if this one is over. One that nobody has ended in time is too old to be told of.
     fn turn(&mut self, now: Duration) {
         let age = now.saturating_sub(self.begun);
         if age >= WINDOW {
             self.begun = now;
-            self.last = Some((age, std::mem::take(&mut self.now)));
+            let over = std::mem::take(&mut self.now);
+            self.last = (age < 2 * WINDOW).then_some((age, over));
         }
     }
 
@@ -164,7 +168,7 @@ impl Windows {
         self.turn(now);
         match &self.last {
             Some((window, counts)) => counts.told(*window),
-            None => self.now.told(now.saturating_sub(self.begun)),
+            None => self.now.told(now.saturating_sub(self.begun).max(WINDOW_MIN)),
         }
     }
 }
@@ -279,6 +283,11 @@ mod tests {
         assert_eq!(names(&windows.told(WINDOW + SECOND)).len(), 2, "the second one is not over");
         assert_eq!(names(&windows.told(2 * WINDOW)), [("/c/".to_owned(), 1, 1)]);
         assert_eq!(names(&windows.told(3 * WINDOW)), []);
+        count(&mut windows, 3 * WINDOW, "/d/1", true);
+        assert_eq!(names(&windows.told(9 * WINDOW)), [], "it is long ago");
+        count(&mut windows, 20 * WINDOW, "/e/1", true);
+        let again = windows.told(20 * WINDOW);
+        assert_eq!((names(&again), again.window), (vec![("/e/".to_owned(), 1, 1)], WINDOW_MIN), "it has begun anew");
     }
 
     #[test]

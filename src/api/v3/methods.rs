@@ -92,7 +92,7 @@ pub(crate) static METHODS: &[Method] = &[
     unary!("/v3electionpb.Election/Resign", RESIGN, election::resign),
     unary!("/v3lockpb.Lock/Lock", LOCK, lock::lock),
     unary!("/v3lockpb.Lock/Unlock", UNLOCK, lock::unlock),
-    unary!("/quorate.Insight/Hot", HOT, insight::hot),
+    special!("/quorate.Insight/Hot", HOT, insight::hot),
     special!("/grpc.health.v1.Health/Check", HEALTH_RPC_CHECK, health::check),
     special!("/grpc.health.v1.Health/List", HEALTH_RPC_LIST, health::list),
     stream!("/grpc.health.v1.Health/Watch", HEALTH_RPC_WATCH, health::watch),

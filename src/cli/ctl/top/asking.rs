@@ -82,25 +82,28 @@ async fn ask_on(
     let mut ticks = interval(pause);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let limit = settings.command_timeout.min(pause.max(ANSWER_LIMIT_MIN));
-    let mut client = None;
+    let (mut client, mut hot) = (None, None);
     loop {
         ticks.tick().await;
         let late = || Err(format!("no answer within {limit:?}"));
-        let answer = timeout(limit, look(&settings, &endpoint, &mut client)).await.unwrap_or_else(|_| late());
+        let answer = timeout(limit, look(&settings, &endpoint, &mut client, &mut hot)).await.unwrap_or_else(|_| late());
         if sender.send((place, answer)).await.is_err() {
             return;
         }
     }
 }
 
-async fn look(settings: &Settings, endpoint: &str, client: &mut Option<Client>) -> Answer {
+async fn look(settings: &Settings, endpoint: &str, client: &mut Option<Client>, hot: &mut Option<Hot>) -> Answer {
     let connected = match client.take() {
         Some(client) => client,
         None => session::try_connect(settings, vec![endpoint.to_owned()]).await.map_err(|error| error.to_string())?,
     };
     let asked = ask(settings, endpoint, &connected).await;
+    if asked.is_ok() && hot.as_ref().is_none_or(Hot::is_worth_asking_for) {
+        *hot = Some(connected.call(HotRequest {}, Some(settings.command_timeout)).await.into());
+    }
     *client = Some(connected);
-    asked
+    asked.map(|look| Look { hot: hot.clone().unwrap_or_default(), ..look })
 }
 
 async fn ask(settings: &Settings, endpoint: &str, client: &Client) -> Answer {
@@ -114,8 +117,8 @@ async fn ask(settings: &Settings, endpoint: &str, client: &Client) -> Answer {
     let own = members.and_then(|answer| answer.members.into_iter().find(|member| member.id == id));
     let alarms =
         client.call(AlarmRequest::default(), Some(limit)).await.map(|answer| answer.alarms).unwrap_or_default();
-    let hot = client.call(HotRequest {}, Some(limit)).await.into();
-    Ok(Look { at, status, name: own.map(|member| member.name).unwrap_or_default(), alarms, samples, hot })
+    let name = own.map(|member| member.name).unwrap_or_default();
+    Ok(Look { at, status, name, alarms, samples, hot: Hot::default() })
 }
 
 /// Answers that wait to be shown; a member waits before it is asked again.

@@ -24,6 +24,13 @@ pub(super) enum Hot {
     Refused(String),
 }
 
+impl Hot {
+    /// Who refuses or knows of none is not asked at every look.
+    pub(super) fn is_worth_asking_for(&self) -> bool {
+        matches!(self, Self::Told(_))
+    }
+}
+
 impl From<Result<HotResponse, ClientError>> for Hot {
     fn from(answer: Result<HotResponse, ClientError>) -> Self {
         match answer {
