@@ -97,7 +97,12 @@ fn import(directory: &FileDirectory, home: &Path) -> Applier<FjallEngine> {
     };
     let file = directory.open("etcd.db").expect("the file just written");
     exchange::import(file, &engine, directory, &options).expect("a sound database");
-    let options =
-        ApplyOptions { member: MemberId(1), server_version: OWN, lease_ttl_min: 2, learners_max: 1, quota_bytes: None };
+    let options = ApplyOptions {
+        member: MemberId(1),
+        server_version: OWN,
+        lease_ttl_min: 2,
+        learners_max: Some(1),
+        quota_bytes: None,
+    };
     Applier::open(engine, options).expect("a sound state")
 }

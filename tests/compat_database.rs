@@ -190,7 +190,13 @@ fn sorted(mut keys: Vec<Bytes>) -> Vec<Bytes> {
 }
 
 fn options() -> ApplyOptions {
-    ApplyOptions { member: MemberId(1), server_version: OWN, lease_ttl_min: 2, learners_max: 1, quota_bytes: None }
+    ApplyOptions {
+        member: MemberId(1),
+        server_version: OWN,
+        lease_ttl_min: 2,
+        learners_max: Some(1),
+        quota_bytes: None,
+    }
 }
 
 /// What our state says, asked for what `asked` was.

@@ -26,8 +26,9 @@ pub struct ApplyOptions {
     /// Shortest time to live of a lease in seconds ([`crate::lease::ttl_min_seconds`]). Members may differ in it
     /// while their election timeouts are changed, so digests leave times to live out.
     pub lease_ttl_min: i64,
-    /// Learners the cluster may have; equal on all members.
-    pub learners_max: usize,
+    /// Learners the cluster may have; equal on all members. `None` to who does not know: then an entry that depends on it is
+    /// an error.
+    pub learners_max: Option<usize>,
     /// Disk quota of this member; `None` switches it off.
     pub quota_bytes: Option<u64>,
 }
@@ -39,7 +40,7 @@ impl ApplyOptions {
             member,
             server_version,
             lease_ttl_min: TTL_MIN_SECONDS_DEFAULT,
-            learners_max: LEARNERS_MAX_DEFAULT,
+            learners_max: Some(LEARNERS_MAX_DEFAULT),
             quota_bytes: None,
         }
     }

@@ -79,6 +79,12 @@ pub enum EntryError {
     /// An entry type this version does not know, such as a joint configuration change.
     #[error("entry type {0} is not supported: configuration changes must come one at a time")]
     Type(i32),
+    /// Whether all members have refused it cannot be known here.
+    #[error(
+        "it adds a learner beside another one, and the log does not say how many there may be (--max-learners): start the \
+         member where it is once and stop it, so that its state says what became of it"
+    )]
+    LearnersUnknown,
     /// A configuration change that cannot be executed.
     #[error("the configuration change cannot be executed")]
     Change(#[from] ChangeError),

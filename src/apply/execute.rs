@@ -57,6 +57,9 @@ impl State {
         let (request, operation, outcome) = match content {
             Content::Empty => (None, None, Outcome::from(Response::NewLeader)),
             Content::Change(id, change) => {
+                if self.options.learners_max.is_none() && self.cluster.depends_on_learners_max(&change) {
+                    return Err(ApplyError::Entry { index, cause: EntryError::LearnersUnknown });
+                }
                 let outcome = self.change_members(batch, &change);
                 (id, None, outcome.map_err(|cause| ApplyError::Storage { index, cause })?)
             }
@@ -310,7 +313,7 @@ impl State {
         batch: &mut Batch<R>,
         change: &MemberChange,
     ) -> Result<Outcome, StorageError> {
-        if let Err(rejection) = self.cluster.check(change, self.options.learners_max) {
+        if let Err(rejection) = self.cluster.check(change, self.options.learners_max.unwrap_or(usize::MAX)) {
             return Ok(Outcome::from(rejection).with(Effect::ConfChange(None)));
         }
         let id = change.id();

@@ -71,12 +71,14 @@ impl Open {
     fn of_file(file: File, path: Option<&Path>) -> io::Result<Self> {
         let metadata = file.metadata()?;
         let identity = identity(&metadata);
-        if path.is_some() && metadata.is_file() && is_standard_stream(identity) {
-            // What goes there by the stream lies at a place of its own in the file, and over what is written here.
+        let streams = streams_to(identity);
+        if path.is_some() && metadata.is_file() && streams.iter().any(|flags| !flags.contains(OFlag::O_APPEND)) {
+            // What goes there by the stream lies at a place of its own in the file, over what is written here.
             return Err(io::Error::new(io::ErrorKind::ResourceBusy, "standard output or standard error goes there"));
         }
         let regular = metadata.is_file().then(|| Regular {
-            place: path.and_then(own_name),
+            // Set aside, it would take the streams with it.
+            place: path.filter(|_| streams.is_empty()).and_then(own_name),
             is_torn: ends_torn(&file, metadata.len()),
             bytes: metadata.len(),
             identity,
@@ -136,10 +138,13 @@ fn identity(metadata: &fs::Metadata) -> Identity {
     (metadata.dev(), metadata.ino())
 }
 
-/// Whether standard output or standard error of this process goes to a file.
-fn is_standard_stream(identity: Identity) -> bool {
-    let goes_there = |stream: BorrowedFd<'_>| fstat(stream).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == identity);
-    goes_there(io::stdout().as_fd()) || goes_there(io::stderr().as_fd())
+/// How standard output and standard error of this process write to a file, where they go to that one.
+fn streams_to(identity: Identity) -> Vec<OFlag> {
+    let flags = |stream: BorrowedFd<'_>| {
+        let goes_there = fstat(stream).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == identity);
+        goes_there.then(|| OFlag::from_bits_retain(fcntl(stream, FcntlArg::F_GETFL).unwrap_or_default()))
+    };
+    [flags(io::stdout().as_fd()), flags(io::stderr().as_fd())].into_iter().flatten().collect()
 }
 
 /// The name of a file behind all links. None for a descriptor of a process: whatever the file is called, it is the same one.
@@ -394,9 +399,9 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("a");
         let file = File::create(&path).unwrap();
-        assert!(!is_standard_stream(identity(&file.metadata().unwrap())));
+        assert!(streams_to(identity(&file.metadata().unwrap())).is_empty());
         let stdout = fstat(io::stdout().as_fd()).unwrap();
-        assert!(is_standard_stream((stdout.st_dev, stdout.st_ino)));
+        assert!(!streams_to((stdout.st_dev, stdout.st_ino)).is_empty());
         assert_eq!(own_name(&path), path.canonicalize().ok());
         let descriptor = PathBuf::from(format!("/dev/fd/{}", file.as_raw_fd()));
         let opened = Open::of(&Target::File(descriptor.clone())).unwrap();

@@ -256,8 +256,8 @@ impl Resolver<'_> {
         let files_max = self.at_most("audit-log-rotate-keep", raw.audit_log_rotate_keep, AUDIT_FILES_MAX);
         let output = match raw.audit_log.as_str() {
             "" => return None,
-            "stdout" | "/dev/stdout" | "/dev/fd/1" | "/proc/self/fd/1" => LogOutput::Stdout,
-            "stderr" | "/dev/stderr" | "/dev/fd/2" | "/proc/self/fd/2" => LogOutput::Stderr,
+            path if is_stream(path, "stdout", 1) => LogOutput::Stdout,
+            path if is_stream(path, "stderr", 2) => LogOutput::Stderr,
             path if path.ends_with('/') => {
                 self.refuse(
                     "audit-log",
@@ -267,7 +267,12 @@ impl Resolver<'_> {
             }
             path => LogOutput::File(PathBuf::from(path)),
         };
-        if log.contains(&output) {
+        let goes_there = |log: &LogOutput| match (log, &output) {
+            (LogOutput::File(path), LogOutput::Stdout) => is_stream(&path.to_string_lossy(), "stdout", 1),
+            (LogOutput::File(path), LogOutput::Stderr) => is_stream(&path.to_string_lossy(), "stderr", 2),
+            (log, output) => log == output,
+        };
+        if log.iter().any(goes_there) {
             // Whoever reads it slowly would hold up whatever the member logs.
             let what = format!("--audit-log {} is where the log goes, too (--log-outputs)", raw.audit_log);
             self.refuse_beside("audit-log", what, "name a file, or a stream that the log does not use");
@@ -1296,6 +1301,12 @@ fn server_pair(key: &str, cert: &str) -> String {
 
 fn client_pair(key: &str, cert: &str) -> String {
     format!("ClientKeyFile and ClientCertFile must both be present or both absent: key: {key}, cert: {cert}]")
+}
+
+/// Whether a name stands for a standard stream of the process, by its word or by its path.
+fn is_stream(name: &str, word: &str, descriptor: u8) -> bool {
+    let paths = [format!("/dev/{word}"), format!("/dev/fd/{descriptor}"), format!("/proc/self/fd/{descriptor}")];
+    name == word || paths.iter().any(|path| path == name)
 }
 
 fn path(text: &str) -> Option<PathBuf> {

@@ -164,6 +164,12 @@ impl Cluster {
         self.downgrade = downgrade;
     }
 
+    /// Whether a change is refused or not by how many learners there may be: one at least.
+    pub fn depends_on_learners_max(&self, change: &MemberChange) -> bool {
+        let has_learner = self.members.values().any(|member| member.is_learner);
+        has_learner && change.adds_learner() && self.check(change, usize::MAX).is_ok()
+    }
+
     fn check_add(&self, member: &Member, learner: bool, learners_max: usize) -> Result<(), Rejection> {
         if self.members.contains_key(&member.id) {
             return Err(Rejection::MemberExists);

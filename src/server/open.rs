@@ -286,7 +286,7 @@ pub(super) fn settings(options: &Options) -> Settings {
             member: MemberId(0),
             server_version: options.version,
             lease_ttl_min: options.tunables.lease_ttl_min(),
-            learners_max: options.learners_max,
+            learners_max: Some(options.learners_max),
             quota_bytes: options.tunables.quota_bytes,
         },
         wal: wal::Options { unsafe_no_fsync: options.unsafe_no_fsync, ..wal::Options::default() },

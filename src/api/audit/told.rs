@@ -4,8 +4,6 @@
 //! Every message is taken apart in full: what is told stands before the `;`, what is left out behind it. A field that a later
 //! version of the API adds does not compile until it stands on one of the sides.
 
-use std::borrow::Cow;
-
 use tonic_health::pb::HealthCheckRequest;
 
 use super::Second;
@@ -70,7 +68,7 @@ impl Subject {
 
     fn urls(&mut self, urls: &[String]) {
         let shown: Vec<_> = urls.iter().take(URLS_MAX).map(|url| without_user(url)).collect();
-        self.fields.texts("peer_urls", shown.iter().map(AsRef::as_ref), URLS_MAX);
+        self.fields.texts("peer_urls", shown.iter().map(String::as_str), URLS_MAX);
     }
 
     /// Leads an election, or claims to.
@@ -88,14 +86,16 @@ fn tell_lease(fields: &mut Fields, lease: i64) {
 }
 
 /// A URL without whatever stands in front of an `@` or behind a `?`, which may be a password and is of no use to a peer.
-fn without_user(url: &str) -> Cow<'_, str> {
-    let shown = url.split_once('?').map_or(url, |(shown, _)| shown);
-    let Some((before, host)) = shown.rsplit_once('@') else { return shown.into() };
+fn without_user(url: &str) -> String {
+    let without_query = |url: &str| url.split(['?', '#']).next().unwrap_or_default().to_owned();
+    // A password may hold anything, also what begins a query.
+    let Some((before, host)) = url.rsplit_once('@') else { return without_query(url) };
+    let host = without_query(host);
     match before.split_once("://") {
         Some((scheme, _)) if scheme.chars().all(|letter| letter.is_ascii_alphabetic()) => {
-            format!("{scheme}://{host}").into()
+            format!("{scheme}://{host}")
         }
-        _ => host.into(),
+        _ => host,
     }
 }
 
@@ -379,5 +379,6 @@ mod tests {
         assert_eq!(without_user("http:/bob:geheim@host"), "host");
         assert_eq!(without_user("bob:geheim://x@host"), "host");
         assert_eq!(without_user("http://host:2380?pw=geheim"), "http://host:2380");
+        assert_eq!(without_user("http://bob:ge?heim@host:2380"), "http://host:2380");
     }
 }

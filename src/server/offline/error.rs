@@ -49,6 +49,12 @@ pub enum OfflineError {
          snapshot of the running member (etcdctl snapshot save) and restore that (quorateutl snapshot restore)"
     )]
     ForeignVoter(MemberId),
+    /// Somebody is a member who neither votes nor learns.
+    #[error(
+        "{0} is a member by the database, and neither votes nor learns by the log and its snapshot files: they do not belong \
+         together. Take a snapshot of the running member (etcdctl snapshot save) and restore that (quorateutl snapshot restore)"
+    )]
+    NoVoter(MemberId),
     /// What is to be made lies inside of what it is made from.
     #[error("{} lies inside of {}, which is only read: name a place outside of it", target.display(), source_directory.display())]
     Inside {

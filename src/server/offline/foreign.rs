@@ -9,10 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{
-    CHUNK_BYTES, OfflineError, entries, fence,
-    voters::{self, Voters},
-};
+use super::{CHUNK_BYTES, OfflineError, entries, fence, voters};
 use crate::{
     apply::{self, EntryError, exchange},
     disk::{Directory as _, DiskFile as _, FileDirectory, Locker, OpenFile},
@@ -22,7 +19,7 @@ use crate::{
         snap::{self, SnapError},
     },
     pb::{
-        raftpb::{Entry, HardState},
+        raftpb::{ConfState, Entry, HardState},
         walpb,
     },
     types::LogIndex,
@@ -38,7 +35,7 @@ pub(super) struct Foreign {
     /// Where the database stands.
     pub(super) position: Position,
     /// Who votes there, unless only the database says it.
-    pub(super) voters: Option<Voters>,
+    pub(super) voters: Option<ConfState>,
     /// Behind which snapshot the log goes on.
     pub(super) base: walpb::Snapshot,
     /// The last entry; that of `base` if there is none.
@@ -73,7 +70,7 @@ impl Foreign {
         let last = LogIndex(last.0.max(base.index));
         let file = OpenFile::read_only(&database).map_err(OfflineError::io("opening", &database))?;
         let at = LogIndex(position.index);
-        let voters = voters::voters(&snaps, &log, &base, at, &voters::members(file)?)?;
+        let voters = voters::voters(&snaps, &log, &base, at, &voters::Known::read(file)?)?;
         let foreign = Self { metadata, hard_state, position, voters, base, last, torn, log, database, _lock: lock };
         foreign.check_term()?;
         Ok(foreign)

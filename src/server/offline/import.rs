@@ -98,7 +98,7 @@ fn options<'f>(foreign: &'f Foreign, source: &Source<'_>) -> ImportOptions<'f> {
         cluster: foreign.metadata.cluster,
         server_version: source.server_version,
         index: Some(LogIndex(foreign.position.index)),
-        configuration: foreign.voters.as_ref().map(|voters| &voters.configuration),
+        configuration: foreign.voters.as_ref(),
         memory_bytes: SORT_BYTES_DEFAULT,
     }
 }
@@ -112,9 +112,8 @@ fn load(
 ) -> Result<(Mark, FileHash), OfflineError> {
     let imported = exchange::import(foreign.database()?, engine, scratch, &options(foreign, source))?;
     let hash = hash(&Reader::open(foreign.database()?).map_err(ExchangeError::from)?)?;
-    let learners_max = foreign.voters.as_ref().map_or(usize::MAX, |voters| voters.learners_max);
     let apply = ApplyOptions::new(foreign.metadata.member, source.server_version);
-    let mut applier = Applier::open(engine.clone(), ApplyOptions { learners_max, ..apply })?;
+    let mut applier = Applier::open(engine.clone(), ApplyOptions { learners_max: None, ..apply })?;
     let own = applier.published().view.hash_kv(0)?;
     if (own.hash, own.revision) != (hash.hash, hash.revision) {
         return Err(OfflineError::Hash { own: own.hash, theirs: hash.hash, revision: hash.revision });

@@ -65,8 +65,7 @@ impl Resident {
         }
         let on_disk = OnDisk { dir: &dir, engine: FjallOptions::default() };
         let (log, mut settings) = (FileDirectory::new(dir.wal()), Settings::new(server_version));
-        // What is in the log was within the bounds of who wrote it.
-        settings.apply.learners_max = usize::MAX;
+        settings.apply.learners_max = None;
         let nobody = Bootstrap::new([].into(), "");
         let (parts, _) = recovery::resume(&on_disk, log.clone(), &settings, &nobody)?;
         let Parts { identity, applier, wal, .. } = parts;
@@ -104,7 +103,7 @@ impl Resident {
         }
         together(&survey, &stands)?;
         let wal::Metadata { member, cluster } = survey.metadata;
-        let options = ApplyOptions { learners_max: usize::MAX, ..ApplyOptions::new(member, server_version) };
+        let options = ApplyOptions { learners_max: None, ..ApplyOptions::new(member, server_version) };
         let applier = Applier::open(engine, options).map_err(|cause| told(cause.into()))?;
         let (identity, hold) = (Identity { member, cluster }, Hold::Reading(scratch, lock));
         let hard_state = survey.hard_state;

@@ -4,8 +4,8 @@
 //! The database says so, too. But one that etcd's tool has restored from a snapshot names those of the cluster it came from,
 //! until the first change, and in etcd 3.5 it may be behind.
 //!
-//! How many learners a cluster may have stands in neither; a change that went beyond was refused by all members. It is the number
-//! with which the log leads to the members that the database has.
+//! How many learners a cluster may have stands in neither, and a learner beyond was refused by all members. Whether one was, the
+//! database tells: whoever has become a member is among its members or among those that were removed.
 
 use std::{collections::BTreeSet, io};
 
@@ -24,37 +24,51 @@ use crate::{
         raftpb::{ConfState, EntryType},
         walpb,
     },
-    types::LogIndex,
+    types::{LogIndex, MemberId},
     wal,
 };
 
-/// How many learners a cluster may have, the likeliest first: of a number that nobody reached nobody was refused.
-const LEARNERS_MAX: [usize; 9] = [usize::MAX, 8, 7, 6, 5, 4, 3, 2, 1];
 /// Rows of the database's members that are read.
 const MEMBERS_MAX: usize = 4_096;
 
-/// Who votes.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Voters {
-    /// Raft's configuration.
-    pub(super) configuration: ConfState,
-    /// How many learners there may be.
-    pub(super) learners_max: usize,
+/// Who is known to have become a member.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    members: BTreeSet<u64>,
+    removed: BTreeSet<u64>,
+}
+
+impl Known {
+    /// What a database says.
+    ///
+    /// # Errors
+    /// What is wrong with the file.
+    pub(super) fn read(database: OpenFile) -> Result<Self, OfflineError> {
+        let reader = Reader::open(database).map_err(ExchangeError::from)?;
+        let ids = |bucket: Bucket| -> Result<_, ExchangeError> {
+            let mut ids = BTreeSet::new();
+            for row in reader.bucket(bucket.name().as_bytes())?.take(MEMBERS_MAX) {
+                let key = row?.key;
+                ids.extend(std::str::from_utf8(&key).ok().and_then(|key| u64::from_str_radix(key, 16).ok()));
+            }
+            Ok(ids)
+        };
+        Ok(Self { members: ids(Bucket::Members)?, removed: ids(Bucket::MembersRemoved)? })
+    }
 }
 
 /// Who votes behind the entry `at`; nothing if the snapshot file for `base`, from which the log goes on, cannot be read.
-/// `members` are those of the database.
 ///
 /// # Errors
-/// A change that does not decode, and failure to read.
+/// [`OfflineError::NoVoter`], a change that does not decode, and failure to read.
 pub(super) fn voters(
     snaps: &FileDirectory,
     log: &wal::Reader<FileDirectory>,
     base: &walpb::Snapshot,
     at: LogIndex,
-    members: &BTreeSet<u64>,
-) -> Result<Option<Voters>, OfflineError> {
-    let Some(begun) = begun_with(snaps, base)? else { return Ok(None) };
+    known: &Known,
+) -> Result<Option<ConfState>, OfflineError> {
+    let Some(cluster) = begun_with(snaps, base)? else { return Ok(None) };
     let mut changes = Vec::new();
     entries(log, LogIndex(base.index), at, |entries| {
         for entry in entries.iter().filter(|entry| entry.r#type == i32::from(EntryType::EntryConfChange)) {
@@ -63,42 +77,27 @@ pub(super) fn voters(
         }
         Ok(())
     })?;
-    Ok(Some(likeliest(&begun, &changes, members)))
+    follow(cluster, &changes, known).map(Some)
 }
 
-/// Where the changes lead to the members there are; else to some of them, with as few of the changes refused as may be.
-fn likeliest(begun: &Cluster, changes: &[MemberChange], members: &BTreeSet<u64>) -> Voters {
-    let followed = |learners_max| {
-        let mut cluster = begun.clone();
-        for change in changes {
-            if cluster.check(change, learners_max).is_ok() {
-                cluster.apply(change);
-            }
+/// Raft's configuration behind the changes.
+fn follow(mut cluster: Cluster, changes: &[MemberChange], known: &Known) -> Result<ConfState, OfflineError> {
+    // etcd proposes none for who is no learner; a database of 3.5 may lack who was promoted.
+    let promoted = |id| changes.contains(&MemberChange::Promote(id));
+    let has_come = |id: MemberId| known.members.contains(&id.0) || known.removed.contains(&id.0) || promoted(id);
+    for change in changes {
+        let was_refused = change.adds_learner() && !has_come(change.id());
+        if !was_refused && cluster.check(change, usize::MAX).is_ok() {
+            cluster.apply(change);
         }
-        Voters { configuration: cluster.configuration().clone(), learners_max }
-    };
-    let all = |voters: &Voters| -> BTreeSet<u64> {
-        let ConfState { voters, learners, .. } = &voters.configuration;
-        voters.iter().chain(learners).copied().collect()
-    };
-    let candidates = LEARNERS_MAX.map(followed);
-    let exact = candidates.iter().find(|voters| all(voters) == *members);
-    let fitting = exact.or_else(|| candidates.iter().find(|voters| all(voters).is_subset(members)));
-    fitting.or(candidates.first()).cloned().unwrap_or_else(|| followed(usize::MAX))
-}
-
-/// The members of a database.
-///
-/// # Errors
-/// What is wrong with the file.
-pub(super) fn members(database: OpenFile) -> Result<BTreeSet<u64>, OfflineError> {
-    let reader = Reader::open(database).map_err(ExchangeError::from)?;
-    let mut members = BTreeSet::new();
-    for row in reader.bucket(Bucket::Members.name().as_bytes()).map_err(ExchangeError::from)?.take(MEMBERS_MAX) {
-        let key = row.map_err(ExchangeError::from)?.key;
-        members.extend(std::str::from_utf8(&key).ok().and_then(|key| u64::from_str_radix(key, 16).ok()));
     }
-    Ok(members)
+    let configuration = cluster.configuration().clone();
+    let has_place = |id: &u64| configuration.voters.contains(id) || configuration.learners.contains(id);
+    // One that was removed may have stayed in a database of 3.5.
+    match known.members.iter().find(|id| !has_place(id) && !cluster.is_removed(MemberId(**id))) {
+        Some(id) => Err(OfflineError::NoVoter(MemberId(*id))),
+        None => Ok(configuration),
+    }
 }
 
 /// The cluster where the log begins: nobody is in it before the first entry.
@@ -128,7 +127,6 @@ fn member(member: v2json::TreeMember) -> Member {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::MemberId;
 
     fn add(id: u64, is_learner: bool) -> MemberChange {
         let attributes = Attributes { name: String::new(), client_urls: Vec::new() };
@@ -136,23 +134,36 @@ mod tests {
         MemberChange::add(Member { id: MemberId(id), peer_urls, is_learner, attributes })
     }
 
-    fn led(changes: &[MemberChange], members: &[u64]) -> (Vec<u64>, Vec<u64>) {
-        let found = likeliest(&Cluster::default(), changes, &members.iter().copied().collect());
-        (found.configuration.voters, found.configuration.learners)
+    fn led(changes: &[MemberChange], members: &[u64], removed: &[u64]) -> Result<(Vec<u64>, Vec<u64>), String> {
+        let [members, removed] = [members, removed].map(|ids| ids.iter().copied().collect());
+        let found = follow(Cluster::default(), changes, &Known { members, removed });
+        found.map(|found| (found.voters, found.learners)).map_err(|error| error.to_string())
+    }
+
+    fn promote(id: u64) -> MemberChange {
+        MemberChange::Promote(MemberId(id))
     }
 
     /// Two voters of three that one of them does not know of would agree without it.
     #[test]
     fn nobody_is_left_out_who_was_a_learner_beside_another_one() {
-        let changes = [add(1, false), add(2, true), add(3, true), MemberChange::Promote(MemberId(3))];
-        assert_eq!(led(&changes, &[1, 2, 3]), (vec![1, 3], vec![2]));
-        assert_eq!(led(&changes, &[1, 2, 3, 9]), (vec![1, 3], vec![2]), "a database may be behind");
+        let changes = [add(1, false), add(2, true), add(3, true), promote(3)];
+        assert_eq!(led(&changes, &[1, 2, 3], &[]), Ok((vec![1, 3], vec![2])));
+        assert_eq!(led(&changes, &[1, 2], &[]), Ok((vec![1, 3], vec![2])), "a database of 3.5 may lack one");
+        let raised = [add(1, false), add(2, true), add(3, true), add(4, true), promote(2), promote(4)];
+        assert_eq!(
+            led(&raised, &[1, 2, 4], &[]),
+            Ok((vec![1, 2, 4], vec![])),
+            "3 was refused, then there could be more"
+        );
     }
 
     #[test]
-    fn who_was_refused_is_no_member() {
-        let changes = [add(1, false), add(2, true), add(3, true), MemberChange::Promote(MemberId(2))];
-        assert_eq!(led(&changes, &[1, 2]), (vec![1, 2], vec![]));
-        assert_eq!(led(&changes, &[7]), (vec![1, 2], vec![3]), "it is for others to say that it does not fit");
+    fn who_was_refused_or_removed_has_no_vote() {
+        let changes = [add(1, false), add(2, true), add(3, true), promote(2)];
+        assert_eq!(led(&changes, &[1, 2], &[]), Ok((vec![1, 2], vec![])));
+        let removed = [add(1, false), add(2, true), MemberChange::Remove(MemberId(2)), add(3, true)];
+        assert_eq!(led(&removed, &[1, 3], &[2]), Ok((vec![1], vec![3])));
+        assert!(led(&changes, &[1, 2, 9], &[]).unwrap_err().contains('9'), "nobody knows how it came");
     }
 }

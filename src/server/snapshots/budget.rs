@@ -86,7 +86,8 @@ impl Pace {
     /// Whether nobody writes. A disk that is slow keeps those who do from being applied.
     fn is_quiet(&mut self, shared: &Shared, now: Duration) -> bool {
         let applied = shared.applied();
-        if applied != self.applied || metrics::PROPOSALS_PENDING.get() > 0 {
+        let is_behind = shared.committed() > applied || metrics::PROPOSALS_PENDING.get() > 0;
+        if applied != self.applied || is_behind {
             (self.applied, self.wrote) = (applied, now);
         }
         now.saturating_sub(self.wrote) >= QUIET_AFTER

@@ -99,8 +99,11 @@ async fn look(settings: &Settings, endpoint: &str, client: &mut Option<Client>, 
         None => session::try_connect(settings, vec![endpoint.to_owned()]).await.map_err(|error| error.to_string())?,
     };
     let asked = ask(settings, endpoint, &connected).await;
-    if asked.is_ok() && hot.as_ref().is_none_or(Hot::is_worth_asking_for) {
-        *hot = Some(connected.call(HotRequest {}, Some(settings.command_timeout)).await.into());
+    if asked.is_err() {
+        // Whoever comes back may be another version, or may tell now.
+        *hot = None;
+    } else if !hot.as_ref().is_some_and(Hot::is_final) {
+        *hot = Some(connected.call(HotRequest {}, Some(HOT_LIMIT)).await.into());
     }
     *client = Some(connected);
     asked.map(|look| Look { hot: hot.clone().unwrap_or_default(), ..look })
@@ -121,6 +124,8 @@ async fn ask(settings: &Settings, endpoint: &str, client: &Client) -> Answer {
     Ok(Look { at, status, name, alarms, samples, hot: Hot::default() })
 }
 
+/// What most requests are about is told at once, or left out of a look.
+const HOT_LIMIT: Duration = Duration::from_millis(500);
 /// Answers that wait to be shown; a member waits before it is asked again.
 const ANSWERS_AHEAD: usize = 16;
 /// A member may take this long, however often it is asked.

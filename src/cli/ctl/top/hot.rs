@@ -25,9 +25,9 @@ pub(super) enum Hot {
 }
 
 impl Hot {
-    /// Who refuses or knows of none is not asked at every look.
-    pub(super) fn is_worth_asking_for(&self) -> bool {
-        matches!(self, Self::Told(_))
+    /// Who has refused or knows of none need not be asked again.
+    pub(super) fn is_final(&self) -> bool {
+        !matches!(self, Self::Told(_))
     }
 }
 
@@ -36,7 +36,9 @@ impl From<Result<HotResponse, ClientError>> for Hot {
         match answer {
             Ok(told) => Self::Told(told),
             Err(error) if error.is_unimplemented() => Self::Unknown,
-            Err(error) => Self::Refused(error.to_string()),
+            Err(ClientError::Refused(refusal)) => Self::Refused(refusal.to_string()),
+            // The next time, perhaps.
+            Err(_) => Self::Told(HotResponse::default()),
         }
     }
 }
