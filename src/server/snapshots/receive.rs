@@ -174,7 +174,7 @@ async fn staged(shared: &Shared, arriving: Arriving, mut body: SnapshotBody) -> 
     // Nobody listens any more if the member stops, or if another snapshot has taken the turn.
     let stage = move || drop(done.send(stage(&place, arriving, received)));
     let save = |cause: &dyn std::error::Error| SnapshotRefusal::Save(with_causes(cause));
-    super::super::spawn_behind("snapshot-writer", stage).map_err(|cause| save(&cause))?;
+    super::super::spawn("snapshot-writer", stage).map_err(|cause| save(&cause))?;
     let feed = async {
         loop {
             claim.wait();

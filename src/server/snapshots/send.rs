@@ -151,7 +151,7 @@ async fn send_native(
         let rows = native::write(&state, disk_bytes).map(|block| block.map_err(io::Error::other));
         pass_on(&for_reader, Pace::for_members(&for_reader), rows, &blocks);
     };
-    super::super::spawn_behind("snapshot-reader", read).map_err(Failure::Thread)?;
+    super::super::spawn("snapshot-reader", read).map_err(Failure::Thread)?;
     let begun = Stopwatch::start();
     transport.send_snapshot(message, SnapshotForm::Native, ReceiverStream::new(body)).await?;
     metrics::BACKEND_SNAPSHOT.observe(begun.elapsed());
@@ -172,7 +172,7 @@ async fn send_database(
     let read = move || {
         pass_on(&for_reader, Pace::for_members(&for_reader), file.blocks(native::BLOCK_BYTES), &blocks);
     };
-    super::super::spawn_behind("snapshot-reader", read).map_err(Failure::Thread)?;
+    super::super::spawn("snapshot-reader", read).map_err(Failure::Thread)?;
     transport.send_snapshot(message, SnapshotForm::Bbolt, ReceiverStream::new(body)).await?;
     Ok(index)
 }
