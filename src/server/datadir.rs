@@ -517,7 +517,9 @@ pub(super) fn replace(path: &Path, line: &str) -> Result<(), DataDirError> {
         fs::rename(&temporary, path)?;
         path.parent().map_or(Ok(()), sync_directory)
     };
-    write().map_err(DataDirError::io("writing", path))
+    // A marker that could not be written is no file that anybody looks for.
+    let written = write().inspect_err(|_| drop(fs::remove_file(&temporary)));
+    written.map_err(DataDirError::io("writing", path))
 }
 
 #[cfg(test)]
@@ -540,6 +542,14 @@ mod tests {
         assert!(matches!(DataDir::open(root.path(), None), Err(DataDirError::InUse { .. })));
         drop(readers);
         DataDir::open(root.path(), None).unwrap();
+    }
+
+    #[test]
+    fn marker_that_cannot_be_written_leaves_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("MARKER/full")).unwrap();
+        replace(&root.path().join("MARKER"), "line").unwrap_err();
+        assert!(!root.path().join("MARKER.tmp").exists());
     }
 
     #[test]

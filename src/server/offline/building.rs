@@ -7,9 +7,10 @@
 //! has left is named, and removed by whoever knows that it is that.
 
 use std::{
-    fs::{self, DirBuilder, File, TryLockError},
+    ffi::OsString,
+    fs::{self, DirBuilder, File, Metadata, TryLockError},
     io,
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Component, Path, PathBuf},
 };
 
@@ -19,7 +20,7 @@ use super::{
         generations::Generations,
     },
     OfflineError,
-    fence::{Fence, Note, absolute, exchange},
+    fence::{Fence, Note, absolute, exchange, rename_to_free},
 };
 use crate::{
     disk::FileDirectory,
@@ -31,6 +32,8 @@ const INCOMPLETE: &str = "An export from Quorate to this directory was begun and
     quorateutl export. What was exported is where it was, or the file called member there tells where it is.";
 /// Everything in a data directory is its user's alone.
 const DIRECTORY_MODE: u32 = 0o700;
+/// What is in a directory in which one has begun and not finished.
+const OF_ONE_BEGUN: [&str; 5] = ["LOCK", "FORMAT", "FORMAT.tmp", "member", "member.partial"];
 /// The ending of what is not complete.
 const PARTIAL: &str = "partial";
 
@@ -75,9 +78,10 @@ impl Building {
         let wal = log_apart(root, wal)?;
         check(root, wal.as_deref())?;
         let made = missing(root).chain(wal.as_deref().and_then(Path::parent).into_iter().flat_map(missing)).collect();
-        let leftovers = Leftovers { made, ours: Vec::new() };
+        let mut leftovers = Leftovers { made, ours: Vec::new() };
         datadir::create(root)?;
-        let turn = turn(root)?;
+        // What was made is of use to whoever has begun in it.
+        let turn = turn(root).inspect_err(|_| leftovers.made.clear())?;
         // Somebody may have begun, and even finished, before it was this one's turn.
         check(root, wal.as_deref())?;
         let lock = if owner == Owner::Quorate { Some(DataDir::lock_alone(root)?) } else { None };
@@ -214,7 +218,7 @@ impl Building {
 
     /// Gives what was made here its name. Until that has happened, what has the name is somebody else's.
     fn rename(&mut self, from: &Path, to: &Path) -> Result<(), OfflineError> {
-        fs::rename(from, to).map_err(OfflineError::io("renaming", from))?;
+        rename_to_free(from, to).map_err(OfflineError::io("renaming", from))?;
         self.leftovers.ours.push(to.to_owned());
         Ok(datadir::sync_parent(to)?)
     }
@@ -245,7 +249,11 @@ impl Drop for Leftovers {
             told(path, gone);
         }
         for path in self.made.iter().rev() {
-            told(path, fs::remove_dir(path));
+            match fs::remove_dir(path) {
+                // Somebody else uses it by now.
+                Err(cause) if cause.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+                gone => told(path, gone),
+            }
         }
     }
 }
@@ -288,23 +296,47 @@ fn place(path: &Path) -> PathBuf {
 /// The right to begin in `root`, which one process has at a time.
 fn turn(root: &Path) -> Result<File, OfflineError> {
     let file = File::open(root).map_err(OfflineError::io("opening", root))?;
+    let in_use = || Err(OfflineError::InUse { path: root.to_owned(), holder: None });
     match file.try_lock() {
-        Err(TryLockError::WouldBlock) => Err(OfflineError::InUse { path: root.to_owned(), holder: None }),
+        Err(TryLockError::WouldBlock) => in_use(),
+        // One that has failed meanwhile took its directory with it; the lock on that one keeps nobody away.
+        Ok(()) if !is_at(&file, root) => in_use(),
         // Where directories have no locks, all that is made is still made by one alone.
         Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
     }
 }
 
+/// Whether `path` still means what was opened as `file`.
+fn is_at(file: &File, path: &Path) -> bool {
+    let place = |metadata: Metadata| (metadata.dev(), metadata.ino());
+    file.metadata().map(place).ok() == fs::metadata(path).map(place).ok()
+}
+
 fn check(root: &Path, wal: Option<&Path>) -> Result<(), OfflineError> {
     let is_there = |path: &Path| path.symlink_metadata().is_ok();
-    let begun = |path: PathBuf| if is_there(&path) { Err(OfflineError::Begun(path)) } else { Ok(()) };
-    let unusable = |_| OfflineError::NotEmpty(root.to_owned());
-    if is_there(root) && fs::read_dir(root).map_err(unusable)?.next().is_some() {
-        begun(DataDir::unfinished_path(root))?;
-        return Err(OfflineError::NotEmpty(root.to_owned()));
+    let not_empty = || OfflineError::NotEmpty(root.to_owned());
+    if is_there(root) {
+        let names = fs::read_dir(root).and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect());
+        let names: Vec<OsString> = names.map_err(|_| not_empty())?;
+        let unfinished = DataDir::unfinished_path(root);
+        if is_there(&unfinished) {
+            let nothing_else = names.iter().all(|name| OF_ONE_BEGUN.iter().any(|begun| name == begun));
+            let remove = if nothing_else { root.to_owned() } else { unfinished.clone() };
+            return Err(OfflineError::Begun { unfinished, remove });
+        }
+        if !names.is_empty() {
+            return Err(not_empty());
+        }
     }
     let Some(wal) = wal else { return Ok(()) };
-    if is_there(wal) { Err(OfflineError::WalDirExists(wal.to_owned())) } else { begun(partial(wal)) }
+    let unfinished = partial(wal);
+    if is_there(wal) {
+        Err(OfflineError::WalDirExists(wal.to_owned()))
+    } else if is_there(&unfinished) {
+        Err(OfflineError::Begun { remove: unfinished.clone(), unfinished })
+    } else {
+        Ok(())
+    }
 }
 
 /// The directories down to `path` that are not there, the outermost first.
@@ -362,7 +394,7 @@ mod tests {
         for owner in [Owner::Quorate, Owner::Etcd] {
             for (root, wal) in [(&root, None), (&new, Some(wal.as_path()))] {
                 let refused = Building::begin(root, wal, owner).unwrap_err().to_string();
-                assert!(refused.contains(".partial") && refused.contains("remove it"), "{refused}");
+                assert!(refused.contains(".partial") && refused.contains(" and begin again"), "{refused}");
             }
             let refused = Building::begin(&home.path().join("other"), None, owner);
             assert!(matches!(refused, Err(OfflineError::NotEmpty(_))), "{refused:?}");
@@ -391,6 +423,48 @@ mod tests {
             (names(&root.join("member")), names(home.path())),
             (vec!["FOUNDED".to_owned(), "snap".to_owned()], vec!["data".to_owned(), "log".to_owned()])
         );
+    }
+
+    #[test]
+    fn a_turn_in_a_directory_that_went_is_none() {
+        let home = tempfile::tempdir().unwrap();
+        let root = home.path().join("data");
+        fs::create_dir(&root).unwrap();
+        let opened = File::open(&root).unwrap();
+        assert!(is_at(&opened, &root));
+        fs::remove_dir(&root).unwrap();
+        assert!(!is_at(&opened, &root), "nothing is there");
+        fs::create_dir(&root).unwrap();
+        assert!(!is_at(&opened, &root), "another one is there");
+    }
+
+    #[test]
+    fn made_directories_that_others_use_stay() {
+        let home = tempfile::tempdir().unwrap();
+        let building = Building::begin(&home.path().join("a/b"), None, Owner::Quorate).unwrap();
+        fs::write(home.path().join("a/other"), "").unwrap();
+        drop(building);
+        assert_eq!(names(&home.path().join("a")), ["other"]);
+    }
+
+    #[test]
+    fn what_is_to_be_removed_is_all_that_an_interrupted_one_has_left() {
+        let home = tempfile::tempdir().unwrap();
+        let root = home.path().join("data");
+        for owner in [Owner::Quorate, Owner::Etcd] {
+            let mut killed = Building::begin(&root, None, owner).unwrap();
+            killed.leftovers.ours.clear();
+            killed.leftovers.made.clear();
+            drop(killed);
+            let begun = |path: &Path| {
+                let refused = Building::begin(&root, None, owner).unwrap_err();
+                assert!(matches!(&refused, OfflineError::Begun { remove, .. } if remove == path), "{refused}");
+            };
+            begun(&root);
+            fs::write(root.join("mine"), "").unwrap();
+            begun(&root.join("member.partial"));
+            fs::remove_dir_all(&root).unwrap();
+        }
     }
 
     #[test]
@@ -484,9 +558,12 @@ mod tests {
         let building = Building::begin(&root, Some(&wal), Owner::Quorate).unwrap();
         building.state(|_, _| Ok(())).unwrap();
         fs::create_dir(&wal).unwrap();
-        fs::write(wal.join("kept"), "").unwrap();
         building.finish().unwrap_err();
-        assert_eq!((names(home.path()), names(&wal)), (vec!["log".to_owned()], vec!["kept".to_owned()]));
+        assert_eq!(
+            (names(home.path()), names(&wal)),
+            (vec!["log".to_owned()], Vec::new()),
+            "an empty one stays as well"
+        );
     }
 
     #[test]

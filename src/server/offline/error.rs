@@ -32,8 +32,17 @@ pub enum OfflineError {
     #[error("data-dir {} not empty or could not be read", quoted(.0))]
     NotEmpty(PathBuf),
     /// Something is there that an interrupted process may have left.
-    #[error("{} exists: if no quorateutl is at work there, and it is what an interrupted one has left, remove it and begin again", .0.display())]
-    Begun(PathBuf),
+    #[error(
+        "{} exists: if no quorateutl is at work there, and it is what an interrupted one has left, remove {} and begin again",
+        unfinished.display(),
+        if remove == unfinished { "it".into() } else { remove.to_string_lossy() }
+    )]
+    Begun {
+        /// What an interrupted process has left.
+        unfinished: PathBuf,
+        /// All that it has left.
+        remove: PathBuf,
+    },
     /// The directory for the log is there already; etcd's words.
     #[error("wal-dir {} exists", quoted(.0))]
     WalDirExists(PathBuf),

@@ -84,6 +84,14 @@ pub(super) fn exchange(one: &Path, other: &Path) -> io::Result<()> {
     }
 }
 
+/// Gives `from` the name `to`, which nobody has. Where the file system cannot tell, an empty directory of that name goes.
+pub(super) fn rename_to_free(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
+        Err(Errno::EINVAL | Errno::ENOSYS) => fs::rename(from, to),
+        renamed => Ok(renamed?),
+    }
+}
+
 /// The note in `root`, if it was handed on.
 pub(in crate::server) fn find(root: &Path) -> Option<PathBuf> {
     Some(root.join(MEMBER)).filter(|note| note.is_file())
