@@ -1,12 +1,12 @@
 //! The operating system's files.
 
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io,
     ops::Range,
     os::{
         fd::{AsFd, BorrowedFd},
-        unix::fs::{FileExt, OpenOptionsExt},
+        unix::fs::{DirBuilderExt as _, FileExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
 };
@@ -61,6 +61,13 @@ impl OpenFile {
     pub fn try_lock_shared(&self) -> io::Result<bool> {
         taken(self.file.try_lock_shared())
     }
+}
+
+/// Makes directories that are their owner's alone.
+pub fn private_directories() -> DirBuilder {
+    let mut builder = DirBuilder::new();
+    builder.mode(0o700);
+    builder
 }
 
 /// Bytes after which [`write_behind`] is worth a call, and no more: whoever syncs a file meanwhile waits for what the disk has

@@ -14,7 +14,7 @@ mod file;
 mod locker;
 mod memory;
 
-pub use file::{BEHIND_BYTES, FileDirectory, OpenFile, write_behind};
+pub use file::{BEHIND_BYTES, FileDirectory, OpenFile, private_directories, write_behind};
 pub use locker::Locker;
 pub use memory::{Loss, MemoryDirectory, MemoryFile};
 

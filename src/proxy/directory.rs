@@ -4,15 +4,18 @@
 //! because the next start may not be told again, and then what was found.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::server::{DataDir, DataDirError};
+use crate::{
+    disk::private_directories,
+    server::{DataDir, DataDirError},
+};
 
 /// Longest file that is read: [`super::endpoints::ENDPOINTS_MAX`] URLs of any sensible length.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -119,7 +122,7 @@ impl Directory {
         if self.path.is_dir() {
             return Ok(());
         }
-        DirBuilder::new().mode(0o700).create(&self.path)?;
+        private_directories().create(&self.path)?;
         self.path.parent().map_or(Ok(()), sync)
     }
 }

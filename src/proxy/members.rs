@@ -29,6 +29,7 @@ use crate::{
     config::{Scheme, Url},
     tls::Dialler,
     transport::ask::{self, MemberUrls, Target},
+    types::with_causes,
 };
 
 /// How long one member may take to answer (etcd's limit).
@@ -147,7 +148,7 @@ impl Members {
         if old != peers {
             match self.directory.write(&peers) {
                 Ok(()) => tracing::info!("proxy: updated peer urls in cluster file from {old:?} to {peers:?}"),
-                Err(error) => tracing::error!(error = %told(&error), "the next start will not know the members"),
+                Err(error) => tracing::error!(error = %with_causes(&error), "the next start will not know the members"),
             }
         }
         self.endpoints.rearrange(&shuffled(endpoints_of(found)));
@@ -184,7 +185,7 @@ async fn of_client_port(url: String, dialler: &Dialler) -> Option<Vec<MemberUrls
 }
 
 fn unanswered(url: &str, error: &ask::AskError) {
-    tracing::debug!(url, error = %told(error), "a member does not say who the members are");
+    tracing::debug!(url, error = %with_causes(error), "a member does not say who the members are");
 }
 
 /// A cluster has members, and they have peers.
@@ -206,11 +207,6 @@ fn shuffled(mut list: Vec<Endpoint>) -> Vec<Endpoint> {
         list.swap(end, other);
     }
     list
-}
-
-fn told(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    std::iter::once(error.to_string()).chain(causes.map(ToString::to_string)).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]

@@ -1,8 +1,7 @@
 //! What a member that stopped by itself says to its operator: one line with the causes and one remedy.
 
-use std::{error, iter};
-
 use super::ServerFailure;
+use crate::types::with_causes;
 
 /// The words of causes that say what to do, and more than to start the member again.
 const REMEDIES: [&str; 2] = ["add it again", "a newer version"];
@@ -11,10 +10,7 @@ impl ServerFailure {
     /// The failure and its causes on one line, and what to do: what the innermost cause that knows says, because it alone
     /// has seen what is damaged. Only where none does is the disk to be checked.
     pub fn explained(&self) -> String {
-        let causes: Vec<String> = iter::successors(Some(self as &dyn error::Error), |cause| cause.source())
-            .map(ToString::to_string)
-            .collect();
-        let text = causes.join(": ");
+        let text = with_causes(self);
         match self.remedy() {
             Some(remedy) if !REMEDIES.iter().any(|words| text.contains(words)) => format!("{text}; {remedy}"),
             _ => text,

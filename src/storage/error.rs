@@ -8,6 +8,8 @@ use std::{
 
 use thiserror::Error;
 
+use crate::types::with_causes;
+
 /// A failure of this member's own disk or memory of it; other members do not share it.
 #[derive(Debug, Clone, Error)]
 pub enum StorageError {
@@ -138,14 +140,7 @@ impl StorageError {
 
     /// The error and its causes on one line.
     pub fn with_causes(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            cause = error.source();
-        }
-        text
+        with_causes(self)
     }
 }
 

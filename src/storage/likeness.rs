@@ -4,14 +4,10 @@
 //! are never written again, are links to those that are looked at, and everything else is a copy: journals of at most some
 //! hundred megabytes, and small files.
 
-use std::{
-    fs::{self, DirBuilder},
-    io,
-    os::unix::fs::{DirBuilderExt as _, symlink},
-    path::Path,
-};
+use std::{fs, io, os::unix::fs::symlink, path::Path};
 
 use super::manifest::TABLES;
+use crate::disk::private_directories;
 
 /// Makes `to`, which is missing, a likeness of the state in `from`.
 ///
@@ -23,7 +19,7 @@ pub(super) fn make(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 fn fill(from: &Path, to: &Path) -> io::Result<()> {
-    DirBuilder::new().mode(0o700).create(to)?;
+    private_directories().create(to)?;
     let are_tables = from.file_name().is_some_and(|name| name == TABLES);
     for entry in fs::read_dir(from)? {
         let entry = entry?;

@@ -5,10 +5,10 @@
 //! that they can be given to clients as the authority they trust.
 
 use std::{
-    fs::{self, DirBuilder, OpenOptions},
+    fs::{self, OpenOptions},
     io::{self, Write as _},
     net::IpAddr,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     time::{Duration, UNIX_EPOCH},
 };
@@ -17,7 +17,10 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose, SanType};
 
 use super::{PairFiles, TlsError};
-use crate::clock::{self, Clock as _};
+use crate::{
+    clock::{self, Clock as _},
+    disk::private_directories,
+};
 
 /// Seconds of a year, as etcd counts them.
 const YEAR: Duration = Duration::from_hours(365 * 24);
@@ -49,7 +52,7 @@ pub fn self_signed(wanted: SelfSigned<'_>) -> Result<PairFiles, TlsError> {
     }
     let (cert, key) = generate(wanted).map_err(|error| failed(error.to_string()))?;
     let keep = || -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(wanted.directory)?;
+        private_directories().recursive(true).create(wanted.directory)?;
         write(&files.cert, 0o644, &pem("CERTIFICATE", &cert))?;
         write(&files.key, 0o600, &pem("PRIVATE KEY", &key))
     };

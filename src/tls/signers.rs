@@ -44,6 +44,10 @@ impl Signers {
 
     /// Whether a certificate that the library takes for `usage` has a chain that is short enough for who is at its end.
     ///
+    /// The chain is searched for a second time, signatures included: the library's first search takes no rule of ours, and what
+    /// both sides are told of everything else that may be wrong with a certificate comes from there. It is done only where
+    /// certificates stand between and an authority has a limit, and costs no more than the first, which the library bounds.
+    ///
     /// # Errors
     /// Nothing else than that it has none.
     pub(super) fn check_length(

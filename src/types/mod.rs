@@ -2,10 +2,12 @@
 //!
 //! Plain values without behaviour of their own beyond ordering, printing and parsing. Floor 0: builds on nothing.
 
+mod causes;
 mod ids;
 mod key_range;
 mod rejection;
 
+pub use causes::with_causes;
 pub use ids::{ClusterId, LeaseId, LogIndex, MemberId, RequestId, RequestIds, Revision, Term, Ticks};
 pub use key_range::{KeyEnd, KeyRange};
 pub use rejection::{Code, Rejection};

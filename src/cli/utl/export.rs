@@ -13,7 +13,10 @@ use super::{
     import::FROM_WAL_DIR,
     of_member, restore, short, source, style_of_facts,
 };
-use crate::server::offline::{self, ExportReport};
+use crate::{
+    server::offline::{self, ExportReport},
+    types::with_causes,
+};
 
 const DATA_DIR: Flag =
     Flag::text("data-dir", "", "data directory of Quorate, whose daemon is stopped").values(Values::Files);
@@ -69,7 +72,7 @@ fn export(call: &Call) -> Result<ExportReport, Failure> {
         (None, Some(file)) => offline::export_snapshot(&source, file),
         _ => return Err(missing()),
     };
-    done.map_err(|cause| file::failed(file::with_causes(&cause)))
+    done.map_err(|cause| file::failed(with_causes(&cause)))
 }
 
 fn facts(report: &ExportReport) -> Facts {

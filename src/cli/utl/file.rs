@@ -18,6 +18,7 @@ use crate::{
         bbolt::{BboltError, Reader},
         database::{self, DatabaseError},
     },
+    types::with_causes,
 };
 
 /// How often the lock of a file is tried.
@@ -101,11 +102,6 @@ pub(super) fn damaged(error: &DatabaseError) -> Failure {
 
 pub(super) fn failed(text: impl Display) -> Failure {
     Failure::new(Exit::Error, text)
-}
-
-pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn in_go(error: &io::Error) -> String {

@@ -13,7 +13,10 @@ use super::{
     },
     add_hash, file, of_member, restore, short, source, style_of_facts,
 };
-use crate::server::offline::{self, ImportReport};
+use crate::{
+    server::offline::{self, ImportReport},
+    types::with_causes,
+};
 
 const CHECK: Flag = Flag::switch("check", "read and check everything, say what would be done, and write nothing");
 pub(super) const FROM_WAL_DIR: Flag =
@@ -101,7 +104,7 @@ fn of_directory(from: &Path, call: &Call) -> Result<ImportReport, Failure> {
         let (data_dir, wal_dir) = (call.flags.text(&DATA_DIR), file::given(call, &restore::WAL_DIR));
         offline::import(&source, Path::new(data_dir), wal_dir.as_deref())
     };
-    done.map_err(|cause| file::failed(file::with_causes(&cause)))
+    done.map_err(|cause| file::failed(with_causes(&cause)))
 }
 
 fn facts(report: &ImportReport) -> Facts {

@@ -23,6 +23,7 @@ use crate::{
         Bootstrap, Identity,
         offline::{self, Restore},
     },
+    types::with_causes,
 };
 
 pub(super) const DATA_DIR: Flag =
@@ -110,7 +111,7 @@ pub(super) async fn restore(path: &Path, call: &Call) -> Result<Identity, Failur
     };
     let database = file::lock(path, call.flags.duration(&super::TIMEOUT)).await?;
     check_seal(&database, call.flags.switch(&SKIP_HASH_CHECK))?;
-    let identity = offline::restore(database, &order).map_err(|cause| file::failed(file::with_causes(&cause)))?;
+    let identity = offline::restore(database, &order).map_err(|cause| file::failed(with_causes(&cause)))?;
     let Identity { member, cluster } = identity;
     tracing::info!(path = %from, wal_dir = %log, data_dir = %to, %member, %cluster, "restored snapshot");
     Ok(identity)

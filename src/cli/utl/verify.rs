@@ -18,6 +18,7 @@ use super::{
 use crate::{
     membership::Version,
     server::offline::{self, OfflineError},
+    types::with_causes,
 };
 
 const DATA_DIR: Flag = Flag::text("data-dir", "", "data directory, whose daemon is stopped").values(Values::Files);
@@ -77,7 +78,7 @@ fn verify(call: Call) -> Running {
                 Ok(text) => say(format_args!("{path}: {text}\n"))?,
                 Err(cause) => {
                     damaged += 1;
-                    say(format_args!("{path}: {}\n", file::with_causes(cause)))?;
+                    say(format_args!("{path}: {}\n", with_causes(cause)))?;
                 }
             }
         }
@@ -103,7 +104,7 @@ fn defrag(call: Call) -> Running {
                 let why = format!("this is a directory of etcd: use etcdutl, or import {shown}");
                 return Err(failed_to_defragment(&data_dir, &why));
             }
-            Err(cause) => return Err(failed_to_defragment(&data_dir, &file::with_causes(&cause))),
+            Err(cause) => return Err(failed_to_defragment(&data_dir, &with_causes(&cause))),
         }
         Ok(())
     })
@@ -142,7 +143,7 @@ fn migrate(call: Call) -> Running {
 }
 
 fn failure(cause: &OfflineError) -> Failure {
-    file::failed(file::with_causes(cause))
+    file::failed(with_causes(cause))
 }
 
 /// The data directory, if all of `flags` are given.

@@ -10,6 +10,7 @@ use tokio::{io::AsyncReadExt as _, select, sync::Notify, time};
 use tokio_util::sync::CancellationToken;
 
 use super::{ENDPOINTS_MAX, Endpoint, Endpoints};
+use crate::types::with_causes;
 
 /// How often the file is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -104,7 +105,7 @@ impl Lists {
             };
             match reader.judge(self.read().await, is_asked) {
                 Some(Ok(list)) => take_over(&endpoints, &list),
-                Some(Err(error)) => tracing::error!(error = told(&error), "the endpoints are kept as they were"),
+                Some(Err(error)) => tracing::error!(error = with_causes(&error), "the endpoints are kept as they were"),
                 None => {}
             }
         }
@@ -124,11 +125,6 @@ fn take_over(endpoints: &Endpoints, list: &[Endpoint]) {
     }
 }
 
-fn told(error: &SourceError) -> String {
-    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
-    std::iter::once(error.to_string()).chain(causes.map(ToString::to_string)).collect::<Vec<_>>().join(": ")
-}
-
 /// What the last reading said, so that one that rests is told from one that is under way.
 #[derive(Debug, Default)]
 struct Reader {
@@ -143,7 +139,7 @@ impl Reader {
         reading: Result<Vec<Endpoint>, SourceError>,
         is_asked: bool,
     ) -> Option<Result<Vec<Endpoint>, SourceError>> {
-        let now = reading.as_ref().map(Clone::clone).map_err(told);
+        let now = reading.as_ref().map(Clone::clone).map_err(|error| with_causes(error));
         let rests = self.seen.as_ref() == Some(&now);
         let is_new = !rests || !self.is_settled;
         self.seen = Some(now);

@@ -1,10 +1,7 @@
 //! What is only looked at: a likeness of a state, opened as a start opens it, in the directory for temporary files.
 
 use std::{
-    env,
-    error::Error,
-    fs::{self, DirBuilder},
-    os::unix::fs::DirBuilderExt as _,
+    env, fs,
     path::{Path, PathBuf},
     process,
 };
@@ -12,8 +9,10 @@ use std::{
 use super::OfflineError;
 use crate::{
     clock::{Chance as _, SystemChance},
+    disk::private_directories,
     server::{datadir::DataDirError, generations::Generations},
     storage::{FjallEngine, FjallOptions, StorageError},
+    types::with_causes,
 };
 
 /// The live generation of the state in `root`.
@@ -37,7 +36,7 @@ impl Scratch {
 
     fn new_in(directory: &Path) -> Result<Self, OfflineError> {
         let path = directory.join(format!("quorateutl-{}-{:016x}", process::id(), SystemChance.next_u64()));
-        DirBuilder::new().mode(0o700).create(&path).map_err(OfflineError::io("creating", &path))?;
+        private_directories().create(&path).map_err(OfflineError::io("creating", &path))?;
         Ok(Self { path })
     }
 
@@ -54,15 +53,6 @@ impl Scratch {
     pub(super) fn said_of(&self, path: &Path, cause: &OfflineError) -> OfflineError {
         OfflineError::Looked(with_causes(cause).replace(&*self.likeness().to_string_lossy(), &path.to_string_lossy()))
     }
-}
-
-fn with_causes(error: &dyn Error) -> String {
-    let (mut text, mut cause) = (error.to_string(), error.source());
-    while let Some(deeper) = cause {
-        text = format!("{text}: {deeper}");
-        cause = deeper.source();
-    }
-    text
 }
 
 impl Drop for Scratch {

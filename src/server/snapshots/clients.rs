@@ -10,13 +10,12 @@ use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use crate::{apply::exchange::ExchangeError, mvcc::ImportError, storage::StorageError};
+use crate::{apply::exchange::ExchangeError, mvcc::ImportError, storage::StorageError, types::with_causes};
 
 use super::{
     super::Handle,
     budget::Pace,
     export::{ExportError, Exported},
-    receive::with_causes,
     send::{BLOCKS_AHEAD, pass_on},
 };
 

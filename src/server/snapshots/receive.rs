@@ -23,7 +23,7 @@ use crate::{
     pb::raftpb::{ConfState, Message, Snapshot, SnapshotMetadata},
     storage::{Engine as _, FjallEngine, StorageError, sorter::SORT_BYTES_DEFAULT},
     transport::{SnapshotBody, SnapshotForm, SnapshotRefusal},
-    types::{ClusterId, LogIndex, MemberId, Term},
+    types::{ClusterId, LogIndex, MemberId, Term, with_causes},
 };
 
 use super::{
@@ -228,16 +228,6 @@ impl Failure {
             _ => None,
         }
     }
-}
-
-pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(deeper) = cause {
-        text = format!("{text}: {deeper}");
-        cause = deeper.source();
-    }
-    text
 }
 
 /// The pieces of a body as a thread reads them.

@@ -22,6 +22,7 @@ use crate::{
         part::{Part, PartError},
     },
     metrics,
+    types::with_causes,
 };
 
 use super::{
@@ -29,7 +30,6 @@ use super::{
     budget::Pace,
     clients::{SnapshotError, sealed},
     export::Exported,
-    receive::with_causes,
     shelf::{Keep, Shelf, Volume},
     space::{self, Looks, NoRoom},
 };

@@ -19,7 +19,7 @@ use crate::{
     raft::Input,
     storage::Engine as _,
     transport::{SendError, SnapshotForm, Transport},
-    types::{LogIndex, MemberId},
+    types::{LogIndex, MemberId, with_causes},
 };
 
 use super::{
@@ -28,7 +28,6 @@ use super::{
     budget::Pace,
     export::ExportError,
     holds::Reach,
-    receive::with_causes,
 };
 
 /// Blocks that are read ahead of the network, for each receiver.

@@ -4,14 +4,12 @@
 //! directory to another disk keeps them.
 
 use std::{
-    fs::{self, DirBuilder},
-    io,
-    os::unix::fs::DirBuilderExt as _,
+    fs, io,
     path::{Path, PathBuf},
     time::{Duration, UNIX_EPOCH},
 };
 
-use crate::{etcdfile::part::PART_SUFFIX, types::MemberId};
+use crate::{disk::private_directories, etcdfile::part::PART_SUFFIX, types::MemberId};
 
 /// What stands before the time in a name, together with the member's ID.
 const PREFIX: &str = "snapshot-";
@@ -56,7 +54,7 @@ impl Shelf {
 
     /// Makes the directory for its owner alone, unless it is there, and removes what a killed process has left in it.
     pub(super) fn prepare(&self) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.path)?;
+        private_directories().recursive(true).create(&self.path)?;
         for path in self.files()? {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             if name.strip_suffix(PART_SUFFIX).is_some_and(|name| self.read_name(name).is_some()) {
