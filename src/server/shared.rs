@@ -311,6 +311,11 @@ impl Shared {
         self.published.load().applied
     }
 
+    /// Whether something was proposed here that is not applied: each proposal holds its share up to then.
+    pub(super) fn has_proposals(&self) -> bool {
+        self.shares.available_permits() < PROPOSAL_BYTES_IN_FLIGHT_MAX
+    }
+
     pub(super) fn standing(&self) -> Standing {
         *self.lock_standing()
     }

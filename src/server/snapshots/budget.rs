@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{clock::Clock as _, metrics, types::LogIndex};
+use crate::{clock::Clock as _, types::LogIndex};
 
 use super::super::shared::Shared;
 
@@ -51,6 +51,22 @@ impl Budget {
     }
 }
 
+/// What the member knows of those who write.
+#[derive(Clone, Copy, Debug)]
+struct Writes {
+    /// How far the log has come.
+    applied: LogIndex,
+    /// Whether something is on its way there. A disk that is slow keeps it there.
+    are_waiting: bool,
+}
+
+impl Writes {
+    fn of(shared: &Shared) -> Self {
+        let applied = shared.applied();
+        Self { applied, are_waiting: shared.committed() > applied || shared.has_proposals() }
+    }
+}
+
 /// The pace of one thread.
 #[derive(Debug)]
 pub(super) struct Pace {
@@ -64,31 +80,35 @@ pub(super) struct Pace {
 
 impl Pace {
     pub(super) fn for_members(shared: &Shared) -> Self {
-        let now = shared.clock.monotonic();
-        Self { is_for_clients: false, rested: now, applied: shared.applied(), wrote: now }
+        Self::new(false, shared.applied(), shared.clock.monotonic())
     }
 
     pub(super) fn for_clients(shared: &Shared) -> Self {
-        Self { is_for_clients: true, ..Self::for_members(shared) }
+        Self::new(true, shared.applied(), shared.clock.monotonic())
+    }
+
+    fn new(is_for_clients: bool, applied: LogIndex, now: Duration) -> Self {
+        Self { is_for_clients, rested: now, applied, wrote: now }
     }
 
     /// How long to rest after `bytes` that were made ready since the last rest.
     pub(super) fn due(&mut self, shared: &Shared, bytes: usize) -> Duration {
-        let now = shared.clock.monotonic();
-        if self.is_for_clients && self.is_quiet(shared, now) {
-            return Duration::ZERO;
-        }
         let snapshots = &shared.snapshots;
         let budget = if self.is_for_clients { &snapshots.for_clients } else { &snapshots.for_members };
+        self.due_at(shared.clock.monotonic(), budget, bytes, Writes::of(shared))
+    }
+
+    fn due_at(&mut self, now: Duration, budget: &Budget, bytes: usize, writes: Writes) -> Duration {
+        if self.is_for_clients && self.is_quiet(now, writes) {
+            return Duration::ZERO;
+        }
         budget.rest(now, bytes, now.saturating_sub(self.rested))
     }
 
-    /// Whether nobody writes. A disk that is slow keeps those who do from being applied.
-    fn is_quiet(&mut self, shared: &Shared, now: Duration) -> bool {
-        let applied = shared.applied();
-        let is_behind = shared.committed() > applied || metrics::PROPOSALS_PENDING.get() > 0;
-        if applied != self.applied || is_behind {
-            (self.applied, self.wrote) = (applied, now);
+    /// Whether nobody writes.
+    fn is_quiet(&mut self, now: Duration, writes: Writes) -> bool {
+        if writes.applied != self.applied || writes.are_waiting {
+            (self.applied, self.wrote) = (writes.applied, now);
         }
         now.saturating_sub(self.wrote) >= QUIET_AFTER
     }
@@ -102,7 +122,77 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
+    use crate::{clock::ManualClock, types::Ticks};
+
     use super::*;
+
+    const BLOCK_BYTES: usize = 1 << 20;
+    /// What it takes to make a block ready: much less than the rate asks for.
+    const BLOCK_WORK: Duration = Duration::from_millis(1);
+
+    /// Blocks that leave within `time` while the member knows this of its writes, and the milliseconds that took.
+    fn left(pace: &mut Pace, clock: &ManualClock, time: Duration, writes: impl Fn(Duration) -> Writes) -> [u128; 2] {
+        let (budget, began, mut blocks) = (Budget::of_clients(), clock.monotonic(), 0);
+        while clock.monotonic() < began + time {
+            clock.advance(BLOCK_WORK);
+            let now = clock.monotonic();
+            clock.advance(pace.due_at(now, &budget, BLOCK_BYTES, writes(now)));
+            pace.rested = clock.monotonic();
+            blocks += 1;
+        }
+        [blocks, clock.monotonic().saturating_sub(began).as_millis()]
+    }
+
+    /// Whether so much in so long is the rate while others write: not more than a block above it, and not much less.
+    fn is_bounded([blocks, ms]: [u128; 2]) -> bool {
+        let bound = u128::from(CLIENTS_BYTES_PER_SECOND) * ms / 1_000 / BLOCK_BYTES as u128;
+        (bound * 4 / 5..=bound + 1).contains(&blocks)
+    }
+
+    fn client() -> (Pace, ManualClock) {
+        (Pace::new(true, LogIndex(7), Duration::ZERO), ManualClock::default())
+    }
+
+    fn nothing_since(applied: u64) -> impl Fn(Duration) -> Writes {
+        move |_| Writes { applied: LogIndex(applied), are_waiting: false }
+    }
+
+    #[test]
+    fn while_nobody_writes_clients_snapshots_do_not_rest() {
+        let (mut pace, clock) = client();
+        assert!(is_bounded(left(&mut pace, &clock, QUIET_AFTER, nothing_since(7))), "nobody knows yet");
+        let [blocks, ms] = left(&mut pace, &clock, Duration::from_secs(2), nothing_since(7));
+        assert_eq!(blocks * BLOCK_WORK.as_millis(), ms, "it did nothing but work");
+    }
+
+    #[test]
+    fn while_entries_are_applied_clients_snapshots_keep_to_their_rate() {
+        let (mut pace, clock) = client();
+        left(&mut pace, &clock, Duration::from_secs(1), nothing_since(7));
+        // One entry in 50 ms.
+        let busy = |now: Duration| Writes { applied: LogIndex(Ticks::from(now).0 / 50), are_waiting: false };
+        let sent = left(&mut pace, &clock, Duration::from_secs(5), busy);
+        assert!(is_bounded(sent), "{sent:?}");
+    }
+
+    #[test]
+    fn a_disk_that_is_slow_is_not_taken_for_a_quiet_one() {
+        let (mut pace, clock) = client();
+        let stalled = |_| Writes { applied: LogIndex(7), are_waiting: true };
+        let sent = left(&mut pace, &clock, Duration::from_secs(5), stalled);
+        assert!(is_bounded(sent), "{sent:?}");
+        let now = clock.monotonic();
+        assert!(!pace.is_quiet(now + QUIET_AFTER / 2, nothing_since(7)(now)), "the last one came just now");
+        assert!(pace.is_quiet(now + QUIET_AFTER, nothing_since(7)(now)));
+    }
+
+    #[test]
+    fn what_members_are_sent_rests_whether_anybody_writes_or_not() {
+        let mut pace = Pace::new(false, LogIndex(7), Duration::ZERO);
+        let later = QUIET_AFTER * 2;
+        let rest = pace.due_at(later, &Budget::of_members(), BLOCK_BYTES, nothing_since(7)(later));
+        assert!(rest >= later, "as long as it worked: {rest:?}");
+    }
 
     #[test]
     fn two_senders_share_the_rate() {
