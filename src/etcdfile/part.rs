@@ -209,4 +209,42 @@ mod tests {
         assert!(text.starts_with("could not open ") && text.contains("absent/s.db.part"), "{text}");
         assert_eq!(refusal.io().map(io::Error::kind), Some(io::ErrorKind::NotFound));
     }
+
+    /// The system writes pieces before they are synced: none is lost or put elsewhere by that.
+    #[test]
+    fn what_is_written_behind_the_writer_is_what_was_written() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("s.db");
+        let bytes: Vec<u8> = (0..251).cycle().take(5 * usize::try_from(BEHIND_BYTES).unwrap()).collect();
+        let mut part = Part::create(&path).unwrap();
+        let mut behind = Vec::new();
+        for piece in bytes.chunks(100_000) {
+            part.write(piece).unwrap();
+            behind.push(part.behind);
+        }
+        behind.dedup();
+        assert!(behind.len() > 4 && behind.windows(2).all(|two| two[1] - two[0] >= BEHIND_BYTES), "{behind:?}");
+        assert_eq!(fs::read(&part.path).unwrap(), bytes);
+    }
+
+    /// A disk that is full at the `n`-th write.
+    #[test]
+    fn a_write_that_fails_is_told_whichever_it_is() {
+        for n in [0, 1, 4] {
+            let home = tempfile::tempdir().unwrap();
+            let mut part = Part::create(&home.path().join("s.db")).unwrap();
+            let piece = vec![7; usize::try_from(BEHIND_BYTES).unwrap()];
+            for _ in 0..n {
+                part.write(&piece).unwrap();
+            }
+            part.file = OpenOptions::new().write(true).open("/dev/full").unwrap();
+            let failed = part.write(&piece).unwrap_err();
+            assert!(matches!(failed, PartError::Write { .. }), "{failed}");
+            assert_eq!(failed.io().map(io::Error::kind), Some(io::ErrorKind::StorageFull));
+            assert!(failed.to_string().contains("s.db.part"), "{failed}");
+            let path = part.path.clone();
+            drop(part);
+            assert!(!path.exists(), "nothing is left that could be taken for a snapshot");
+        }
+    }
 }

@@ -62,7 +62,7 @@ mod wal_thread;
 mod watch_thread;
 
 use std::{
-    io,
+    fmt, io,
     path::PathBuf,
     sync::Arc,
     thread::{self, JoinHandle},
@@ -329,15 +329,34 @@ const NICE: i32 = 10;
 
 /// [`spawn`] for work that has time: the thread gives way to those that requests wait for.
 fn spawn_behind(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-    let give_way = move || {
-        // Anybody may have less; on other systems it would be less for the whole process.
-        #[cfg(target_os = "linux")]
-        if rustix::process::getpriority_process(None).is_ok_and(|nice| nice < NICE) {
-            rustix::process::setpriority_process(None, NICE).unwrap_or_default();
+    spawn_giving_way(name, give_way, work)
+}
+
+/// [`spawn`] for a thread that begins with `give_way`. One that may not give way works all the same.
+fn spawn_giving_way<E: fmt::Display>(
+    name: &str,
+    give_way: impl FnOnce() -> Result<(), E> + Send + 'static,
+    work: impl FnOnce() + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    let thread = name.to_owned();
+    spawn(name, move || {
+        if let Err(cause) = give_way() {
+            tracing::debug!(thread, %cause, "a thread has as much of the processor as those that requests wait for");
         }
         work();
-    };
-    spawn(name, give_way)
+    })
+}
+
+/// Leaves this thread less of the processor. Anybody may have less; on other systems it would be less for the whole process.
+#[cfg(target_os = "linux")]
+fn give_way() -> rustix::io::Result<()> {
+    use rustix::process::{getpriority_process, setpriority_process};
+    if getpriority_process(None)? < NICE { setpriority_process(None, NICE) } else { Ok(()) }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn give_way() -> io::Result<()> {
+    Ok(())
 }
 
 fn lessor_options(options: &Options) -> LessorOptions {
@@ -426,6 +445,64 @@ mod tests {
     fn put() -> InternalRaftRequest {
         let put = PutRequest { key: "k".into(), value: "v".into(), ..Default::default() };
         InternalRaftRequest { put: Some(put), ..Default::default() }
+    }
+
+    /// The niceness of the calling thread.
+    #[cfg(target_os = "linux")]
+    fn nice() -> i32 {
+        rustix::process::getpriority_process(None).unwrap()
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_thread_that_has_time_gives_way_and_no_other_one_does() {
+        let before = nice();
+        let (tell, told) = std::sync::mpsc::sync_channel(1);
+        let behind = tell.clone();
+        spawn_behind("behind", move || behind.send(nice()).unwrap()).unwrap().join().unwrap();
+        assert_eq!(told.recv().unwrap(), before.max(NICE));
+        spawn("beside", move || tell.send(nice()).unwrap()).unwrap().join().unwrap();
+        assert_eq!((told.recv().unwrap(), nice()), (before, before));
+    }
+
+    #[test]
+    fn a_thread_that_may_not_give_way_does_its_work_all_the_same() {
+        let (tell, told) = std::sync::mpsc::sync_channel(1);
+        let refused = || Err(io::Error::from(io::ErrorKind::PermissionDenied));
+        spawn_giving_way("refused", refused, move || tell.send("done").unwrap()).unwrap().join().unwrap();
+        assert_eq!(told.recv().unwrap(), "done");
+    }
+
+    /// A proposal of a member whose raft is busy is neither committed nor applied: it waits, as behind a slow disk.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_waits_for_a_disk_is_known_to_wait() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = start(dir.path());
+        let handle = server.handle();
+        handle.propose(put()).await.unwrap();
+        let shared = &handle.shared;
+        // Whoever waits is answered a moment before his share comes back.
+        let rests = async || {
+            while shared.has_proposals() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), rests()).await.expect("everything is applied");
+        let mut proposed = Box::pin(handle.propose(put()));
+        let applied = shared.applied();
+        let held = tokio::task::block_in_place(|| {
+            shared.raft.work(|_, _| {
+                let waits = futures_util::FutureExt::now_or_never(proposed.as_mut()).is_none();
+                (waits, shared.has_proposals(), shared.committed() == applied)
+            })
+        });
+        assert_eq!(held, Some((true, true, true)));
+        shared.raft.nudge();
+        proposed.as_mut().await.unwrap();
+        drop(proposed);
+        tokio::time::timeout(Duration::from_secs(5), rests()).await.expect("everything is applied");
+        drop(handle);
+        tokio::task::spawn_blocking(|| server.shut_down()).await.unwrap();
     }
 
     /// The watch thread once held the state it was started with for as long as it ran. The engine then kept every row
