@@ -11,13 +11,14 @@ use std::{
 
 use super::{CHUNK_BYTES, OfflineError, entries, fence, voters};
 use crate::{
-    apply::{self, EntryError, exchange},
+    apply::{self, ApplyError, EntryError, exchange},
     disk::{Directory as _, DiskFile as _, FileDirectory, Locker, OpenFile},
     etcdfile::{
         bbolt::Reader,
         database::{self, Position},
         snap::{self, SnapError},
     },
+    membership::Cluster,
     pb::{
         raftpb::{ConfState, Entry, HardState},
         walpb,
@@ -100,6 +101,23 @@ impl Foreign {
         take: impl FnMut(&[Entry]) -> Result<(), OfflineError>,
     ) -> Result<(), OfflineError> {
         entries(&self.log, after, last, take)
+    }
+
+    /// The members behind the last entry that is committed, where `cluster` are those of the database.
+    ///
+    /// # Errors
+    /// [`EntryError::LearnersUnknown`], as applying it fails; a log that is damaged.
+    pub(super) fn behind(&self, cluster: &Cluster) -> Result<Cluster, OfflineError> {
+        let mut cluster = cluster.clone();
+        for (index, change) in voters::changes(&self.log, LogIndex(self.position.index), self.commit())? {
+            if cluster.depends_on_learners_max(&change) {
+                return Err(ApplyError::Entry { index, cause: EntryError::LearnersUnknown }.into());
+            }
+            if cluster.check(&change, usize::MAX).is_ok() {
+                cluster.apply(&change);
+            }
+        }
+        Ok(cluster)
     }
 
     /// Whether every entry can be carried out here, and no key of the v2 API was written by those that etcd has applied.

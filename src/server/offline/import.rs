@@ -64,6 +64,7 @@ pub fn examine(source: &Source<'_>) -> Result<ImportReport, OfflineError> {
     foreign.check_entries()?;
     let reader = Reader::open(foreign.database()?).map_err(ExchangeError::from)?;
     let Imported { cluster, .. } = exchange::examine(&reader, &options(&foreign, source))?;
+    let cluster = Arc::new(foreign.behind(&cluster)?);
     check_member(&cluster, &foreign)?;
     Ok(report(&foreign, cluster, hash(&reader)?))
 }
@@ -184,16 +185,17 @@ mod tests {
 
     use super::{super::resident::Resident, *};
     use crate::{
+        apply::{ApplyError, EntryError},
         disk::Directory as _,
         etcdfile::{snap, v2json},
-        membership::{Founding, Version},
+        membership::{Attributes, Founding, Member, MemberChange, Version},
         pb::{
             etcdserverpb::{InternalRaftRequest, PutRequest, RequestHeader},
-            raftpb::{ConfState, Entry, HardState, Snapshot, SnapshotMetadata},
+            raftpb::{ConfState, Entry, EntryType, HardState, Snapshot, SnapshotMetadata},
             walpb,
         },
         storage::MemoryEngine,
-        types::MemberId,
+        types::{MemberId, RequestId, with_causes},
     };
 
     const OWN: Version = Version::minor(3, 7);
@@ -217,13 +219,33 @@ mod tests {
         founding().entries().into_iter().chain((2..=last).map(put)).collect()
     }
 
-    /// The state after `last` entries, as etcd's database, in a cluster that began with `voters`.
-    fn database(root: &Path, name: &str, last: u64, voters: &[MemberId]) {
-        let options = ApplyOptions::new(member(), OWN);
+    /// The changes behind the entry `last`.
+    fn changed(last: u64, changes: &[MemberChange]) -> Vec<Entry> {
+        let entry = |(index, change): (u64, &MemberChange)| {
+            let data = change.encode(RequestId(index)).encode_to_vec().into();
+            Entry { index, term: 2, data, r#type: EntryType::EntryConfChange.into() }
+        };
+        (last + 1..).zip(changes).map(entry).collect()
+    }
+
+    fn learner(id: u64) -> MemberChange {
+        let attributes = Attributes { name: String::new(), client_urls: Vec::new() };
+        let peer_urls = vec![format!("http://127.0.0.1:{id}")];
+        MemberChange::add(Member { id: MemberId(id), peer_urls, is_learner: true, attributes })
+    }
+
+    fn promote(id: u64) -> MemberChange {
+        MemberChange::Promote(MemberId(id))
+    }
+
+    /// The state after these entries, as etcd's database, in a cluster that began with `voters`.
+    fn database(root: &Path, name: &str, entries: &[Entry], voters: &[MemberId]) {
+        // In a cluster that was told so.
+        let options = ApplyOptions { learners_max: Some(2), ..ApplyOptions::new(member(), OWN) };
         let mut applier = Applier::open(MemoryEngine::new(), options).unwrap();
         let voters = voters.iter().map(|id| id.0).collect();
         applier.establish(founding().cluster_id(), &ConfState { voters, ..ConfState::default() }).unwrap();
-        applier.apply(&entries(last, 2)).unwrap();
+        applier.apply(entries).unwrap();
         let file = FileDirectory::new(root.join("member/snap")).create(name).unwrap();
         exchange::export(&applier.published(), file).unwrap();
     }
@@ -232,6 +254,8 @@ mod tests {
     struct Etcds {
         database: u64,
         last: u64,
+        /// Behind that.
+        changes: Vec<MemberChange>,
         term: u64,
         commit: u64,
         mark: Option<u64>,
@@ -241,7 +265,8 @@ mod tests {
 
     impl Etcds {
         fn new(database: u64, last: u64, commit: u64) -> Self {
-            Self { database, last, term: 2, commit, mark: None, member: member(), voters: vec![member()] }
+            let (changes, voters) = (Vec::new(), vec![member()]);
+            Self { database, last, changes, term: 2, commit, mark: None, member: member(), voters }
         }
 
         fn make(&self) -> TempDir {
@@ -250,11 +275,16 @@ mod tests {
             for name in ["snap", "wal"] {
                 fs::create_dir_all(root.join("member").join(name)).unwrap();
             }
-            database(&root, "db", self.database, &self.voters);
+            let puts = if self.changes.is_empty() { self.last.max(self.database) } else { self.last };
+            let mut applied = entries(puts, 2);
+            applied.extend(changed(self.last, &self.changes));
+            applied.retain(|entry| entry.index <= self.database);
+            database(&root, "db", &applied, &self.voters);
             let metadata = wal::Metadata { member: self.member, cluster: founding().cluster_id() };
             let options = wal::Options { segment_bytes: 1 << 16, unsafe_no_fsync: true };
             let mut log = Wal::create(FileDirectory::new(root.join("member/wal")), metadata, &options).unwrap();
             log.append(&entries(self.last, self.term), None).unwrap();
+            log.append(&changed(self.last, &self.changes), None).unwrap();
             if let Some(index) = self.mark {
                 let conf_state = Some(founding().configuration());
                 log.mark_snapshot(&walpb::Snapshot { index, term: 2, conf_state }).unwrap();
@@ -270,7 +300,11 @@ mod tests {
         let source = Source { from: &from, from_wal_dir: None, server_version: OWN };
         let examined = examine(&source);
         let report = import(&source, &to, None);
-        assert_eq!(examined.is_ok(), report.is_ok(), "{examined:?}, {report:?}");
+        let told = |outcome: &Result<ImportReport, OfflineError>| match outcome {
+            Ok(report) => Ok(Arc::clone(&report.cluster)),
+            Err(refusal) => Err(with_causes(refusal)),
+        };
+        assert_eq!(told(&examined), told(&report), "a check finds what an import would");
         assert_eq!(report.is_ok(), to.exists(), "what fails leaves nothing");
         assert_eq!(report.is_ok(), from.join("member").is_file(), "what succeeds leaves a fence");
         Ok((report?, Resident::open(&to, None, OWN)?))
@@ -307,7 +341,7 @@ mod tests {
         let etcds = Etcds { mark: Some(20), ..Etcds::new(5, 5, 20) };
         assert!(refusal(&etcds).contains("the log goes on from a snapshot at entry 20"));
         let home = etcds.make();
-        database(&home.path().join("etcd"), "0000000000000014.snap.db", 20, &[member()]);
+        database(&home.path().join("etcd"), "0000000000000014.snap.db", &entries(20, 2), &[member()]);
         let (report, ours) = take(&home).unwrap();
         assert_eq!((report.database, ours.state().applied), (LogIndex(20), LogIndex(20)));
     }
@@ -331,6 +365,40 @@ mod tests {
         assert_eq!(voting(&snapshot_of(&[member().0])), [member().0]);
         let why = take(&snapshot_of(&[member().0, 8])).err().unwrap().to_string();
         assert!(why.starts_with("8 votes by the log"), "{why}");
+    }
+
+    /// A directory of etcd's whose log ends with these changes; the database stands behind so many of them.
+    fn ends_with(changes: &[MemberChange], known: u64) -> TempDir {
+        let last = 9 + changes.len() as u64;
+        Etcds { changes: changes.to_vec(), ..Etcds { last: 9, ..Etcds::new(9 + known, last, last) } }.make()
+    }
+
+    /// Who is refused has no vote: to take him for a member, or a member for him, would make another quorum.
+    #[test]
+    fn a_learner_that_all_members_may_have_refused_is_not_taken_over() {
+        for changes in [vec![learner(2), learner(3)], vec![learner(2), learner(3), promote(3)]] {
+            let refusal = take(&ends_with(&changes, 0)).err().unwrap();
+            let OfflineError::Apply(ApplyError::Entry { index, cause: EntryError::LearnersUnknown }) = &refusal else {
+                panic!("{refusal:?}");
+            };
+            assert_eq!(*index, LogIndex(11), "the second one");
+            let text = with_causes(&refusal);
+            assert!(text.contains("--max-learners") && text.contains("start the member where it is once"), "{text}");
+        }
+    }
+
+    #[test]
+    fn learners_whose_number_no_option_bounds_are_taken_over() {
+        let taken = |changes: &[MemberChange], known| {
+            let configuration = take(&ends_with(changes, known)).unwrap().1.state().cluster.configuration().clone();
+            (configuration.voters.contains(&2), configuration.learners)
+        };
+        assert_eq!(taken(&[learner(2)], 0), (false, vec![2]), "there may always be one");
+        let in_turn = [learner(2), promote(2), learner(3)];
+        assert_eq!(taken(&in_turn, 0), (true, vec![3]), "one after the other");
+        let beside = [learner(2), learner(3), promote(2)];
+        assert_eq!(taken(&beside, 2), (true, vec![3]), "the database knows what became of the second one");
+        assert_eq!(taken(&beside, 3), (true, vec![3]));
     }
 
     #[test]

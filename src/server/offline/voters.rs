@@ -69,15 +69,30 @@ pub(super) fn voters(
     known: &Known,
 ) -> Result<Option<ConfState>, OfflineError> {
     let Some(cluster) = begun_with(snaps, base)? else { return Ok(None) };
+    let changes = changes(log, LogIndex(base.index), at)?.into_iter().map(|(_, change)| change);
+    follow(cluster, &changes.collect::<Vec<_>>(), known).map(Some)
+}
+
+/// The changes of members behind `after`, up to and including `last`.
+///
+/// # Errors
+/// A change that does not decode, and failure to read.
+pub(super) fn changes(
+    log: &wal::Reader<FileDirectory>,
+    after: LogIndex,
+    last: LogIndex,
+) -> Result<Vec<(LogIndex, MemberChange)>, OfflineError> {
     let mut changes = Vec::new();
-    entries(log, LogIndex(base.index), at, |entries| {
+    entries(log, after, last, |entries| {
         for entry in entries.iter().filter(|entry| entry.r#type == i32::from(EntryType::EntryConfChange)) {
-            let failed = |cause| OfflineError::Entry { index: LogIndex(entry.index), cause };
-            changes.push(MemberChange::decode(entry.data.clone()).map_err(|cause| failed(cause.into()))?.1);
+            let index = LogIndex(entry.index);
+            let failed = |cause| OfflineError::Entry { index, cause };
+            let (_, change) = MemberChange::decode(entry.data.clone()).map_err(|cause| failed(cause.into()))?;
+            changes.push((index, change));
         }
         Ok(())
     })?;
-    follow(cluster, &changes, known).map(Some)
+    Ok(changes)
 }
 
 /// Raft's configuration behind the changes.
