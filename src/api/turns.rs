@@ -1,11 +1,14 @@
-//! Turns at the processors for slow work, shared out among users.
+//! Turns at the processors for slow work, shared out among hosts, and each host's among the users whom it names.
 //!
-//! Everybody's work waits in the line of his user, and the lines take turns. So who guesses one user's password delays the
-//! others by one guess at a time. A line is bounded: where it is full, whoever comes takes the place of somebody drawn by
-//! lot, so that a right password among many guesses has its chance, however fast they come.
+//! Everybody's work waits in the line of his user at his host. The hosts take turns, and at each host the lines do. So who
+//! guesses one user's password delays the others by one guess at a time, and who guesses names as well delays his own host
+//! alone. A line is bounded, and so are those of a host: where there is no place, whoever comes takes that of somebody drawn
+//! by lot, so that a right password among many guesses has its chance, however fast they come. Nothing of this depends on
+//! whether there is such a user: it would tell who floods the lines.
 
 use std::{
     collections::{HashMap, VecDeque},
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -18,14 +21,27 @@ use crate::{
 
 /// Work that waits in one line; more than a user's clients need who all come back at once.
 const LINE_MAX: usize = 64;
+/// Lines of one host; more than the users of a proxy who all come back at once.
+const LINES_MAX: usize = 256;
 
 /// A number of turns.
 #[derive(Debug)]
-pub(super) struct Turns(Mutex<Lines>);
+pub(super) struct Turns(Mutex<Hosts>);
+
+/// Where work comes from; nothing for socket files and this process.
+type Host = Option<IpAddr>;
 
 #[derive(Debug)]
-struct Lines {
+struct Hosts {
     free: usize,
+    waiting: HashMap<Host, Lines>,
+    /// Whose turn is next; every host for which somebody waits once.
+    order: VecDeque<Host>,
+}
+
+/// The lines of one host.
+#[derive(Debug, Default)]
+struct Lines {
     waiting: HashMap<String, VecDeque<oneshot::Sender<Turn>>>,
     /// Whose line is next; every line that is not empty once.
     order: VecDeque<String>,
@@ -40,27 +56,54 @@ pub(super) struct Turn {
 impl Turns {
     /// `number` turns at a time.
     pub(super) fn new(number: usize) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Lines { free: number, waiting: HashMap::new(), order: VecDeque::new() })))
+        Arc::new(Self(Mutex::new(Hosts { free: number, waiting: HashMap::new(), order: VecDeque::new() })))
     }
 
-    /// Waits for a turn in the line of `user`.
+    /// Waits for a turn in the line of `user` at the host `from`.
     ///
     /// # Errors
-    /// [`Rejection::TooManyRequests`] if the line is too long.
-    pub(super) async fn wait(self: &Arc<Self>, user: &str) -> Result<Turn, Rejection> {
+    /// [`Rejection::TooManyRequests`] if too much waits.
+    pub(super) async fn wait(self: &Arc<Self>, from: Option<IpAddr>, user: &str) -> Result<Turn, Rejection> {
         let waiting = {
-            let mut lines = self.lock();
-            if lines.free > 0 {
-                lines.free -= 1;
+            let mut hosts = self.lock();
+            if hosts.free > 0 {
+                hosts.free -= 1;
                 return Ok(Turn { turns: Arc::clone(self) });
             }
-            lines.enter(user)
+            hosts.enter(from, user)
         };
         waiting.await.map_err(|_| Rejection::TooManyRequests)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Lines> {
+    fn lock(&self) -> MutexGuard<'_, Hosts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Hosts {
+    fn enter(&mut self, from: Host, user: &str) -> oneshot::Receiver<Turn> {
+        if !self.waiting.contains_key(&from) {
+            self.order.push_back(from);
+        }
+        self.waiting.entry(from).or_default().enter(user)
+    }
+
+    /// Who has the next turn; if nobody waits it is free.
+    fn next(&mut self) -> Option<oneshot::Sender<Turn>> {
+        while let Some(from) = self.order.pop_front() {
+            let Some(lines) = self.waiting.get_mut(&from) else { continue };
+            let first = lines.next();
+            if lines.order.is_empty() {
+                self.waiting.remove(&from);
+            } else {
+                self.order.push_back(from);
+            }
+            if first.is_some() {
+                return first;
+            }
+        }
+        self.free += 1;
+        None
     }
 }
 
@@ -68,19 +111,28 @@ impl Lines {
     fn enter(&mut self, user: &str) -> oneshot::Receiver<Turn> {
         let (given, waiting) = oneshot::channel();
         if !self.waiting.contains_key(user) {
+            self.make_room();
             self.order.push_back(user.to_owned());
         }
         let line = self.waiting.entry(user.to_owned()).or_default();
         line.retain(|waiting| !waiting.is_closed());
         if line.len() >= LINE_MAX {
-            let unlucky = SystemChance.below(line.len() as u64);
-            drop(line.remove(usize::try_from(unlucky).unwrap_or(0)));
+            drop(line.remove(lot(line.len())));
         }
         line.push_back(given);
         waiting
     }
 
-    /// Who has the next turn; if nobody waits it is free.
+    /// Room for another line: those who wait in one that is drawn are sent away.
+    fn make_room(&mut self) {
+        if self.order.len() >= LINES_MAX
+            && let Some(unlucky) = self.order.remove(lot(self.order.len()))
+        {
+            self.waiting.remove(&unlucky);
+        }
+    }
+
+    /// The next one who still waits.
     fn next(&mut self) -> Option<oneshot::Sender<Turn>> {
         while let Some(user) = self.order.pop_front() {
             let Some(line) = self.waiting.get_mut(&user) else { continue };
@@ -94,9 +146,13 @@ impl Lines {
                 return first;
             }
         }
-        self.free += 1;
         None
     }
+}
+
+/// One of so many.
+fn lot(number: usize) -> usize {
+    usize::try_from(SystemChance.below(number as u64)).unwrap_or(0)
 }
 
 impl Drop for Turn {
@@ -120,7 +176,11 @@ mod tests {
     type Waiting<'a> = Pin<Box<dyn Future<Output = Result<Turn, Rejection>> + 'a>>;
 
     async fn waiting<'a>(turns: &'a Arc<Turns>, user: &'a str) -> Waiting<'a> {
-        let mut waiting: Waiting<'a> = Box::pin(turns.wait(user));
+        waiting_at(turns, None, user).await
+    }
+
+    async fn waiting_at<'a>(turns: &'a Arc<Turns>, from: Host, user: &'a str) -> Waiting<'a> {
+        let mut waiting: Waiting<'a> = Box::pin(turns.wait(from, user));
         assert!(poll!(&mut waiting).is_pending());
         waiting
     }
@@ -128,7 +188,7 @@ mod tests {
     #[tokio::test]
     async fn lines_take_turns() {
         let turns = Turns::new(1);
-        let first = turns.wait("guessed").await.unwrap();
+        let first = turns.wait(None, "guessed").await.unwrap();
         let mut guesses = Vec::new();
         for _ in 0..3 {
             guesses.push(waiting(&turns, "guessed").await);
@@ -148,7 +208,7 @@ mod tests {
     #[tokio::test]
     async fn who_leaves_is_passed_over() {
         let turns = Turns::new(1);
-        let first = turns.wait("a").await.unwrap();
+        let first = turns.wait(None, "a").await.unwrap();
         let left = waiting(&turns, "a").await;
         let stays = waiting(&turns, "b").await;
         drop(left);
@@ -164,18 +224,43 @@ mod tests {
     #[tokio::test]
     async fn a_full_line_gives_places_away_by_lot() {
         let turns = Turns::new(1);
-        let _first = turns.wait("a").await.unwrap();
+        let _first = turns.wait(None, "a").await.unwrap();
         let mut line = Vec::new();
         for _ in 0..=LINE_MAX {
             line.push(waiting(&turns, "a").await);
         }
+        assert_eq!(refused(&mut line).await, 1);
+    }
+
+    /// How many of them have lost their places.
+    async fn refused(waiting: &mut [Waiting<'_>]) -> usize {
         let mut refused = 0;
-        for waiting in &mut line {
+        for waiting in waiting {
             if let std::task::Poll::Ready(outcome) = poll!(waiting) {
                 assert_eq!(outcome.map(drop), Err(Rejection::TooManyRequests));
                 refused += 1;
             }
         }
-        assert_eq!(refused, 1);
+        refused
+    }
+
+    #[tokio::test]
+    async fn who_makes_names_up_delays_his_own_host_alone_and_has_a_bounded_number_of_them() {
+        let turns = Turns::new(1);
+        let first = turns.wait(None, "a").await.unwrap();
+        let host = |number| Some(IpAddr::from([192, 0, 2, number]));
+        let names: Vec<_> = (0..=LINES_MAX).map(|number| format!("made-up-{number}")).collect();
+        let mut guesses = Vec::new();
+        for name in &names {
+            guesses.push(waiting_at(&turns, host(1), name).await);
+        }
+        assert_eq!(refused(&mut guesses).await, 1);
+        let mut known = waiting_at(&turns, host(2), "u").await;
+        drop(first);
+        assert!(poll!(&mut known).is_pending(), "the other host came first");
+        guesses.clear();
+        drop(known.await.unwrap());
+        assert_eq!(turns.lock().free, 1);
+        assert!(turns.lock().waiting.is_empty() && turns.lock().order.is_empty());
     }
 }

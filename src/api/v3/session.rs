@@ -191,7 +191,8 @@ impl Session {
         password: String,
         hash: Option<String>,
     ) -> Result<bool, Status> {
-        Ok(self.api.passwords.fits(user, password, hash).await?)
+        let from = self.call.caller().from.map(|from| from.ip());
+        Ok(self.api.passwords.fits(from, user, password, hash).await?)
     }
 
     /// Whether what is read is linearizable without a wait.

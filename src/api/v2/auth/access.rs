@@ -1,6 +1,6 @@
 //! Who may do what. Every request of keys and members is asked about here before it is carried out.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     extract::Request,
@@ -10,7 +10,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use super::{GUEST, records::Records, roles::Use, users::User};
 use crate::{
-    api::{Api, audit::Entry},
+    api::{Api, Remote, audit::Entry},
     auth::Login,
 };
 
@@ -28,6 +28,8 @@ enum Caller {
 /// Who asks.
 pub(in crate::api::v2) struct Asker {
     caller: Caller,
+    /// From where; nothing on a socket file.
+    from: Option<IpAddr>,
     /// What the audit log is told of the request.
     entry: Option<Arc<Entry>>,
 }
@@ -35,7 +37,8 @@ pub(in crate::api::v2) struct Asker {
 impl Asker {
     /// Who `request` says it comes from.
     pub(in crate::api::v2) fn of(request: &Request) -> Self {
-        Self { caller: caller(request.headers()), entry: request.extensions().get().cloned() }
+        let from = request.extensions().get::<Remote>().map(|Remote(from)| from.ip());
+        Self { caller: caller(request.headers()), from, entry: request.extensions().get().cloned() }
     }
 
     /// It says so, and is to be believed or not.
@@ -106,7 +109,7 @@ async fn is_open(api: &Api, asker: &Asker) -> bool {
     let Caller::Named(name, password) = &asker.caller else { return false };
     asker.claims(name);
     let hash = if let Login::Password(hash) = known.login(name) { Some(hash) } else { None };
-    let fits = Records::of(api).passwords().fits(name, password.clone(), hash).await.unwrap_or(false);
+    let fits = Records::of(api).passwords().fits(asker.from, name, password.clone(), hash).await.unwrap_or(false);
     if fits {
         asker.is_recognised(name);
     }
@@ -120,8 +123,12 @@ const ROOT: &str = "root";
 async fn recognised(records: &Records<'_>, asker: &Asker) -> Option<User> {
     let Caller::Named(name, password) = &asker.caller else { return None };
     asker.claims(name);
-    let user = records.user(name, false).await.ok()?;
-    if !records.passwords().fits(name, password.clone(), Some(user.password.clone())).await.unwrap_or(false) {
+    let user = records.user(name, false).await.ok();
+    let hash = user.as_ref().map(|user| user.password.clone());
+    // Who is no user hears so as late as who does not know his own password.
+    let fits = records.passwords().fits(asker.from, name, password.clone(), hash).await.unwrap_or(false);
+    let user = user?;
+    if !fits {
         tracing::warn!(user = user.name, "wrong password for a user of the v2 API");
         return None;
     }
