@@ -12,7 +12,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
-    sync::OwnedSemaphorePermit,
+    sync::{Notify, OwnedSemaphorePermit},
     task::JoinSet,
     time::timeout,
 };
@@ -25,10 +25,10 @@ use super::{
     cut::Cut,
     options::Keepalive,
     room::{Room, Seat},
-    wire::{Http2Service, Impatient, Prefixed, Protocol, serve_http2, sniff_within, watched},
+    wire::{Http2Service, Impatient, Prefixed, Protocol, begun_within, serve_http2, watched},
 };
 
-/// Time a client has to send the head of a request, the first one included.
+/// Time a client has to send the head of a request, the first one included; gRPC's on HTTP/2 may connect ahead of time.
 const HEAD_PATIENCE: Duration = Duration::from_mins(5);
 /// Lines in the head of an HTTP/1 request. etcd limits their bytes alone; so many are room for any chain of proxies.
 const HEADERS_MAX: usize = 500;
@@ -223,8 +223,12 @@ where
         match started {
             (Protocol::Http2, io, service) => {
                 seat.speaks();
-                let service = Arc::new(Asked { service, seat: Arc::clone(&seat) });
-                serve_http2(io, service, stop.clone()).await.map_err(Cut::from)
+                let (patience, asked) = (service.patience(), service.asks_soon().then(Arc::<Notify>::default));
+                let service = Arc::new(Asked { service, seat: Arc::clone(&seat), noted: asked.clone() });
+                tokio::select! {
+                    ended = serve_http2(io, service, stop.clone()) => ended.map_err(Cut::from),
+                    () = silence(patience, asked.as_deref()) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+                }
             }
             (Protocol::Http1, io, service) => {
                 serve_http1(io, service, Arc::clone(&seat), stop.clone()).await.map_err(Cut::from)
@@ -252,11 +256,7 @@ where
     let Accepted { io, http2, secure, from, common_name } = ready.await?;
     let service = services.of(secure).of_client(from, common_name);
     let io = Impatient::new(io, service.is_for_peers().then_some(PEER_PATIENCE));
-    let (protocol, io) = match http2 {
-        Some(true) => (Protocol::Http2, Prefixed::untouched(io)),
-        Some(false) => (Protocol::Http1, Prefixed::untouched(io)),
-        None => sniff_within(service.patience(), io).await?,
-    };
+    let (protocol, io) = begun_within(service.patience(), io, http2).await?;
     Ok((protocol, io, service))
 }
 
@@ -264,6 +264,16 @@ where
 struct Asked {
     service: Arc<Service>,
     seat: Arc<Seat>,
+    /// Told of each request where the first one has to come soon.
+    noted: Option<Arc<Notify>>,
+}
+
+/// Resolves if `asked` was not told of anything within `patience`.
+async fn silence(patience: Duration, asked: Option<&Notify>) {
+    let Some(asked) = asked else { return std::future::pending().await };
+    if timeout(patience, asked.notified()).await.is_ok() {
+        std::future::pending::<()>().await;
+    }
 }
 
 impl Http2Service for Asked {
@@ -277,6 +287,9 @@ impl Http2Service for Asked {
         respond: SendResponse<Bytes>,
     ) -> impl Future<Output = ()> + Send + 'static {
         self.seat.end();
+        if let Some(noted) = &self.noted {
+            noted.notify_one();
+        }
         Arc::clone(&self.service).answer(request, respond)
     }
 }
@@ -284,6 +297,11 @@ impl Http2Service for Asked {
 impl Service {
     fn is_for_peers(&self) -> bool {
         self.serves == Serves::Peers
+    }
+
+    /// Whether nobody connects here ahead of time, as clients of gRPC do.
+    fn asks_soon(&self) -> bool {
+        !self.serves.grpc()
     }
 
     /// How long the other side may take for the head of a request.
@@ -329,4 +347,21 @@ where
         connection.await
     };
     lookout.unless_gone(serving).await.unwrap_or(Ok(()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(20);
+
+    #[tokio::test]
+    async fn who_speaks_http2_and_asks_nothing_is_not_waited_for_where_nobody_connects_ahead() {
+        let asked = Notify::new();
+        silence(SHORT, Some(&asked)).await;
+        asked.notify_one();
+        for asked in [Some(&asked), None] {
+            assert!(timeout(SHORT * 3, silence(SHORT, asked)).await.is_err());
+        }
+    }
 }

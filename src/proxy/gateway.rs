@@ -4,14 +4,16 @@
 //! is closed at once. A side that has said everything (a TCP half-close) may still hear the answer.
 //!
 //! Invariants: connections are bounded in number, the bytes of each by two buffers; a connection whose other side is gone
-//! without a word ends by TCP's keepalive.
+//! without a word ends by TCP's keepalive, and one whose client says nothing, or stays when its member has gone, soon.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use tokio::{
-    io::copy_bidirectional_with_sizes,
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader, copy_buf},
     net::{TcpListener, TcpStream, lookup_host},
+    select,
     sync::Semaphore,
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +25,8 @@ use super::{
 
 /// How long a member may take to accept a connection. etcd's gateway waits as long as the system does, minutes.
 pub const DIAL_PATIENCE: Duration = Duration::from_secs(5);
+/// How long clients may keep a place for nothing.
+const PATIENCE: Patience = Patience { first: Duration::from_mins(5), rest: Duration::from_mins(1) };
 /// Bytes on the way, for each direction of a connection.
 const BUFFER_BYTES: usize = 16 * 1024;
 
@@ -117,6 +121,15 @@ pub async fn check_endpoints(list: &[Endpoint], listen: &str) -> Result<(), Gate
     Ok(())
 }
 
+/// How long a client may keep its place.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    /// Before either side says anything: as long as members have for the head of a request.
+    first: Duration,
+    /// When its member has said everything.
+    rest: Duration,
+}
+
 /// A running gateway.
 #[derive(Debug)]
 pub struct Gateway {
@@ -160,8 +173,7 @@ impl Gateway {
 
     async fn connect(&self, mut client: TcpStream) {
         let Some(mut member) = self.reach().await else { return };
-        let copied = copy_bidirectional_with_sizes(&mut client, &mut member, BUFFER_BYTES, BUFFER_BYTES).await;
-        if let Err(error) = copied {
+        if let Err(error) = carry(&mut client, &mut member, PATIENCE).await {
             tracing::debug!(%error, "a connection broke");
         }
     }
@@ -178,12 +190,39 @@ impl Gateway {
     }
 }
 
+/// Carries bytes both ways until both sides have said everything, or the client keeps its place for nothing.
+async fn carry(client: &mut TcpStream, member: &mut TcpStream, patience: Patience) -> io::Result<()> {
+    let (mut client_byte, mut member_byte) = ([0], [0]);
+    let begun = async {
+        select! {
+            begun = client.peek(&mut client_byte) => begun,
+            begun = member.peek(&mut member_byte) => begun,
+        }
+    };
+    timeout(patience.first, begun).await??;
+    let ((from_client, to_client), (from_member, to_member)) = (client.split(), member.split());
+    let (mut asking, mut answering) = (pin!(pass_on(from_client, to_member)), pin!(pass_on(from_member, to_client)));
+    select! {
+        asked = &mut asking => {
+            asked?;
+            answering.await
+        }
+        answered = &mut answering => {
+            answered?;
+            timeout(patience.rest, asking).await?
+        }
+    }
+}
+
+/// Passes on what one side says, and that it has said everything.
+async fn pass_on(from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> io::Result<()> {
+    copy_buf(&mut BufReader::with_capacity(BUFFER_BYTES, from), &mut to).await?;
+    to.shutdown().await
+}
+
 #[cfg(test)]
 mod tests {
-    use tokio::{
-        io::{AsyncReadExt as _, AsyncWriteExt as _},
-        task::JoinSet,
-    };
+    use tokio::{io::AsyncReadExt as _, task::JoinSet};
 
     use super::*;
     use crate::proxy::endpoints::Recovery;
@@ -226,6 +265,40 @@ mod tests {
             answer
         };
         assert_eq!(tokio::join!(answering, asking).1, "so indeed");
+    }
+
+    /// A client and a member with a gateway between them that has little patience, and how that ends.
+    async fn between(first_ms: u64, rest_ms: u64) -> (TcpStream, TcpStream, JoinSet<io::Result<()>>) {
+        let pair = async || {
+            let (listener, address) = listener().await;
+            let (near, far) = tokio::join!(TcpStream::connect(&address), listener.accept());
+            (near.unwrap(), far.unwrap().0)
+        };
+        let ((client, mut of_client), (member, mut of_member)) = (pair().await, pair().await);
+        let patience = Patience { first: Duration::from_millis(first_ms), rest: Duration::from_millis(rest_ms) };
+        let mut running = JoinSet::new();
+        running.spawn(async move { carry(&mut of_client, &mut of_member, patience).await });
+        (client, member, running)
+    }
+
+    #[tokio::test]
+    async fn who_says_nothing_gives_his_place_back() {
+        let (mut client, mut member, mut running) = between(20, 3_600_000).await;
+        let ended = running.join_next().await.unwrap().unwrap().unwrap_err();
+        assert_eq!(ended.kind(), io::ErrorKind::TimedOut);
+        assert_eq!((client.read(&mut [0]).await.unwrap(), member.read(&mut [0]).await.unwrap()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn who_has_begun_may_take_any_time_until_his_member_goes() {
+        let (mut client, mut member, mut running) = between(20, 20).await;
+        client.write_all(b"so").await.unwrap();
+        member.read_exact(&mut [0; 2]).await.unwrap();
+        assert!(timeout(Duration::from_millis(100), running.join_next()).await.is_err());
+        drop(member);
+        let ended = running.join_next().await.unwrap().unwrap().unwrap_err();
+        assert_eq!(ended.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
     }
 
     #[tokio::test]

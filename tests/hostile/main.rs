@@ -103,6 +103,20 @@ async fn drops_of_a_request_do_not_hold_a_listener() {
     assert!(cut.is_some(), "{} peers cut", target.metric("quorate_connections_cut_total", "peer"));
 }
 
+/// On HTTP/2 such a peer was waited for without end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn peers_that_begin_and_ask_nothing_are_cut_off() {
+    let (target, count) = (Target::start(), 8);
+    let mut held = Vec::new();
+    let kinds = [Kind::Nothing, Kind::Head, Kind::Preface, Kind::Headers];
+    for kind in kinds {
+        held.extend(attack::hold(&target, Port::Peer, kind, count).await);
+    }
+    let cut = || target.metric("quorate_connections_cut_total", "peer");
+    let all = wait_for(PEER_PATIENCE, || (cut() >= (count * kinds.len()) as u64).then_some(()));
+    assert!(all.is_some(), "{} of {} cut", cut(), held.len());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bodies_of_two_gigabytes_are_refused_and_counted() {
     let target = Target::start();

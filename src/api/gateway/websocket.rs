@@ -4,7 +4,7 @@
 //! of the answer become messages. The token travels as a subprotocol (`Bearer, <token>`) or in a cookie, because a
 //! browser's socket has no headers of its own.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -25,8 +25,10 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use sha1::{Digest as _, Sha1};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, WriteHalf},
+    select,
     sync::mpsc,
+    time::sleep,
 };
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -39,6 +41,8 @@ use crate::api::{Api, CommonName, Remote, room::Seat};
 /// What proves that the server has understood the handshake (RFC 6455, §1.3).
 const HANDSHAKE: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 const BEARER: &str = "Bearer";
+/// Time a client has for the first message behind the handshake, as long as for the head of a request.
+const MESSAGE_PATIENCE: Duration = Duration::from_mins(5);
 /// Messages of the client read ahead of the call.
 const MESSAGES_MAX: usize = 4;
 /// Answers to pings waiting to be written; more pings than that go unanswered, as the standard allows.
@@ -131,24 +135,32 @@ async fn run(api: Arc<Api>, upgrade: OnUpgrade, call: Request, messages: Message
     let socket = TokioIo::new(upgrade.await.map_err(io::Error::other)?);
     let (reader, writer) = tokio::io::split(socket);
     let (pongs_in, pongs) = mpsc::channel(PONGS_MAX);
-    let message_bytes_max = json_bytes_max(&api);
+    let bounds = Bounds { message_bytes: json_bytes_max(&api), first_within: MESSAGE_PATIENCE };
     // Boxed, for this call may be what serves it: the type would contain itself.
     let answer = Box::pin(super::serve(Arc::clone(&api), call));
     tokio::select! {
-        read = read(reader, message_bytes_max, messages, pongs_in) => read,
+        read = read(reader, bounds, messages, pongs_in) => read,
         written = write(writer, answer, pongs) => written,
     }
 }
 
-/// Hands messages to the call until the client closes the socket.
+/// What a client may send, and has to.
+struct Bounds {
+    /// Longest message.
+    message_bytes: usize,
+    first_within: Duration,
+}
+
+/// Hands messages to the call until the client closes the socket, or does not begin.
 async fn read(
-    mut socket: ReadHalf<Socket>,
-    message_bytes_max: usize,
+    mut socket: impl AsyncRead + Unpin,
+    bounds: Bounds,
     messages: Messages,
     pongs: mpsc::Sender<Bytes>,
 ) -> io::Result<()> {
-    let mut frames = Reader::new(message_bytes_max);
+    let mut frames = Reader::new(bounds.message_bytes);
     let mut buffer = BytesMut::new();
+    let (mut silence, mut has_begun) = (std::pin::pin!(sleep(bounds.first_within)), false);
     loop {
         while let Some(Frame { opcode, last, mut payload }) = frames.next(&mut buffer).map_err(io::Error::other)? {
             match opcode {
@@ -156,6 +168,7 @@ async fn read(
                 Opcode::Ping => drop(pongs.try_send(payload.freeze())),
                 Opcode::Pong => {}
                 Opcode::Continuation | Opcode::Text | Opcode::Binary => {
+                    has_begun = true;
                     if last {
                         payload.extend_from_slice(b"\n");
                     }
@@ -166,8 +179,11 @@ async fn read(
                 }
             }
         }
-        if socket.read_buf(&mut buffer).await? == 0 {
-            return Ok(());
+        select! {
+            read = socket.read_buf(&mut buffer) => if read? == 0 {
+                return Ok(());
+            },
+            () = &mut silence, if !has_begun => return Err(io::ErrorKind::TimedOut.into()),
         }
     }
 }
@@ -218,6 +234,28 @@ mod tests {
 
     fn headers(lines: &[(axum::http::HeaderName, &'static str)]) -> HeaderMap {
         lines.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect()
+    }
+
+    /// What comes of a socket on which a client says this and leaves it at that; nothing if it is waited for.
+    async fn heard(said: &[u8]) -> Option<io::Result<()>> {
+        let (mut client, socket) = tokio::io::duplex(1024);
+        client.write_all(said).await.unwrap();
+        let bounds = Bounds { message_bytes: 100, first_within: Duration::from_millis(20) };
+        let ((messages, _body), (pongs, _answers)) = (mpsc::channel(1), mpsc::channel(1));
+        tokio::time::timeout(Duration::from_millis(100), read(socket, bounds, messages, pongs)).await.ok()
+    }
+
+    #[tokio::test]
+    async fn a_socket_without_a_first_message_is_not_waited_for() {
+        let masked = |opcode: u8, payload: &[u8]| {
+            [&[0x80 | opcode, 0x80 | u8::try_from(payload.len()).unwrap(), 0, 0, 0, 0], payload].concat()
+        };
+        let text = masked(1, b"{}");
+        for said in [&b""[..], &text[..3], &masked(9, b"ping")] {
+            let ended = heard(said).await.expect("it ends").unwrap_err();
+            assert_eq!(ended.kind(), io::ErrorKind::TimedOut, "{said:?}");
+        }
+        assert!(heard(&text).await.is_none(), "who has begun may take any time");
     }
 
     #[test]

@@ -24,5 +24,5 @@ pub(crate) use inbound::{Inbound, finish};
 pub(crate) use keepalive::PingGuard;
 pub(crate) use lookout::watched;
 pub(crate) use outbound::{Outbound, answer, refuse};
-pub(crate) use sniff::{Prefixed, Protocol, sniff, sniff_within};
+pub(crate) use sniff::{Prefixed, Protocol, begun_within, sniff_within};
 pub(crate) use tally::Tally;

@@ -61,6 +61,21 @@ pub(crate) async fn sniff_within<I: AsyncRead + Unpin>(
     timeout(patience, sniff(io)).await?
 }
 
+/// [`sniff_within`] for a client with whom HTTP/2 or HTTP/1 was agreed on, or nothing: what was agreed counts, and has to
+/// be begun as soon.
+///
+/// # Errors
+/// As [`sniff_within`].
+pub(crate) async fn begun_within<I: AsyncRead + Unpin>(
+    patience: Duration,
+    io: I,
+    http2: Option<bool>,
+) -> io::Result<(Protocol, Prefixed<I>)> {
+    let (sniffed, io) = sniff_within(patience, io).await?;
+    let agreed = |http2| if http2 { Protocol::Http2 } else { Protocol::Http1 };
+    Ok((http2.map_or(sniffed, agreed), io))
+}
+
 /// A connection whose first bytes were read ahead.
 #[derive(Debug)]
 pub struct Prefixed<I> {
@@ -69,11 +84,6 @@ pub struct Prefixed<I> {
 }
 
 impl<I> Prefixed<I> {
-    /// A connection of which nothing was read.
-    pub(crate) fn untouched(io: I) -> Self {
-        Self::behind(Bytes::new(), io)
-    }
-
     /// A connection of which `prefix` was read.
     pub(crate) fn behind(prefix: Bytes, io: I) -> Self {
         Self { prefix, io }
@@ -162,10 +172,22 @@ mod tests {
     #[tokio::test]
     async fn who_says_nothing_or_not_enough_is_not_waited_for() {
         for said in [&b""[..], b"P", b"PRI * HTTP/2.0\r\n\r\nSM"] {
+            for agreed in [None, Some(true)] {
+                let (mut client, io) = tokio::io::duplex(1024);
+                client.write_all(said).await.unwrap();
+                let error = begun_within(Duration::from_millis(20), io, agreed).await.map(drop).unwrap_err();
+                assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{agreed:?}: {:?}", String::from_utf8_lossy(said));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_agreed_on_counts() {
+        for agreed in [Protocol::Http1, Protocol::Http2] {
             let (mut client, io) = tokio::io::duplex(1024);
-            client.write_all(said).await.unwrap();
-            let error = sniff_within(Duration::from_millis(50), io).await.map(drop).unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{:?}", String::from_utf8_lossy(said));
+            client.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+            let http2 = Some(agreed == Protocol::Http2);
+            assert_eq!(begun_within(Duration::from_secs(5), io, http2).await.unwrap().0, agreed);
         }
     }
 }

@@ -34,7 +34,7 @@ use self::http::Plain;
 use crate::{
     api::{
         Accept, Accepted, Keepalive,
-        wire::{Prefixed, Protocol, serve_http2, sniff},
+        wire::{Prefixed, Protocol, begun_within, serve_http2},
     },
     client,
     proxy::endpoints::{Endpoint, Endpoints, Recovery},
@@ -222,27 +222,22 @@ impl Proxy {
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         R: Future<Output = io::Result<Accepted<I>>>,
     {
-        let started = timeout(HEAD_PATIENCE, async {
+        let started = async {
             let Accepted { io, http2, .. } = ready.await?;
-            match http2 {
-                Some(true) => Ok((Protocol::Http2, Prefixed::untouched(io))),
-                Some(false) => Ok((Protocol::Http1, Prefixed::untouched(io))),
-                None => sniff(io).await,
-            }
-        });
+            begun_within(HEAD_PATIENCE, io, http2).await
+        };
         let started = tokio::select! {
             started = started => started,
             () = self.stop.cancelled() => return,
         };
         // A client that says nothing, breaks off or speaks nonsense harms nobody but itself.
         let ended = match started {
-            Ok(Ok((Protocol::Http2, io))) => {
+            Ok((Protocol::Http2, io)) => {
                 let served = serve_http2(io, Arc::clone(&self.front), self.stop.clone()).await;
                 served.map_err(|error| error.to_string())
             }
-            Ok(Ok((Protocol::Http1, io))) => self.http1(io).await.map_err(|error| error.to_string()),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(elapsed) => Err(elapsed.to_string()),
+            Ok((Protocol::Http1, io)) => self.http1(io).await.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
         };
         if let Err(error) = ended {
             tracing::debug!(error, "a client connection broke");
