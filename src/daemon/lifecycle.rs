@@ -732,3 +732,47 @@ fn quit(handle: &Handle) -> ! {
     tracing::error!(target: FATAL, signal = "quit", status = status_line(handle), busy = stuck, "received signal; quitting");
     std::process::exit(QUIT_CODE)
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+
+    use super::*;
+    use crate::{
+        audit::{self, Target, Weight},
+        spans::Settings,
+    };
+
+    /// What a busy machine may take on top, much less than a second wait of the same length.
+    const LATENESS_MAX: Duration = Duration::from_millis(150);
+
+    /// A collector that says nothing and an audit log that nobody reads are waited for together.
+    #[test]
+    fn the_last_spans_and_lines_take_no_longer_than_they_may() {
+        let runtime = Runtime::new().unwrap();
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let place = tempfile::tempdir().unwrap();
+        let pipe = place.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let _reader = std::fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+        let audit = audit::Options { target: Target::File(pipe), reads_per_million: 0, rotation: None };
+        let address = silent.local_addr().unwrap().to_string();
+        let settings =
+            Settings { address, service: "etcd".to_owned(), instance: String::new(), samples_per_million: 1_000_000 };
+        let spans = {
+            let _guard = runtime.enter();
+            Spans::export(&settings).unwrap()
+        };
+        drop(spans.call("/etcdserverpb.KV/Put", &HeaderMap::new()));
+        let audit = Audit::start(audit).unwrap();
+        for _ in 0..2_000 {
+            audit.record(&format!("{}\n", "x".repeat(100)), Weight::Always);
+        }
+        let witnesses = Witnesses { audit: Some(audit), spans: Some(Arc::new(spans)) };
+        let begun = Stopwatch::start();
+        witnesses.close(runtime);
+        let took = begun.elapsed();
+        assert!(took >= DRAIN_WITNESSES, "the collector was waited for: {took:?}");
+        assert!(took < DRAIN_WITNESSES + DRAIN_AUDIT_MIN + LATENESS_MAX, "{took:?}");
+    }
+}
