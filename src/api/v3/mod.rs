@@ -18,6 +18,7 @@ mod lock;
 mod maintenance;
 mod methods;
 mod parts;
+mod request_text;
 mod session;
 mod slow;
 mod watch;

@@ -1,7 +1,7 @@
 //! Calls that took long (`warning-unary-request-duration`): the log says so in etcd's words.
 //!
-//! What etcd shows of a request is its text without values. Here it is what the audit log would be told, which has none
-//! either, and is no longer than a line may be. A call in time costs two looks at the clock.
+//! What is shown of a request is its text without values ([`request_text`](super::request_text)). A call in time costs two
+//! looks at the clock.
 
 use std::{
     net::SocketAddr,
@@ -14,17 +14,17 @@ use prost::{
     encoding::{decode_key, decode_varint},
 };
 
-use super::{Call, Reply};
+use super::{
+    Call, Reply,
+    request_text::{put_delete, put_put, put_range, put_txn},
+};
 use crate::{
     api::{
         Api,
-        audit::{Audited, Caller, Subject, Via},
+        audit::{Caller, Via},
     },
     clock::{self, Clock as _, Stopwatch},
-    pb::{
-        etcdserverpb::{DeleteRangeRequest, PutRequest, RangeRequest},
-        nested::{decode_txn, next_field},
-    },
+    pb::nested::{decode_txn, next_field},
 };
 
 /// A call whose time is taken.
@@ -104,9 +104,9 @@ impl Slow {
             Stats { asked: (asked, size(self.request.len())), answered: (answered, size(bytes)), content }
         };
         match self.method {
-            "/etcdserverpb.KV/Range" => stats(0, answered(4), decoded::<RangeRequest>(&self.request)),
-            "/etcdserverpb.KV/Put" => stats(1, 0, decoded::<PutRequest>(&self.request)),
-            "/etcdserverpb.KV/DeleteRange" => stats(0, answered(2), decoded::<DeleteRangeRequest>(&self.request)),
+            "/etcdserverpb.KV/Range" => stats(0, answered(4), decoded(&self.request, put_range)),
+            "/etcdserverpb.KV/Put" => stats(1, 0, decoded(&self.request, put_put)),
+            "/etcdserverpb.KV/DeleteRange" => stats(0, answered(2), decoded(&self.request, put_delete)),
             "/etcdserverpb.KV/Txn" => {
                 // Only the answer says which branch it was.
                 let Some(request) = answer.and_then(|_| decode_txn(&self.request).ok()) else {
@@ -114,7 +114,7 @@ impl Slow {
                 };
                 let branch = if answered(2) == 0 { &request.failure } else { &request.success };
                 let bytes = branch.iter().map(Message::encoded_len).sum();
-                Stats { asked: (size(branch.len()), size(bytes)), ..stats(0, 0, Some(told(&request))) }
+                Stats { asked: (size(branch.len()), size(bytes)), ..stats(0, 0, Some(shown(&request, put_txn))) }
             }
             _ => Stats { asked: (-1, -1), answered: (-1, -1), content: String::new() },
         }
@@ -145,22 +145,22 @@ fn number(field: u32, message: &[u8]) -> Option<u64> {
     }
 }
 
-fn decoded<M: Message + Default + Audited>(request: &Bytes) -> Option<String> {
-    M::decode(request.clone()).ok().map(|request| told(&request))
+fn decoded<M: Message + Default>(request: &Bytes, put: fn(&mut String, &M)) -> Option<String> {
+    M::decode(request.clone()).ok().map(|request| shown(&request, put))
 }
 
-/// A request without its values.
-fn told(request: &impl Audited) -> String {
-    let mut subject = Subject::default();
-    request.tell(&mut subject);
-    subject.fields.into_line().trim_end().to_owned()
+fn shown<M>(request: &M, put: fn(&mut String, &M)) -> String {
+    let mut text = String::new();
+    put(&mut text, request);
+    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::pb::etcdserverpb::{
-        PutResponse, RangeResponse, RequestOp, ResponseHeader, TxnRequest, TxnResponse, request_op::Request,
+        PutRequest, PutResponse, RangeRequest, RangeResponse, RequestOp, ResponseHeader, TxnRequest, TxnResponse,
+        request_op::Request,
     };
 
     fn stats(method: &'static str, request: &impl Message, answer: Option<&Reply>) -> Stats {
@@ -176,12 +176,12 @@ mod tests {
         let answer = PutResponse { header, prev_kv: None };
         let told = stats("/etcdserverpb.KV/Put", &put, Some(&Reply::of(&answer)));
         assert_eq!((told.asked, told.answered), ((1, 11), (0, size(answer.encoded_len()))));
-        assert_eq!(told.content, r#"{"key":"k"}"#);
+        assert_eq!(told.content, "key:\"k\" value_size:6 ");
         let range = RangeRequest { key: "a".into(), range_end: "b".into(), ..Default::default() };
         let answer = RangeResponse { header, count: 300, ..Default::default() };
         let told = stats("/etcdserverpb.KV/Range", &range, Some(&Reply::of(&answer)));
         assert_eq!((told.asked, told.answered.0), ((0, 6), 300));
-        assert_eq!(told.content, r#"{"key":"a","range_end":"b"}"#);
+        assert_eq!(told.content, "key:\"a\" range_end:\"b\"");
         let put = RequestOp { request: Some(Request::RequestPut(put)) };
         let txn = TxnRequest { success: vec![put.clone(), put.clone()], failure: vec![put], ..Default::default() };
         let answer = |succeeded| Some(Reply::of(&TxnResponse { header, succeeded, ..Default::default() }));
