@@ -9,6 +9,7 @@ use std::{
     net::{SocketAddr, TcpStream},
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    process::Stdio,
     time::Duration,
 };
 
@@ -23,7 +24,7 @@ use quorate::pb::{
 };
 use serde_json::{Value, json};
 use support::{
-    daemon::Daemon,
+    daemon::{Daemon, free_ports},
     grpc::{Client, get, put},
     http, now,
     program::Program,
@@ -343,6 +344,65 @@ fn watches_are_told_as_they_were_answered() {
     the(&lines, &json!({"op": "canceled", "watch": 9, "code": "OutOfRange", "error": compacted}));
 }
 
+/// What is refused before anybody asks who calls has the name of him whose token it came with all the same.
+#[test]
+fn whom_a_limit_refuses_is_named() {
+    let world = World::start(&["--max-txn-ops=1"]);
+    world.make_users();
+    let (mut client, mut auth) = (world.client(), world.auth());
+    world.runtime.block_on(async {
+        let right = pb::AuthenticateRequest { name: "alice".to_owned(), password: format!("{SECRET}-alice") };
+        let token = auth.authenticate(right).await.expect("a token").into_inner().token;
+        let operation = pb::RequestOp { request: Some(Op::RequestRange(get("a"))) };
+        let txn = pb::TxnRequest { success: vec![operation; 2], ..Default::default() };
+        for token in [&token, "nobodys.17"] {
+            let refused = client.kv.txn(with(txn.clone(), token)).await.expect_err("too many operations");
+            assert_eq!(refused.code(), Code::InvalidArgument);
+        }
+        client.kv.range(with(get("a"), &token)).await.expect("she may read it");
+    });
+    let lines = world.lines_until(|line| has(line, &json!({"method": "/etcdserverpb.KV/Range"})));
+    for user in ["alice", ""] {
+        let refused = json!({"method": "/etcdserverpb.KV/Txn", "user": user, "code": "InvalidArgument"});
+        the(&lines, &refused);
+    }
+}
+
+/// A request in JSON that does not come as far as its method has a line: one that cannot be read, one that is too long, and
+/// one whose client does not wait for its turn.
+#[test]
+fn what_the_gateway_refuses_has_a_line() {
+    let world = World::start(&["--max-concurrent-streams=1", "--max-request-bytes=1000"]);
+    let address = world.daemon.client;
+    let post = |path: &str, body: &str| http::post(address, path, body).expect("an answer").status;
+    assert_eq!(post("/v3/kv/put", "{\"key\":7}"), 400);
+    let long = json!({"key": BASE64_STANDARD.encode(vec![b'k'; 600_000])}).to_string();
+    assert_eq!(post("/v3/kv/range", &long), 429);
+    assert_eq!(post("/v3/watch", "{\"create_request\":7}"), 400);
+    let refused = world.lines_until(|line| line["method"] == "/etcdserverpb.Watch/Watch");
+    the(&refused, &json!({"via": "gateway", "method": "/etcdserverpb.KV/Put", "code": "InvalidArgument"}));
+    the(&refused, &json!({"via": "gateway", "method": "/etcdserverpb.KV/Range", "code": "ResourceExhausted"}));
+
+    let ask = |path: &str, body: &str| {
+        let mut stream = TcpStream::connect(address).expect("connected");
+        let length = body.len();
+        write!(stream, "POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {length}\r\n\r\n{body}")
+            .expect("sent");
+        stream
+    };
+    let mut watching = ask("/v3/watch", r#"{"create_request":{"key":"aw=="}}"#);
+    assert!(watching.read(&mut [0; 1_024]).expect("an answer") > 0);
+    let canceled = json!({"via": "gateway", "method": "/etcdserverpb.KV/DeleteRange", "code": "Canceled"});
+    let told = wait_for(PATIENCE, || {
+        let mut waiting = ask("/v3/kv/deleterange", "{}");
+        waiting.set_read_timeout(Some(Duration::from_millis(100))).expect("a limit");
+        waiting.read(&mut [0; 1]).expect_err("it has no turn");
+        drop(waiting);
+        lines(&world.path).iter().any(|line| has(line, &canceled)).then_some(())
+    });
+    assert!(told.is_some(), "{}", read(&world.path));
+}
+
 /// A new member is told with the number that it was given, and never with what could log in at its URL.
 #[test]
 fn a_new_member_is_told_by_its_number() {
@@ -423,21 +483,29 @@ fn nobody_waits_for_what_lines_are_written_to() {
     let open = || OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(&path).expect("opened");
     let mut reader: File = open();
     let mut daemon = Daemon::start(&Program::subject(), &[&format!("--audit-log={}", path.display())]);
-    // Lines of several kilobytes, so that the queue of some megabytes is full soon: refused, they cost nothing else.
-    let range = json!({"requestRange": {"key": BASE64_STANDARD.encode([0xff; 900])}});
-    let txn = json!({"success": [range, range, {"requestPut": {"key": ""}}]}).to_string();
-    let request =
-        format!("POST /v3/kv/txn HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n\r\n{txn}", daemon.client, txn.len());
-    let dropped = wait_for(PATIENCE, || {
-        let mut stream = TcpStream::connect(daemon.client).expect("connected");
-        for _ in 0..50 {
-            stream.write_all(request.as_bytes()).expect("written");
-            let mut answer = [0; 4_096];
-            assert!(stream.read(&mut answer).expect("an answer") > 0);
-        }
-        Some(metric(daemon.client, "dropped")).filter(|count| *count > 0)
-    });
-    assert!(dropped.is_some(), "the queue takes all");
+    // Lines of several kilobytes, so that the queue of some megabytes is full soon.
+    let long = BASE64_STANDARD.encode([0xff; 900]);
+    let ask_until_dropped = |method: &str, body: Value, result: &str| {
+        let (body, address) = (body.to_string(), daemon.client);
+        let request =
+            format!("POST /v3/kv/{method} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        let dropped = wait_for(PATIENCE, || {
+            let mut stream = TcpStream::connect(address).expect("connected");
+            for _ in 0..50 {
+                stream.write_all(request.as_bytes()).expect("written");
+                let mut answer = [0; 4_096];
+                assert!(stream.read(&mut answer).expect("an answer") > 0);
+            }
+            Some(metric(address, result)).filter(|count| *count > 0)
+        });
+        assert!(dropped.is_some(), "the queue takes all");
+    };
+    // Whom nobody knows and who is refused, fills his part, and nobody else's.
+    let range = json!({"requestRange": {"key": long}});
+    let refused = json!({"success": [range, range, {"requestPut": {"key": ""}}]});
+    ask_until_dropped("txn", refused, "stranger");
+    assert_eq!(metric(daemon.client, "dropped"), 0);
+    ask_until_dropped("deleterange", json!({"key": long, "range_end": long}), "dropped");
     let begun = now();
     let body = json!({"key": BASE64_STANDARD.encode("k"), "value": ""}).to_string();
     for _ in 0..20 {
@@ -471,6 +539,41 @@ fn a_full_disk_costs_lines_alone() {
     });
     assert!(written.is_some_and(|lines| has(&lines[0], &json!({"key": "k", "code": "OK"}))));
     assert!(wait_for(PATIENCE, || daemon.log().contains("the audit log is written again").then_some(())).is_some());
+}
+
+/// A file that standard output goes to as well is taken where both append to it, and stays where it is; else each would write
+/// over the other, which a start refuses.
+#[test]
+fn a_file_of_standard_output_has_to_be_appended_to() {
+    let place = tempfile::tempdir().expect("a directory");
+    let path = place.path().join("both.log");
+    let start = |output: File| {
+        let mut command = Program::subject().command();
+        let [client, peer] = free_ports::<2>().map(|address| format!("http://{address}"));
+        command.arg(format!("--data-dir={}", place.path().join("data").display()));
+        command.args([format!("--audit-log={}", path.display()), "--audit-log-rotate-size=1".to_owned()]);
+        command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
+        command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
+        command.args(["--initial-cluster", &format!("default={peer}")]);
+        let child = command.stdout(output).stderr(Stdio::piped()).spawn().expect("it starts");
+        (child, client)
+    };
+    let (child, _) = start(File::create(&path).expect("a file"));
+    let output = child.wait_with_output().expect("it ends");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("name another file, or say stdout or stderr to write where that stream goes"), "{told}");
+
+    let (mut child, client) = start(OpenOptions::new().append(true).open(&path).expect("a file"));
+    let address = client.trim_start_matches("http://").parse().expect("an address");
+    let body = json!({"key": BASE64_STANDARD.encode("k")}).to_string();
+    let put = || http::post(address, "/v3/kv/put", &body).is_ok_and(|answer| answer.status == 200).then_some(());
+    let written =
+        wait_for(PATIENCE, put).and_then(|()| wait_for(PATIENCE, || (!lines(&path).is_empty()).then_some(())));
+    child.kill().expect("it runs");
+    child.wait().expect("it ends");
+    assert!(written.is_some(), "{}", read(&path));
+    the(&lines(&path), &json!({"key": "k", "code": "OK"}));
 }
 
 /// A place where no line can ever stand is a mistake, which a start tells together with what to do.

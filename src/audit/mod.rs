@@ -42,6 +42,9 @@ use writer::Writer;
 pub const QUEUE_BYTES_MAX: usize = 4 << 20;
 /// What reads may fill of the queue, so that no flood of them pushes out what was changed, or refused.
 pub const QUEUE_READS_BYTES_MAX: usize = QUEUE_BYTES_MAX / 2;
+/// What refused requests of strangers may fill of it: whoever has no password can ask as often as he likes, and is to push
+/// out nothing that others did.
+pub const QUEUE_STRANGERS_BYTES_MAX: usize = QUEUE_BYTES_MAX / 8;
 /// So often at most the log says that lines are lost.
 const TELL_INTERVAL: Duration = Duration::from_secs(30);
 /// What shares of reads are counted in.
@@ -94,6 +97,8 @@ pub enum AuditError {
 pub enum Weight {
     /// Somebody has read something.
     Read,
+    /// Somebody whom nobody knows was refused, or wanted nothing any more.
+    Stranger,
     /// Somebody has changed something, may have, or was not allowed to.
     Always,
 }
@@ -111,6 +116,8 @@ pub struct Audit {
 struct Dropping {
     told: Option<Stopwatch>,
     untold: u64,
+    /// Among them.
+    untold_of_strangers: u64,
 }
 
 impl fmt::Debug for Audit {
@@ -129,7 +136,7 @@ impl Audit {
         let queue = Arc::new(Queue::default());
         let mut writer = Writer::open(target, rotation, Arc::clone(&queue))?;
         // Known from the start on, so that an alert has something to compare with.
-        for result in ["written", "dropped", "failed"] {
+        for result in ["written", "dropped", "stranger", "failed"] {
             metrics::AUDIT_RECORDS.with([result]);
         }
         thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run()).map_err(AuditError::Thread)?;
@@ -152,20 +159,18 @@ impl Audit {
 
     /// Hands over a line, which ends with its line feed. Never waits for the disk.
     pub fn record(&self, line: &str, weight: Weight) {
-        let bytes_max = match weight {
-            Weight::Read => QUEUE_READS_BYTES_MAX,
-            Weight::Always => QUEUE_BYTES_MAX,
-        };
-        let Err(refusal) = self.queue.push(line, bytes_max) else { return };
-        metrics::AUDIT_RECORDS.with(["dropped"]).inc();
+        let Err(refusal) = self.queue.push(line, weight) else { return };
+        let is_strangers = weight == Weight::Stranger;
+        metrics::AUDIT_RECORDS.with([if is_strangers { "stranger" } else { "dropped" }]).inc();
         if refusal == Refusal::Full {
-            self.tell_dropped();
+            self.tell_dropped(is_strangers);
         }
     }
 
-    fn tell_dropped(&self) {
+    fn tell_dropped(&self, is_strangers: bool) {
         let mut dropping = self.dropping.lock().unwrap_or_else(PoisonError::into_inner);
         dropping.untold += 1;
+        dropping.untold_of_strangers += u64::from(is_strangers);
         if dropping.told.is_some_and(|told| told.elapsed() < TELL_INTERVAL) {
             return;
         }
@@ -176,10 +181,14 @@ impl Audit {
 
     /// Tells how many were dropped since the last time, if any were.
     fn tell_untold(&self) {
-        let records = std::mem::take(&mut self.dropping.lock().unwrap_or_else(PoisonError::into_inner).untold);
+        let (records, of_strangers) = {
+            let mut dropping = self.dropping.lock().unwrap_or_else(PoisonError::into_inner);
+            (std::mem::take(&mut dropping.untold), std::mem::take(&mut dropping.untold_of_strangers))
+        };
         if records > 0 {
             tracing::warn!(
                 records,
+                of_strangers,
                 "records of the audit log were dropped: what they are written to takes them more slowly than they come"
             );
         }

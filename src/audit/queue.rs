@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use super::{QUEUE_BYTES_MAX, QUEUE_READS_BYTES_MAX, QUEUE_STRANGERS_BYTES_MAX, Weight};
+
 /// What the buffers keep of their memory when they are empty.
 const KEPT_BYTES: usize = 256 << 10;
 
@@ -23,6 +25,8 @@ pub(super) struct Queue {
 #[derive(Debug, Default)]
 struct State {
     lines: Lines,
+    /// What strangers have of the text.
+    strangers_bytes: usize,
     /// In the hands of the thread.
     taken: u64,
     reopen: bool,
@@ -45,19 +49,27 @@ pub(super) struct Lines {
 }
 
 impl Queue {
-    /// Adds a line, unless more than `bytes_max` would wait then.
+    /// Adds a line, unless more would wait then than may of its weight.
     ///
     /// # Errors
     /// Why not.
-    pub(super) fn push(&self, line: &str, bytes_max: usize) -> Result<(), Refusal> {
+    pub(super) fn push(&self, line: &str, weight: Weight) -> Result<(), Refusal> {
         let mut state = self.state();
         if state.closed {
             return Err(Refusal::Closed);
         }
-        if state.lines.text.len() + line.len() > bytes_max {
+        let all = state.lines.text.len() + line.len();
+        let strangers = state.strangers_bytes + if weight == Weight::Stranger { line.len() } else { 0 };
+        let has_room = match weight {
+            Weight::Read => all <= QUEUE_READS_BYTES_MAX,
+            Weight::Stranger => strangers <= QUEUE_STRANGERS_BYTES_MAX && all <= QUEUE_BYTES_MAX,
+            Weight::Always => all <= QUEUE_BYTES_MAX,
+        };
+        if !has_room {
             return Err(Refusal::Full);
         }
         let was_empty = state.lines.text.is_empty();
+        state.strangers_bytes = strangers;
         state.lines.text.push_str(line);
         state.lines.count += 1;
         drop(state);
@@ -77,6 +89,7 @@ impl Queue {
         let waiting = |state: &mut State| state.lines.count == 0 && !state.closed;
         let mut state = self.filled.wait_while(self.state(), waiting).unwrap_or_else(PoisonError::into_inner);
         std::mem::swap(lines, &mut state.lines);
+        state.strangers_bytes = 0;
         state.taken = lines.count;
         (lines.count > 0).then(|| std::mem::take(&mut state.reopen))
     }
@@ -122,20 +135,37 @@ mod tests {
     #[test]
     fn lines_beyond_the_bound_are_refused_and_those_within_are_kept() {
         let queue = Queue::default();
-        assert_eq!(queue.push("12345\n", 12), Ok(()));
-        assert_eq!(queue.push("12345\n", 12), Ok(()));
-        assert_eq!(queue.push("\n", 12), Err(Refusal::Full));
-        assert_eq!(queue.push("\n", 13), Ok(()), "a line of more weight has more room");
+        let half = format!("{}\n", "r".repeat(QUEUE_READS_BYTES_MAX / 2 - 1));
+        assert_eq!(queue.push(&half, Weight::Read), Ok(()));
+        assert_eq!(queue.push(&half, Weight::Read), Ok(()));
+        assert_eq!(queue.push("\n", Weight::Read), Err(Refusal::Full));
+        assert_eq!(queue.push("\n", Weight::Always), Ok(()), "a line of more weight has more room");
         let mut lines = Lines::default();
         assert_eq!(queue.take(&mut lines), Some(false));
-        assert_eq!((lines.text.as_str(), lines.count), ("12345\n12345\n\n", 3));
-        assert_eq!(queue.push("12345\n", 12), Ok(()), "what was taken makes room");
+        assert_eq!((lines.text.len(), lines.count), (QUEUE_READS_BYTES_MAX + 1, 3));
+        assert_eq!(queue.push(&half, Weight::Read), Ok(()), "what was taken makes room");
+    }
+
+    #[test]
+    fn strangers_push_out_nobody() {
+        let queue = Queue::default();
+        let line = format!("{}\n", "s".repeat(1_023));
+        let fill = |weight| (0..1 << 20).take_while(|_| queue.push(&line, weight).is_ok()).count() * line.len();
+        assert_eq!(fill(Weight::Stranger), QUEUE_STRANGERS_BYTES_MAX);
+        assert_eq!(fill(Weight::Read), QUEUE_READS_BYTES_MAX - QUEUE_STRANGERS_BYTES_MAX, "readers have room left");
+        assert_eq!(fill(Weight::Always), QUEUE_BYTES_MAX - QUEUE_READS_BYTES_MAX, "and who writes has as much as ever");
+        queue.take(&mut Lines::default());
+        assert_eq!(fill(Weight::Read), QUEUE_READS_BYTES_MAX);
+        assert_eq!(fill(Weight::Stranger), QUEUE_STRANGERS_BYTES_MAX, "readers do not push out strangers");
+        queue.take(&mut Lines::default());
+        assert_eq!(fill(Weight::Always), QUEUE_BYTES_MAX);
+        assert_eq!(queue.push(&line, Weight::Stranger), Err(Refusal::Full), "the bound of all is theirs, too");
     }
 
     #[test]
     fn the_end_comes_behind_the_last_line() {
         let queue = Arc::new(Queue::default());
-        queue.push("1\n", 10).unwrap();
+        queue.push("1\n", Weight::Always).unwrap();
         queue.reopen();
         let thread = thread::spawn({
             let queue = Arc::clone(&queue);
@@ -148,16 +178,16 @@ mod tests {
             }
         });
         assert_eq!(queue.close(Duration::from_secs(10)), None);
-        assert_eq!(queue.push("2\n", 10), Err(Refusal::Closed));
+        assert_eq!(queue.push("2\n", Weight::Always), Err(Refusal::Closed));
         thread.join().unwrap();
     }
 
     #[test]
     fn a_thread_that_does_not_end_is_left_with_its_lines() {
         let queue = Queue::default();
-        queue.push("1\n", 10).unwrap();
+        queue.push("1\n", Weight::Always).unwrap();
         queue.take(&mut Lines::default());
-        queue.push("2\n", 10).unwrap();
+        queue.push("2\n", Weight::Always).unwrap();
         assert_eq!(queue.close(Duration::from_millis(1)), Some(2));
     }
 }

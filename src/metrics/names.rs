@@ -94,7 +94,7 @@ instruments! {
     SCHEDULED_SNAPSHOT_FAILURES: Counter = Counter::new(), "quorate_scheduled_snapshot_failures_total",
         "Scheduled snapshots that could not be taken.";
     AUDIT_RECORDS: Counters<1> = counters(["result"]), "quorate_audit_records_total",
-        "Records of the audit log: written, dropped (they came faster than they could be written) or failed (the disk refused them).";
+        "Records of the audit log: written, dropped (they came faster than they could be written), stranger (the same, of refused clients that nobody knows) or failed (the disk refused them).";
     SPANS: Counters<1> = counters(["result"]), "quorate_spans_total",
         "Spans of calls: sent, failed (the collector did not take them) or dropped (they came faster than it takes them).";
     CERTIFICATE_ENDS: Gauges<2> = gauges(["file", "kind"]), "quorate_tls_certificate_end_timestamp_seconds",

@@ -1,10 +1,10 @@
 //! What the audit log is told of requests.
 //!
 //! Every request of a client comes by here once, through whichever door: calls of the v3 services, also those in JSON, where
-//! methods begin and end ([`Session`](super::v3)), requests of the v2 API in front of its routes, those of the discovery
-//! service where it is called ([`guest`](super::guest)). What of a request is told stands in [`Audited`] alone, field by
+//! methods begin and end ([`Session`](super::v3)) or already where JSON is read, requests of the v2 API in front of its routes,
+//! those of the discovery service where it is called ([`guest`](super::guest)). What of a request is told stands in [`Audited`] alone, field by
 //! field: values, passwords and tokens are left out there, and what is new does not compile until somebody decides. Requests
-//! that cannot be told from noise, because they name no method or cannot be read, leave no line: metrics count them.
+//! that cannot be told from noise, because they name no method, leave no line: metrics count them.
 
 mod http;
 mod told;
@@ -139,6 +139,11 @@ impl Entry {
         }
     }
 
+    /// Whether nobody has said yet who the caller is.
+    pub(super) fn is_nobodys(&self) -> bool {
+        self.draft().user.is_empty()
+    }
+
     /// The caller says that he is this one, and has to prove it. Told like the name of whoever logs in to the third API.
     pub(super) fn claimed(&self, user: &str) {
         user.clone_into(&mut self.draft().claimed);
@@ -195,7 +200,12 @@ impl Entry {
         if weight == Weight::Read && !failed && !self.audit.keeps_read() {
             return;
         }
-        let weight = if failed { Weight::Always } else { weight };
+        let is_stranger = user.is_empty() && self.caller.common_name.is_none();
+        let weight = match failed {
+            true if is_stranger => Weight::Stranger,
+            true => Weight::Always,
+            false => weight,
+        };
         self.audit.record(&self.line(user, outcome, &fields()), weight);
     }
 

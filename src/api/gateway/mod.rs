@@ -29,7 +29,7 @@ use serde_json::json;
 
 use super::{
     Api,
-    audit::{Caller, Via},
+    audit::{Caller, Entry, Via},
     http::plain,
     status::Status,
     v3::{self, Call, Handler, Reply},
@@ -75,11 +75,16 @@ pub(super) async fn serve(api: Arc<Api>, request: Request) -> Response {
     }
     let caller = Caller::of_http(&request, Via::Gateway);
     let (head, body) = request.into_parts();
-    let answer = match call(&head.headers).map(|call| call.of(caller)) {
+    // What is refused on the way to the method, or given up there, has a line as well.
+    let entry = api.audit.get().map(|audit| Entry::begin(audit, caller.clone(), route.method().path));
+    let answer = match call(&head.headers).map(|call| call.of(caller).told_by(entry.clone())) {
         Ok(call) if matches!(route.method().handler, Handler::Unary(_)) => unary(api, route, call, body).await,
         Ok(call) => return stream::serve(api, route, call, body).await,
         Err(status) => Err(status),
     };
+    if let Some(entry) = entry.filter(|_| answer.is_err()) {
+        entry.end(&answer, &[]);
+    }
     answer.unwrap_or_else(|status| refusal(&status))
 }
 

@@ -72,21 +72,36 @@ fn failure_line(status: &Status) -> String {
 type Work = BoxFuture<'static, Result<(), Status>>;
 
 fn work(api: Arc<Api>, route: &'static Route, call: Call, body: Body, answers: mpsc::Sender<Bytes>) -> Work {
-    let method = route.method();
     async move {
-        let _turn = api.json_turn().await?;
-        let (requests_in, requests) = mpsc::channel(REQUESTS_MAX);
-        let inbound = Inbound::channel(requests, method.counters);
-        let mut outbound = Outbound::channel(answers, method.counters);
-        let tally = Tally::start(method.counters);
-        let outcome = tokio::select! {
-            outcome = v3::stream(Arc::clone(&api), method, call, inbound, &mut outbound) => outcome,
-            never = feed(&api, route, body, requests_in) => match never {},
-        };
-        tally.end(&outcome);
+        let entry = call.entry().cloned();
+        let outcome = run(&api, route, call, body, answers).await;
+        if let Some(entry) = entry.filter(|_| outcome.is_err()) {
+            entry.end(&outcome, &[]);
+        }
         outcome
     }
     .boxed()
+}
+
+async fn run(
+    api: &Arc<Api>,
+    route: &'static Route,
+    call: Call,
+    body: Body,
+    answers: mpsc::Sender<Bytes>,
+) -> Result<(), Status> {
+    let method = route.method();
+    let _turn = api.json_turn().await?;
+    let (requests_in, requests) = mpsc::channel(REQUESTS_MAX);
+    let inbound = Inbound::channel(requests, method.counters);
+    let mut outbound = Outbound::channel(answers, method.counters);
+    let tally = Tally::start(method.counters);
+    let outcome = tokio::select! {
+        outcome = v3::stream(Arc::clone(api), method, call, inbound, &mut outbound) => outcome,
+        never = feed(api, route, body, requests_in) => match never {},
+    };
+    tally.end(&outcome);
+    outcome
 }
 
 /// Hands the objects of the body to the method, then closes its side; never returns, so that the call goes on.

@@ -1,11 +1,15 @@
 //! What a client says about its call besides the request.
 
-use std::{borrow::Cow, fmt, str, time::Duration};
+use std::{borrow::Cow, fmt, str, sync::Arc, time::Duration};
 
 use http::HeaderMap;
 
 use crate::{
-    api::{Api, audit::Caller, status::Status},
+    api::{
+        Api,
+        audit::{Caller, Entry},
+        status::Status,
+    },
     metrics,
     types::{Code, Rejection},
 };
@@ -31,6 +35,8 @@ const TIMEOUT_DIGITS_MAX: usize = 8;
 pub(crate) struct Call {
     metadata: HeaderMap,
     caller: Caller,
+    /// Its line in the audit log, where that has begun before the request was read.
+    entry: Option<Arc<Entry>>,
 }
 
 /// Tokens are among the metadata.
@@ -43,12 +49,22 @@ impl fmt::Debug for Call {
 impl Call {
     /// The call with these request headers.
     pub(crate) fn new(metadata: HeaderMap) -> Self {
-        Self { metadata, caller: Caller::default() }
+        Self { metadata, ..Self::default() }
     }
 
     /// The call, of who speaks on its connection.
     pub(in crate::api) fn of(self, caller: Caller) -> Self {
         Self { caller, ..self }
+    }
+
+    /// The call, whose line has begun.
+    pub(in crate::api) fn told_by(self, entry: Option<Arc<Entry>>) -> Self {
+        Self { entry, ..self }
+    }
+
+    /// Its line, if that has begun.
+    pub(in crate::api) fn entry(&self) -> Option<&Arc<Entry>> {
+        self.entry.as_ref()
     }
 
     /// Who speaks on the connection.

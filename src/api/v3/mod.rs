@@ -117,6 +117,8 @@ pub(crate) async fn unary(api: Arc<Api>, method: &Method, call: Call, request: B
     let slow = Slow::begin(&api, &call, method.path, &request);
     let session = Session::new(api, call, method.path);
     let witness = session.witness().clone();
+    // A copy of the metadata, for the audit log alone.
+    let asker = session.entry().is_some().then(|| session.clone());
     let outcome = match patience {
         None => serve(session, request).await,
         Some(patience) => match tokio::time::timeout(patience, serve(session, request)).await {
@@ -124,6 +126,9 @@ pub(crate) async fn unary(api: Arc<Api>, method: &Method, call: Call, request: B
             Err(_) => Err(Status::deadline_exceeded()),
         },
     };
+    if let Some(asker) = asker {
+        asker.name_refused(&outcome);
+    }
     witness.end(&outcome, outcome.as_ref().map_or(&[], Reply::head));
     slow.end(outcome.as_ref().ok());
     outcome
@@ -145,6 +150,7 @@ pub(crate) async fn stream(
     };
     let session = Session::new(api, call, method.path);
     let outcome = session.call().within_deadline(serve(&session, inbound, outbound)).await;
+    session.name_refused(&outcome);
     session.witness().end(&outcome, &[]);
     outcome
 }

@@ -66,7 +66,8 @@ impl Witness {
 impl Session {
     /// A call of `method` begins.
     pub(super) fn new(api: Arc<Api>, call: Call, method: &'static str) -> Self {
-        let entry = api.audit.get().map(|audit| Entry::begin(audit, call.caller().clone(), method));
+        let begun = || api.audit.get().map(|audit| Entry::begin(audit, call.caller().clone(), method));
+        let entry = call.entry().cloned().or_else(begun);
         let span = api.spans.get().and_then(|spans| spans.call(method, call.metadata())).map(Arc::new);
         Self { api, call, witness: Witness { entry, span } }
     }
@@ -79,6 +80,24 @@ impl Session {
     /// What the audit log is told of the call, if there is one.
     pub(super) fn entry(&self) -> Option<&Arc<Entry>> {
         self.witness.entry.as_ref()
+    }
+
+    /// Names who was refused, where that came before anybody asked who he is.
+    pub(super) fn name_refused<T>(&self, outcome: &Result<T, Status>) {
+        let Some(entry) = self.entry().filter(|entry| outcome.is_err() && entry.is_nobodys()) else { return };
+        let server = &self.api.server;
+        if !server.published().auth.enabled() {
+            return;
+        }
+        let known = self.call.token().and_then(|token| server.recognise_known(&token)).map(|who| Cow::from(who.user));
+        if let Some(user) = known.or_else(|| self.shown().map(Cow::from)) {
+            entry.recognised(&user);
+        }
+    }
+
+    /// The user of the certificate that the client has shown, where users have certificates.
+    fn shown(&self) -> Option<&str> {
+        self.call.common_name().filter(|_| self.api.options().client_cert_auth)
     }
 
     /// Tells of the request.
@@ -319,10 +338,7 @@ impl Session {
             None => None,
         };
         let state = self.api.server.published();
-        let shown = || {
-            let user = self.call.common_name().filter(|_| self.api.options().client_cert_auth)?;
-            Some(Identity { user: user.to_owned(), revision: state.auth.revision() })
-        };
+        let shown = || Some(Identity { user: self.shown()?.to_owned(), revision: state.auth.revision() });
         let who = who.or_else(shown).unwrap_or_default();
         if let Some(entry) = self.entry() {
             entry.recognised(&who.user);

@@ -177,18 +177,20 @@ kept (`BACKUP_KEEP`, `BACKUP_KEEP_DAYS`) stand in its file of variables. `system
 pub(super) const AUDIT: [&str; 5] = [
     "With `--audit-log` the member tells of every request that clients send it, through whichever door: one JSON object a line, when
 the request has ended. A call that carries several, as watches do, has a line for each watch that is made, refused, taken back or
-ended by the server, and one for its own end. What names no method, or cannot be read, has none: metrics count it. Each member tells of what it was asked itself.",
+ended by the server, and one for its own end. What names no method has none: metrics count it. Each member tells of what it was asked itself.",
     "No line holds a value, a password or a token that users log in with. Of a request of the v2 API and of the discovery service the
 query and the body are left out; the path of the latter is the token by which nodes find each other.",
     "Of successful reads, renewals of leases among them, `--audit-log-sample` in a million have a line, chosen by chance; everything else
-always has one. Nobody waits for the lines: up to 4 MiB of them do, of which reads take half at most, and those beyond are dropped. A
+always has one. Nobody waits for the lines: up to 4 MiB of them do, and those beyond are dropped. Reads take half of it at most, and
+requests of clients that nobody knows and that were refused, as logins that fail, an eighth, so that neither pushes out what was done. A
 disk that refuses them is tried again every second. What is lost is counted by `quorate_audit_records_total`, and told in the log. Lines
 are not synced: what was acknowledged to a client may be without its line after a loss of power.",
     "A file has mode 0600; its directory is made with 0700 if the one above it is there. The unit may write below `/var/log/quorate`,
 `quorate@NAME` below `/var/log/quorate-NAME`; other places need `ReadWritePaths=` in a drop-in. Links are followed: what is set aside is
 the file behind them. Pipes, devices and what standard output or error go to are not set aside. A file that somebody else moves or
 removes is opened anew by its name at a reload, and by itself with lines that come a second later, so that with
-`--audit-log-rotate-size 0` logrotate can move it. A line that was cut off, because the process was killed, stands by itself.",
+`--audit-log-rotate-size 0` logrotate can move it. A file that is being set aside is called `FILE.0` for a moment; one that a kill
+leaves under that name is the first to be set aside next time. A line that was cut off, because the process was killed, stands by itself.",
     "Fields that say nothing are left out. They are:",
 ];
 
