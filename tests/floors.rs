@@ -35,7 +35,7 @@ const SAME_FLOOR: [(&str, &str); 6] = [
 const HOMES: [(&str, &[&str]); 19] = [
     ("fjall", &["storage"]),
     ("raft", &["raft"]),
-    ("tonic", &["pb", "api", "transport", "client", "proxy"]),
+    ("tonic", &["pb", "api", "transport", "client", "proxy", "spans"]),
     ("axum", &["api"]),
     ("figment", &["config"]),
     ("systemd", &["daemon"]),
@@ -50,7 +50,7 @@ const HOMES: [(&str, &[&str]); 19] = [
     ("ring", &["tls"]),
     ("p521", &["tls"]),
     ("opentelemetry", &["spans"]),
-    ("opentelemetry_otlp", &["spans"]),
+    ("opentelemetry_proto", &["spans"]),
     ("opentelemetry_sdk", &["spans"]),
 ];
 

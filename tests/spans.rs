@@ -12,7 +12,7 @@ use std::{
 
 use opentelemetry_proto::tonic::{
     collector::trace::v1::{
-        ExportTraceServiceRequest, ExportTraceServiceResponse,
+        ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
         trace_service_server::{TraceService, TraceServiceServer},
     },
     common::v1::{AnyValue, KeyValue, any_value::Value},
@@ -40,7 +40,14 @@ const CLIENTS_SPAN: &str = "b7ad6b7169203331";
 
 /// Whatever was sent.
 #[derive(Clone, Default)]
-struct Collector(Arc<Mutex<Vec<ResourceSpans>>>);
+struct Collector {
+    heard: Arc<Mutex<Vec<ResourceSpans>>>,
+    /// One span of the first batch.
+    rejects: bool,
+}
+
+/// Why.
+const REJECTED: &str = "one span too many";
 
 #[tonic::async_trait]
 impl TraceService for Collector {
@@ -48,15 +55,21 @@ impl TraceService for Collector {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        self.0.lock().expect("no test panics with it").extend(request.into_inner().resource_spans);
-        Ok(Response::new(ExportTraceServiceResponse::default()))
+        let mut heard = self.heard.lock().expect("no test panics with it");
+        let rejects = self.rejects && heard.is_empty();
+        heard.extend(request.into_inner().resource_spans);
+        let why = || ExportTracePartialSuccess { rejected_spans: 1, error_message: REJECTED.to_owned() };
+        Ok(Response::new(ExportTraceServiceResponse { partial_success: rejects.then(why) }))
     }
 }
 
 impl Collector {
     /// Listens, as long as `runtime` lives.
     fn start(runtime: &Runtime) -> (Self, SocketAddr) {
-        let collector = Self::default();
+        Self::start_with(runtime, Self::default())
+    }
+
+    fn start_with(runtime: &Runtime, collector: Self) -> (Self, SocketAddr) {
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).expect("a port");
         let address = listener.local_addr().expect("an address");
         let service = TraceServiceServer::new(collector.clone());
@@ -66,7 +79,7 @@ impl Collector {
     }
 
     fn resources(&self) -> Vec<ResourceSpans> {
-        self.0.lock().expect("no test panics with it").clone()
+        self.heard.lock().expect("no test panics with it").clone()
     }
 
     fn spans(&self) -> Vec<Span> {
@@ -101,9 +114,9 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
 }
 
-/// All but where the call arrived, which etcd tells beside the instance.
+/// All but the port at which the call arrived, which no two members share.
 fn fields(fields: &[KeyValue]) -> String {
-    let compared = fields.iter().filter(|field| !["server.address", "server.port"].contains(&field.key.as_str()));
+    let compared = fields.iter().filter(|field| field.key != "server.port");
     let mut fields: Vec<_> = compared.map(|field| format!("{}={}", field.key, shown(field.value.as_ref()))).collect();
     fields.sort();
     fields.join(" ")
@@ -298,9 +311,30 @@ fn a_collector_that_says_nothing_is_noticed() {
     assert!(daemon.log().contains("spans were dropped"), "{}", daemon.log());
     let (_, took) = daemon.terminate();
     assert!(took < Duration::from_millis(1_300), "{took:?}: {}", daemon.log());
-    assert!(daemon.log().contains("not every span has reached the collector"), "{}", daemon.log());
+    let count = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok()?["spans"].as_u64();
+    let at_the_stop = |line: &&str| line.contains("not every span has reached the collector");
+    assert_eq!(daemon.log().lines().filter(at_the_stop).count(), 1, "{}", daemon.log());
+    // Each call is two spans.
+    let told: u64 = daemon.log().lines().filter_map(count).sum();
+    assert!(told >= 8_000, "{told} spans are told of: {}", daemon.log());
     assert!(daemon.log().contains("the audit log could not be written to its end"), "{}", daemon.log());
     drop(reader);
+}
+
+/// What a collector takes and rejects all the same is lost, and the log has its reason.
+#[test]
+fn what_a_collector_rejects_is_lost() {
+    let runtime = Runtime::new().expect("a runtime");
+    let (_, address) = Collector::start_with(&runtime, Collector { rejects: true, ..Collector::default() });
+    let daemon = start(&Program::subject(), address, 1_000_000);
+    runtime.block_on(async {
+        let mut client = Client::connect(&daemon.endpoint()).await.expect("it listens");
+        client.kv.put(put("key/a", "geheim")).await.expect("a put");
+    });
+    let told = wait_for(PATIENCE, || daemon.log().contains("the collector does not take them").then_some(()));
+    assert!(told.is_some() && daemon.log().contains(REJECTED), "{}", daemon.log());
+    assert_eq!(metric(&daemon, "failed"), 1);
+    assert!(metric(&daemon, "sent") > 0);
 }
 
 /// A call that takes longer than it should is told of in the log, in etcd's words and without its values; one in time is not.

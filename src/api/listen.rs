@@ -51,6 +51,8 @@ pub struct Accepted<I> {
     pub secure: bool,
     /// The other end; nothing on a socket file.
     pub from: Option<SocketAddr>,
+    /// This end; nothing on a socket file.
+    pub at: Option<SocketAddr>,
     /// The common name of the certificate that the other end has shown and that was verified; empty if it has none.
     pub common_name: Option<Arc<str>>,
 }
@@ -75,9 +77,18 @@ impl Accept for TcpListener {
     type Ready = std::future::Ready<io::Result<Accepted<TcpStream>>>;
 
     async fn accept(&mut self) -> io::Result<Self::Ready> {
-        let (io, from) = self.next().await?;
-        Ok(std::future::ready(Ok(Accepted { io, http2: None, secure: false, from, common_name: None })))
+        let (io, Ends { from, at }) = self.next().await?;
+        Ok(std::future::ready(Ok(Accepted { io, http2: None, secure: false, from, at, common_name: None })))
     }
+}
+
+/// The addresses of a connection; none of a socket file.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ends {
+    /// Of the other end.
+    pub from: Option<SocketAddr>,
+    /// Of this one.
+    pub at: Option<SocketAddr>,
 }
 
 /// Where connections come from before anything is said on them.
@@ -85,32 +96,33 @@ pub trait Source: Send {
     /// What is read and written.
     type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
-    /// The next connection, and the address at its other end; `None` on a socket file.
+    /// The next connection, and its addresses.
     ///
     /// # Errors
     /// What accepting failed with.
-    fn next(&mut self) -> impl Future<Output = io::Result<(Self::Io, Option<SocketAddr>)>> + Send;
+    fn next(&mut self) -> impl Future<Output = io::Result<(Self::Io, Ends)>> + Send;
 }
 
 impl Source for TcpListener {
     type Io = TcpStream;
 
-    async fn next(&mut self) -> io::Result<(TcpStream, Option<SocketAddr>)> {
+    async fn next(&mut self) -> io::Result<(TcpStream, Ends)> {
         let (io, remote) = TcpListener::accept(self).await?;
         // Both settings are improvements; a socket that refuses them still works.
         if let Err(error) = io.set_nodelay(true).and(setsockopt(&io, sockopt::KeepAlive, &true).map_err(Into::into)) {
             tracing::debug!(%error, "cannot tune a client connection");
         }
-        Ok((io, Some(remote)))
+        let ends = Ends { from: Some(remote), at: io.local_addr().ok() };
+        Ok((io, ends))
     }
 }
 
 impl Source for UnixListener {
     type Io = UnixStream;
 
-    async fn next(&mut self) -> io::Result<(UnixStream, Option<SocketAddr>)> {
+    async fn next(&mut self) -> io::Result<(UnixStream, Ends)> {
         let (io, _) = UnixListener::accept(self).await?;
-        Ok((io, None))
+        Ok((io, Ends::default()))
     }
 }
 
@@ -119,8 +131,8 @@ impl Accept for UnixListener {
     type Ready = std::future::Ready<io::Result<Accepted<UnixStream>>>;
 
     async fn accept(&mut self) -> io::Result<Self::Ready> {
-        let (io, _) = self.next().await?;
-        Ok(std::future::ready(Ok(Accepted { io, http2: None, secure: false, from: None, common_name: None })))
+        let (io, Ends { from, at }) = self.next().await?;
+        Ok(std::future::ready(Ok(Accepted { io, http2: None, secure: false, from, at, common_name: None })))
     }
 }
 
@@ -253,8 +265,8 @@ where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     R: Future<Output = io::Result<Accepted<I>>>,
 {
-    let Accepted { io, http2, secure, from, common_name } = ready.await?;
-    let service = services.of(secure).of_client(from, common_name);
+    let Accepted { io, http2, secure, from, at, common_name } = ready.await?;
+    let service = services.of(secure).of_client(Ends { from, at }, common_name);
     let io = Impatient::new(io, service.is_for_peers().then_some(PEER_PATIENCE));
     let (protocol, io) = begun_within(service.patience(), io, http2).await?;
     Ok((protocol, io, service))

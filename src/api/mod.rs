@@ -37,7 +37,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use guest::{Guest, GuestBody, Visit};
-pub use listen::{Accept, Accepted, Source, serve};
+pub use listen::{Accept, Accepted, Ends, Source, serve};
 pub use options::{AllowList, BCRYPT_COST_DEFAULT, Keepalive, Places, ServeOptions, Serves};
 pub use secure::{Beside, Secure};
 
@@ -230,13 +230,17 @@ struct CommonName(Arc<str>);
 #[derive(Clone, Copy, Debug)]
 struct Remote(SocketAddr);
 
+/// This end of it.
+#[derive(Clone, Copy, Debug)]
+struct Local(SocketAddr);
+
 /// What one listener serves, and with what.
 struct Service {
     api: Arc<Api>,
     serves: Serves,
     router: Router,
-    /// The other end of the connection, if it has an address.
-    from: Option<SocketAddr>,
+    /// The addresses of the connection, if it has any.
+    ends: Ends,
     /// The common name of the certificate that the client has shown.
     common_name: Option<Arc<str>>,
 }
@@ -244,27 +248,31 @@ struct Service {
 impl Service {
     fn new(api: Arc<Api>, serves: Serves, secure: bool) -> Arc<Self> {
         let router = http::router(&api, serves, secure);
-        Arc::new(Self { api, serves, router, from: None, common_name: None })
+        Arc::new(Self { api, serves, router, ends: Ends::default(), common_name: None })
     }
 
     /// The service as one connection has it: whoever tells of a call tells whose it was, and a certificate may name a user.
-    fn of_client(self: Arc<Self>, from: Option<SocketAddr>, common_name: Option<Arc<str>>) -> Arc<Self> {
-        if from.is_none() && common_name.is_none() {
+    fn of_client(self: Arc<Self>, ends: Ends, common_name: Option<Arc<str>>) -> Arc<Self> {
+        if ends.from.is_none() && common_name.is_none() {
             return self;
         }
         let (api, router) = (Arc::clone(&self.api), self.router.clone());
-        Arc::new(Self { api, serves: self.serves, router, from, common_name })
+        Arc::new(Self { api, serves: self.serves, router, ends, common_name })
     }
 
     /// Who is at the other end.
     fn caller(&self) -> Caller {
-        Caller { from: self.from, common_name: self.common_name.clone(), via: Via::Grpc }
+        let Ends { from, at } = self.ends;
+        Caller { from, at, common_name: self.common_name.clone(), via: Via::Grpc }
     }
 
     /// Answers a request that is not gRPC.
     async fn http(&self, mut request: ::http::Request<Body>) -> axum::response::Response {
-        if let Some(from) = self.from {
+        if let Some(from) = self.ends.from {
             request.extensions_mut().insert(Remote(from));
+        }
+        if let Some(at) = self.ends.at {
+            request.extensions_mut().insert(Local(at));
         }
         if let Some(name) = &self.common_name {
             request.extensions_mut().insert(CommonName(Arc::clone(name)));

@@ -21,7 +21,7 @@ use tokio::{
 
 use super::{
     Serves,
-    listen::{Accept, Accepted, Source},
+    listen::{Accept, Accepted, Ends, Source},
     wire::Prefixed,
 };
 use crate::{
@@ -74,18 +74,18 @@ impl<S: Source> Accept for Secure<S> {
     type Ready = Pin<Box<dyn Future<Output = io::Result<Accepted<Self::Io>>> + Send>>;
 
     async fn accept(&mut self) -> io::Result<Self::Ready> {
-        let (io, remote) = self.source.next().await?;
+        let (io, ends) = self.source.next().await?;
         let (acceptor, beside, rejections) = (self.acceptor.clone(), self.beside, Arc::clone(&self.rejections));
         Ok(Box::pin(async move {
-            let made = establish(io, remote, &acceptor, beside).await;
-            made.map_err(|rejected| rejections.tell(remote, rejected))
+            let made = establish(io, ends, &acceptor, beside).await;
+            made.map_err(|rejected| rejections.tell(ends.from, rejected))
         }))
     }
 }
 
 async fn establish<I>(
     mut io: I,
-    remote: Option<SocketAddr>,
+    Ends { from: remote, at }: Ends,
     acceptor: &Acceptor,
     beside: Beside,
 ) -> Result<Accepted<Maybe<I>>, Rejected>
@@ -100,10 +100,11 @@ where
     if is_handshake {
         let stream = acceptor.accept_with(turn, io, from).await?;
         let (http2, common_name) = (stream.http2(), stream.common_name().map(Arc::from));
-        return Ok(Accepted { http2, common_name, io: Maybe::Encrypted(Box::new(stream)), secure: true, from: remote });
+        let io = Maybe::Encrypted(Box::new(stream));
+        return Ok(Accepted { http2, common_name, io, secure: true, from: remote, at });
     }
     if beside == Beside::PlainText {
-        return Ok(Accepted { io: Maybe::Plain(io), http2: None, secure: false, from: remote, common_name: None });
+        return Ok(Accepted { io: Maybe::Plain(io), http2: None, secure: false, from: remote, at, common_name: None });
     }
     // Whether the answer arrives makes no difference to the refusal.
     drop(turn.within(timeout(HANDSHAKE_PATIENCE, refuse_plain(&mut io)).map_err(io::Error::from)).await);

@@ -700,7 +700,11 @@ impl Resolver<'_> {
         let address = &self.raw.distributed_tracing_address;
         // What only belongs to a URL would be taken for a host.
         let is_bare = !address.contains(['/', '@', '?', '#']) && address.trim() == address;
-        if !is_bare || Url::parse(&format!("http://{address}")).map_or(0, |url| url.port()) == 0 {
+        let has_port = Url::parse(&format!("http://{address}")).is_ok_and(|url| url.port() != 0);
+        // As it will be dialled: names beyond ASCII have another form there.
+        let host = if address.starts_with(':') { "localhost" } else { "" };
+        let is_dialled = format!("http://{host}{address}").parse::<http::Uri>().is_ok();
+        if !(is_bare && has_port && is_dialled) {
             let what = format!("--distributed-tracing-address {} must be \"host:port\"", go::quote(address));
             let remedy = "name the collector's host and port and nothing else, as in localhost:4317";
             self.refuse_beside("distributed-tracing-address", what, remedy);

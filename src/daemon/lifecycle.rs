@@ -365,11 +365,14 @@ impl Witnesses {
     /// Lines are written meanwhile, so that whoever waits for the collector waits for the disk as well.
     fn close(self, runtime: Runtime) {
         let begun = Stopwatch::start();
-        if let Some(spans) = self.spans {
-            spans.close();
+        if let Some(spans) = &self.spans {
+            spans.send_rest();
         }
-        // The last lines are those of calls that are cut here.
+        // The last lines and spans are those of calls that are cut here.
         runtime.shutdown_timeout(Duration::ZERO);
+        if let Some(spans) = &self.spans {
+            spans.tell_lost();
+        }
         let patience = DRAIN_WITNESSES.saturating_sub(begun.elapsed()).max(DRAIN_AUDIT_MIN);
         self.audit.map(|audit| audit.close(patience));
     }

@@ -10,7 +10,8 @@ mod export;
 mod fields;
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -20,7 +21,6 @@ use opentelemetry::{
     propagation::{Extractor, TextMapPropagator as _},
     trace::{Span as _, SpanKind, Status, TraceContextExt as _, Tracer as _, TracerProvider as _},
 };
-use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::{
     Resource,
     propagation::TraceContextPropagator,
@@ -29,16 +29,15 @@ use opentelemetry_sdk::{
 
 pub use fields::{Operation, Traced};
 
-use crate::{metrics, types::Code};
-use export::{Counted, Gate, Waiting};
+use crate::types::Code;
+use export::{Exporter, Gate, Ledger};
 
 /// Spans that wait for the collector, beside those that are on their way; etcd's bound.
 const SPANS_MAX: usize = 2_048;
 /// Spans sent at a time, and how long they are gathered at most; both etcd's.
 const BATCH_MAX: usize = 512;
 const GATHERED_FOR: Duration = Duration::from_secs(5);
-/// How long the collector may take for a batch, and for what is left when the member stops.
-const COLLECTOR_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the collector may take for what is left when the member stops.
 const LAST_BATCH_PATIENCE: Duration = Duration::from_millis(300);
 /// What a share of traces is told in.
 const MILLION: f64 = 1e6;
@@ -46,7 +45,7 @@ const MILLION: f64 = 1e6;
 /// Where spans go, and from whom.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Host and port of the collector, which is spoken to in plain text.
+    /// Host and port of the collector, which is spoken to in plain text; without a host it is this one.
     pub address: String,
     /// The service, the same on all members.
     pub service: String,
@@ -61,7 +60,7 @@ pub struct Settings {
 pub struct Spans {
     provider: SdkTracerProvider,
     tracer: SdkTracer,
-    waiting: Waiting,
+    ledger: Arc<Ledger>,
 }
 
 impl Spans {
@@ -74,46 +73,49 @@ impl Spans {
             Some(port) => format!("localhost:{port}"),
             None => settings.address.clone(),
         };
-        let exporter = SpanExporter::builder().with_tonic().with_endpoint(format!("http://{address}"));
-        let exporter = exporter.with_timeout(COLLECTOR_PATIENCE).build().map_err(|error| error.to_string())?;
-        // Known from the start on, so that an alert has something to compare with.
-        for result in ["sent", "failed", "dropped"] {
-            metrics::SPANS.with([result]);
-        }
-        let waiting = Waiting::default();
+        let ledger = Ledger::new(address);
+        let exporter = Exporter::new(Arc::clone(&ledger))?;
         let waiting_max = SPANS_MAX + BATCH_MAX;
         let batches = BatchConfigBuilder::default()
             .with_max_queue_size(waiting_max)
             .with_max_export_batch_size(BATCH_MAX)
             .with_scheduled_delay(GATHERED_FOR)
             .build();
-        let exporter = Counted::new(exporter, address, waiting.clone());
         let processor = BatchSpanProcessor::builder(exporter).with_batch_config(batches).build();
         let provider = SdkTracerProvider::builder()
-            .with_span_processor(Gate::new(processor, waiting.clone(), waiting_max))
+            .with_span_processor(Gate::new(processor, Arc::clone(&ledger), waiting_max))
             .with_resource(resource(settings))
             .with_sampler(sampler(settings.samples_per_million))
             .build();
-        Ok(Self { tracer: provider.tracer("quorate"), provider, waiting })
+        Ok(Self { tracer: provider.tracer("quorate"), provider, ledger })
     }
 
-    /// The span of a call of `/package.Service/Method`, if it is sampled.
-    pub fn call(&self, path: &'static str, headers: &HeaderMap) -> Option<CallSpan> {
+    /// The span of a call of `/package.Service/Method` that has arrived `at` this address, if it is sampled.
+    pub fn call(&self, path: &'static str, headers: &HeaderMap, at: Option<SocketAddr>) -> Option<CallSpan> {
         let parent = TraceContextPropagator::new().extract_with_context(&Context::new(), &Headers(headers));
         let name = path.trim_start_matches('/');
         let attributes = [KeyValue::new("rpc.method", name), KeyValue::new("rpc.system.name", "grpc")];
         let builder = self.tracer.span_builder(name).with_kind(SpanKind::Server).with_attributes(attributes);
-        let span = self.tracer.build_with_context(builder, &parent);
+        let mut span = self.tracer.build_with_context(builder, &parent);
         let is_recording = span.is_recording();
+        if let Some(at) = at.filter(|_| is_recording) {
+            span.set_attribute(KeyValue::new("server.address", at.ip().to_string()));
+            span.set_attribute(KeyValue::new("server.port", i64::from(at.port())));
+        }
         let state = || Mutex::new(State { span, asked: None, ended: false });
         is_recording.then(|| CallSpan { tracer: self.tracer.clone(), state: state() })
     }
 
     /// Sends what is left, for as long as a member that stops can wait. Blocks.
-    pub fn close(&self) {
+    pub fn send_rest(&self) {
         if let Err(error) = self.provider.shutdown_with_timeout(LAST_BATCH_PATIENCE) {
-            tracing::warn!(%error, spans = self.waiting.count(), "not every span has reached the collector");
+            tracing::debug!(%error, "the last spans are not sent");
         }
+    }
+
+    /// Counts and tells what was lost, when no call is left that could end.
+    pub fn tell_lost(&self) {
+        self.ledger.close();
     }
 }
 

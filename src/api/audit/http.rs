@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 
 use super::{Caller, Entry, Outcome, Via};
 use crate::{
-    api::{Api, CommonName, Remote, v2},
+    api::{Api, CommonName, Local, Remote, v2},
     audit::Weight,
     types::Code,
 };
@@ -47,6 +47,7 @@ impl Caller {
         let extensions = request.extensions();
         Self {
             from: extensions.get().map(|Remote(from)| *from),
+            at: extensions.get().map(|Local(at)| *at),
             common_name: extensions.get().map(|CommonName(name)| Arc::clone(name)),
             via,
         }

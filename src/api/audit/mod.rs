@@ -41,6 +41,8 @@ pub(super) use told::{Audited, Subject, WatchEnded};
 pub(super) struct Caller {
     /// The other end of the connection; nothing on a socket file.
     pub(super) from: Option<SocketAddr>,
+    /// This end of it.
+    pub(super) at: Option<SocketAddr>,
     /// The common name of the certificate that it has shown.
     pub(super) common_name: Option<Arc<str>>,
     pub(super) via: Via,
@@ -210,7 +212,7 @@ impl Entry {
     }
 
     fn line(&self, user: &str, outcome: Outcome<'_>, fields: &Fields) -> String {
-        let Caller { from, common_name, via } = &self.caller;
+        let Caller { from, at: _, common_name, via } = &self.caller;
         let mut line = Fields::default();
         line.shown("ts", timestamp());
         line.text("user", user);

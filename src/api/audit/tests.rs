@@ -34,7 +34,7 @@ impl World {
 
     fn begin(&self) -> Arc<Entry> {
         let from = "[::ffff:10.0.0.7]:4711".parse().unwrap();
-        let caller = Caller { from: Some(from), common_name: Some("apiserver".into()), via: Via::Gateway };
+        let caller = Caller { from: Some(from), at: None, common_name: Some("apiserver".into()), via: Via::Gateway };
         Entry::begin(&self.audit, caller, "/s/M")
     }
 

@@ -36,7 +36,7 @@ use super::{
     json_bytes_max,
     websocket_frame::{Frame, Opcode, Reader, encode},
 };
-use crate::api::{Api, CommonName, Remote, room::Seat};
+use crate::api::{Api, CommonName, Local, Remote, room::Seat};
 
 /// What proves that the server has understood the handshake (RFC 6455, §1.3).
 const HANDSHAKE: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -121,6 +121,7 @@ fn inner(request: &Request, body: Body) -> Request {
     }
     let known = request.extensions();
     known.get::<Remote>().map(|remote| call.extensions_mut().insert(*remote));
+    known.get::<Local>().map(|local| call.extensions_mut().insert(*local));
     known.get::<CommonName>().map(|name| call.extensions_mut().insert(name.clone()));
     let token = subprotocol_token(request.headers()).or_else(|| cookie_token(request.headers()));
     if let Some(value) = token.and_then(|token| HeaderValue::try_from(format!("{BEARER} {token}")).ok()) {

@@ -68,7 +68,8 @@ impl Session {
     pub(super) fn new(api: Arc<Api>, call: Call, method: &'static str) -> Self {
         let begun = || api.audit.get().map(|audit| Entry::begin(audit, call.caller().clone(), method));
         let entry = call.entry().cloned().or_else(begun);
-        let span = api.spans.get().and_then(|spans| spans.call(method, call.metadata())).map(Arc::new);
+        let span = api.spans.get().and_then(|spans| spans.call(method, call.metadata(), call.caller().at));
+        let span = span.map(Arc::new);
         Self { api, call, witness: Witness { entry, span } }
     }
 
