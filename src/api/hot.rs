@@ -1,28 +1,22 @@
 //! Which prefixes of keys and which clients most requests are about lately.
 //!
-//! Requests about keys are counted in windows of time, the last of which that is over is told of; behind a pause, the one that has
-//! begun. A window keeps so many names and no more,
+//! Requests about keys, of both APIs, are counted in windows of time, the last of which that is over is told of; behind a pause,
+//! the one that has begun. A window keeps so many names and no more,
 //! whatever clients ask: the least of them gives way to a new one, and what is told is what a name has had since it came
 //! ("Efficient computation of frequent and top-k elements in data streams", 2005). Nobody waits to count: who finds another one
 //! at it leaves his request out.
 
 use std::{
     borrow::Borrow,
-    collections::HashMap,
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap},
     hash::Hash,
     net::{IpAddr, SocketAddr},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use super::audit::Audited;
-use crate::{
-    clock::{self, Clock as _},
-    mvcc::check,
-    pb::etcdserverpb::{
-        DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, WatchCreateRequest, request_op::Request,
-    },
-};
+use crate::clock::{self, Clock as _};
 
 /// A window of time.
 const WINDOW: Duration = Duration::from_secs(5);
@@ -43,53 +37,6 @@ pub(super) struct Aim<'a> {
     pub(super) writes: bool,
 }
 
-/// A request about keys.
-pub(super) trait Aimed {
-    /// What it is about.
-    fn aim(&self) -> Aim<'_>;
-}
-
-impl Aimed for PutRequest {
-    fn aim(&self) -> Aim<'_> {
-        Aim { key: &self.key, writes: true }
-    }
-}
-
-impl Aimed for DeleteRangeRequest {
-    fn aim(&self) -> Aim<'_> {
-        Aim { key: &self.key, writes: true }
-    }
-}
-
-impl Aimed for RangeRequest {
-    fn aim(&self) -> Aim<'_> {
-        Aim { key: &self.key, writes: false }
-    }
-}
-
-impl Aimed for WatchCreateRequest {
-    fn aim(&self) -> Aim<'_> {
-        Aim { key: &self.key, writes: false }
-    }
-}
-
-impl Aimed for TxnRequest {
-    fn aim(&self) -> Aim<'_> {
-        let mut operations = self.success.iter().chain(&self.failure);
-        let key = operations.find_map(key_of).or(self.compare.first().map(|compare| compare.key.as_ref()));
-        Aim { key: key.unwrap_or_default(), writes: !check::is_read_only(self) }
-    }
-}
-
-fn key_of(operation: &RequestOp) -> Option<&[u8]> {
-    match operation.request.as_ref()? {
-        Request::RequestPut(put) => Some(put.aim().key),
-        Request::RequestRange(range) => Some(range.aim().key),
-        Request::RequestDeleteRange(delete) => Some(delete.aim().key),
-        Request::RequestTxn(txn) => Some(txn.aim().key),
-    }
-}
-
 /// Counts requests.
 #[derive(Debug, Default)]
 pub(super) struct Hot {
@@ -105,7 +52,7 @@ struct Windows {
 
 #[derive(Debug, Default)]
 struct Counts {
-    prefixes: Top<Box<[u8]>>,
+    prefixes: Top<Arc<[u8]>>,
     /// Nothing is a client on a socket file.
     clients: Top<Option<IpAddr>>,
 }
@@ -115,7 +62,7 @@ struct Counts {
 pub(super) struct Told {
     /// Most first, in this time.
     pub(super) window: Duration,
-    pub(super) prefixes: Vec<(Box<[u8]>, Tally)>,
+    pub(super) prefixes: Vec<(Arc<[u8]>, Tally)>,
     pub(super) clients: Vec<(Option<IpAddr>, Tally)>,
 }
 
@@ -129,9 +76,9 @@ pub(super) struct Tally {
 }
 
 impl Hot {
-    /// Counts a request.
-    pub(super) fn count(&self, request: &impl Audited, from: Option<SocketAddr>) {
-        let Some(aim) = request.aimed().map(Aimed::aim) else { return };
+    /// Counts a request, if it is about keys.
+    pub(super) fn count(&self, aim: Option<Aim<'_>>, from: Option<SocketAddr>) {
+        let Some(aim) = aim else { return };
         if let Ok(mut windows) = self.windows.try_lock() {
             windows.count(clock::system().monotonic(), aim, from.map(|from| from.ip().to_canonical()));
         }
@@ -189,12 +136,24 @@ fn prefix_of(key: &[u8]) -> &[u8] {
 /// Names with most requests.
 #[derive(Debug)]
 struct Top<K> {
-    tallies: HashMap<K, Tally>,
+    places: HashMap<K, usize>,
+    kept: Vec<(K, Tally)>,
+    /// Every place once, with the weight that it had when somebody looked: no more than it has now. So whoever looks for the least
+    /// corrects those that have grown, once for each time that they have, and passes over no smaller one.
+    least: BinaryHeap<Reverse<(u64, usize)>>,
+    #[cfg(test)]
+    looks: usize,
 }
 
 impl<K> Default for Top<K> {
     fn default() -> Self {
-        Self { tallies: HashMap::new() }
+        Self {
+            places: HashMap::new(),
+            kept: Vec::new(),
+            least: BinaryHeap::new(),
+            #[cfg(test)]
+            looks: 0,
+        }
     }
 }
 
@@ -203,26 +162,52 @@ impl<K: Clone + Eq + Hash + Ord> Top<K> {
     where
         K: Borrow<Q> + From<Q::Owned>,
     {
-        if let Some(tally) = self.tallies.get_mut(name) {
-            tally.add(writes);
-            return;
+        let known = self.places.get(name).and_then(|place| self.kept.get_mut(*place));
+        match known {
+            Some((_, tally)) => tally.add(writes),
+            None => self.begin(name.to_owned().into(), writes),
         }
-        let before = if self.tallies.len() < NAMES_MAX { 0 } else { self.make_room() };
-        let mut tally = Tally { before, ..Tally::default() };
-        tally.add(writes);
-        self.tallies.insert(name.to_owned().into(), tally);
     }
 
-    /// Lets the least go, and tells what it had.
-    fn make_room(&mut self) -> u64 {
-        let least = self.tallies.iter().min_by_key(|(_, tally)| tally.weight());
-        let Some((name, had)) = least.map(|(name, tally)| (name.clone(), tally.weight())) else { return 0 };
-        self.tallies.remove(&name);
-        had
+    fn begin(&mut self, name: K, writes: bool) {
+        let mut tally = Tally::default();
+        if self.kept.len() < NAMES_MAX {
+            tally.add(writes);
+            self.least.push(Reverse((tally.weight(), self.kept.len())));
+            self.places.insert(name.clone(), self.kept.len());
+            self.kept.push((name, tally));
+        } else if let Some((place, had)) = self.find_least()
+            && let Some(kept) = self.kept.get_mut(place)
+        {
+            tally.before = had;
+            tally.add(writes);
+            self.places.remove(&kept.0);
+            self.places.insert(name.clone(), place);
+            *kept = (name, tally);
+        }
+    }
+
+    /// The place of the least, and what it had.
+    fn find_least(&mut self) -> Option<(usize, u64)> {
+        loop {
+            #[cfg(test)]
+            {
+                self.looks += 1;
+            }
+            let mut least = self.least.peek_mut()?;
+            let Reverse((weight, place)) = *least;
+            let grown = self.kept.get(place)?.1.weight();
+            if grown == weight {
+                // As the next one begins.
+                *least = Reverse((weight + 1, place));
+                return Some((place, weight));
+            }
+            *least = Reverse((grown, place));
+        }
     }
 
     fn most(&self) -> Vec<(K, Tally)> {
-        let mut most: Vec<_> = self.tallies.iter().map(|(name, tally)| (name.clone(), *tally)).collect();
+        let mut most = self.kept.clone();
         most.sort_unstable_by(|(name, one), (other, two)| {
             two.requests.cmp(&one.requests).then_with(|| name.cmp(other))
         });
@@ -250,7 +235,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn names(told: &Told) -> Vec<(String, u64, u64)> {
-        let shown = |(name, tally): &(Box<[u8]>, Tally)| {
+        let shown = |(name, tally): &(Arc<[u8]>, Tally)| {
             (String::from_utf8_lossy(name).into_owned(), tally.requests, tally.writes)
         };
         told.prefixes.iter().map(shown).collect()
@@ -260,6 +245,7 @@ mod tests {
     fn keys_are_told_of_by_what_stands_in_front_of_their_last_slash() {
         assert_eq!(prefix_of(b"/registry/pods/default/a"), b"/registry/pods/default/");
         assert_eq!(prefix_of(b"/registry/pods/"), b"/registry/pods/");
+        assert_eq!(prefix_of(b"/v2/keys/app/x"), b"/v2/keys/app/");
         assert_eq!(prefix_of(b"plain"), b"plain");
         assert_eq!(prefix_of(&[b'k'; KEY_BYTES_MAX + 1]), [b'k'; KEY_BYTES_MAX]);
         assert_eq!(prefix_of(b""), b"");
@@ -299,11 +285,25 @@ mod tests {
             windows.count(Duration::ZERO, Aim { key, writes: false }, None);
         }
         let told = windows.told(SECOND);
-        assert_eq!((windows.now.prefixes.tallies.len(), told.prefixes.len()), (NAMES_MAX, TOLD_MAX));
+        assert_eq!((windows.now.prefixes.kept.len(), told.prefixes.len()), (NAMES_MAX, TOLD_MAX));
         assert_eq!(names(&told).first(), Some(&("/often/".to_owned(), 2_000, 0)));
         assert!(
             names(&told).iter().skip(1).all(|(_, requests, _)| *requests < 20),
             "nothing is told that was not counted"
         );
+    }
+
+    #[test]
+    fn names_that_come_once_each_cost_as_much_as_any() {
+        let mut top = Top::<Arc<[u8]>>::default();
+        for number in 0..20_000_u32 {
+            top.count(number.to_string().as_bytes(), false);
+            // Whoever makes the least ones grow pays for that by himself.
+            top.count(number.to_string().as_bytes(), false);
+        }
+        assert_eq!((top.kept.len(), top.places.len(), top.least.len()), (NAMES_MAX, NAMES_MAX, NAMES_MAX));
+        assert!(top.looks <= 2 * 20_000, "{} looks", top.looks);
+        let total: u64 = top.kept.iter().map(|(_, tally)| tally.weight()).sum();
+        assert_eq!(total, 40_000, "each request has one place");
     }
 }

@@ -8,7 +8,7 @@ use tonic_health::pb::HealthCheckRequest;
 
 use super::Second;
 use crate::{
-    api::hot::Aimed,
+    api::hot::Aim,
     audit::{Fields, Weight},
     mvcc::check,
     pb::{
@@ -109,14 +109,14 @@ pub(in crate::api) trait Audited {
         None
     }
 
-    /// The same for who counts what most requests are about, where it is about keys.
-    fn aimed(&self) -> Option<&dyn Aimed> {
+    /// The key it is about, of several the first, for who counts what most requests are about.
+    fn aim(&self) -> Option<Aim<'_>> {
         None
     }
 }
 
 macro_rules! told {
-    ($($weight:ident $([$traced:ident $($aimed:ident)?])? $message:ident($($kept:ident)*; $($left_out:ident)*) |$subject:ident| $tell:expr;)*) => {$(
+    ($($weight:ident $([$traced:ident $($aim:ident)?])? $message:ident($($kept:ident)*; $($left_out:ident)*) |$subject:ident| $tell:expr;)*) => {$(
         impl Audited for $message {
             fn tell(&self, $subject: &mut Subject) -> Weight {
                 let Self { $($kept,)* $($left_out: _,)* } = self;
@@ -128,19 +128,19 @@ macro_rules! told {
                 Some(self)
             }
 
-            $(fn $aimed(&self) -> Option<&dyn Aimed> {
-                Some(self)
+            $(fn $aim(&self) -> Option<Aim<'_>> {
+                Some(Aim { key: &self.key, writes: Weight::$weight == Weight::Always })
             })?)?
         }
     )*};
 }
 
 told! {
-    Always[traced aimed] PutRequest(key lease; value prev_kv ignore_value ignore_lease) |to| {
+    Always[traced aim] PutRequest(key lease; value prev_kv ignore_value ignore_lease) |to| {
         to.keys(key, b"");
         to.lease(*lease);
     };
-    Read[traced aimed] RangeRequest(
+    Read[traced aim] RangeRequest(
         key range_end revision;
         limit sort_order sort_target serializable keys_only count_only min_mod_revision max_mod_revision
         min_create_revision max_create_revision
@@ -148,7 +148,7 @@ told! {
         to.keys(key, range_end);
         to.revision_asked(*revision);
     };
-    Always[traced aimed] DeleteRangeRequest(key range_end; prev_kv) |to| to.keys(key, range_end);
+    Always[traced aim] DeleteRangeRequest(key range_end; prev_kv) |to| to.keys(key, range_end);
     Always[traced] CompactionRequest(revision physical;) |to| {
         to.revision_asked(*revision);
         to.fields.switch("physical", *physical);
@@ -257,8 +257,19 @@ impl Audited for TxnRequest {
         Some(self)
     }
 
-    fn aimed(&self) -> Option<&dyn Aimed> {
-        Some(self)
+    fn aim(&self) -> Option<Aim<'_>> {
+        let mut operations = self.success.iter().chain(&self.failure);
+        let key = operations.find_map(key_of).or(self.compare.first().map(|compare| compare.key.as_ref()));
+        Some(Aim { key: key.unwrap_or_default(), writes: !check::is_read_only(self) })
+    }
+}
+
+fn key_of(operation: &RequestOp) -> Option<&[u8]> {
+    match operation.request.as_ref()? {
+        Request::RequestPut(put) => Some(&put.key),
+        Request::RequestRange(range) => Some(&range.key),
+        Request::RequestDeleteRange(delete) => Some(&delete.key),
+        Request::RequestTxn(txn) => txn.aim().map(|aim| aim.key),
     }
 }
 
@@ -346,9 +357,9 @@ impl Audited for WatchRequest {
         }
     }
 
-    fn aimed(&self) -> Option<&dyn Aimed> {
+    fn aim(&self) -> Option<Aim<'_>> {
         match &self.request_union {
-            Some(RequestUnion::CreateRequest(create)) => Some(create),
+            Some(RequestUnion::CreateRequest(create)) => Some(Aim { key: &create.key, writes: false }),
             _ => None,
         }
     }

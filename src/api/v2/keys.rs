@@ -20,7 +20,7 @@ use super::{
     with_cluster_id, wrong_method,
 };
 use crate::{
-    api::{Api, audit::Refused},
+    api::{Api, Remote, audit::Refused, hot::Aim},
     metrics,
     server::v2::{RaftPlace, V2Error, V2Found, V2Watch},
     types::Rejection,
@@ -78,7 +78,11 @@ fn cause_bytes(why: &V2Error) -> usize {
 /// Checks in etcd's order: the form, who asks, the request itself.
 async fn answer(api: &Arc<Api>, request: HttpRequest) -> Result<Response, V2Error> {
     let method = request.method().clone();
-    let key = unescaped_path(request.uri().path().strip_prefix(PREFIX).unwrap_or_default());
+    let whole = unescaped_path(request.uri().path());
+    let key = whole.get(PREFIX.len()..).unwrap_or_default().to_vec();
+    let from = request.extensions().get().map(|Remote(from)| *from);
+    // By the whole path: the third API has keys of the same names.
+    api.hot.count(Some(Aim { key: &whole, writes: Method::named(method.as_str().as_bytes()).is_some() }), from);
     let who = auth::Asker::of(&request);
     let form = Form::read(request, &PARAMETERS, &api.forms)
         .await

@@ -19,7 +19,7 @@ pub(super) async fn hot(session: Session, request: Bytes) -> Result<Reply, Statu
     let Told { window, prefixes, clients } = session.hot();
     let prefixes = prefixes.into_iter().map(|(prefix, tally)| {
         let Tally { requests, writes, .. } = tally;
-        HotPrefix { prefix: Vec::from(prefix).into(), requests, writes }
+        HotPrefix { prefix: Bytes::copy_from_slice(&prefix), requests, writes }
     });
     let clients = clients.into_iter().map(|(address, Tally { requests, .. })| {
         // What Go's programs show of a socket file.

@@ -103,7 +103,7 @@ impl Session {
 
     /// Tells of the request.
     pub(super) fn tell(&self, request: &impl Audited) {
-        self.api.hot.count(request, self.call.caller().from);
+        self.api.hot.count(request.aim(), self.call.caller().from);
         if let Some(entry) = &self.witness.entry {
             entry.tell(request);
         }
@@ -114,7 +114,7 @@ impl Session {
 
     /// Tells of one of several requests of the call.
     pub(super) fn step(&self, request: &impl Audited) -> Option<Step> {
-        self.api.hot.count(request, self.call.caller().from);
+        self.api.hot.count(request.aim(), self.call.caller().from);
         if let (Some(span), Some(traced)) = (&self.witness.span, request.traced()) {
             span.asks_among_others(traced);
         }

@@ -40,8 +40,8 @@ pub(super) const TOP: Command = Command {
     details: "Shows members at work: roles, sizes, positions, rates and latencies, until q is pressed.\n\n\
               Rates are each second's since the last look; latencies are what half and 99 in a hundred did not exceed since\n\
               then, of syncs of the log, commits of the database and requests. Below stand the prefixes of keys, up to their\n\
-              last slash, and the clients with most requests about keys in the last seconds, of all members together; with\n\
-              authentication on, users with the role of root are told. Keys: s orders by the next column, r turns\n\
+              last slash (of keys of the v2 API of their path, /v2/keys/...), and the clients with most requests about keys\n\
+              in the last seconds, of all members together; with authentication on, users with the role of root are told. Keys: s orders by the next column, r turns\n\
               the order around, q ends. With --once, or where standard output is no terminal, one frame is shown as text.",
     group: Group::Maintenance,
     flags: &[INTERVAL, ONCE, SORT, endpoint::CLUSTER],
