@@ -1,7 +1,6 @@
 //! Where lines go.
 
 use std::{
-    ffi::OsString,
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Write as _},
     os::{
@@ -77,8 +76,7 @@ impl Open {
             return Err(io::Error::new(io::ErrorKind::ResourceBusy, "standard output or standard error goes there"));
         }
         let regular = metadata.is_file().then(|| Regular {
-            // Set aside, it would take the streams with it.
-            place: path.filter(|_| streams.is_empty()).and_then(own_name),
+            place: path.and_then(|path| place_of(path, &metadata)),
             is_torn: ends_torn(&file, metadata.len()),
             bytes: metadata.len(),
             identity,
@@ -145,6 +143,13 @@ fn streams_to(identity: Identity) -> Vec<OFlag> {
         goes_there.then(|| OFlag::from_bits_retain(fcntl(stream, FcntlArg::F_GETFL).unwrap_or_default()))
     };
     [flags(io::stdout().as_fd()), flags(io::stderr().as_fd())].into_iter().flatten().collect()
+}
+
+/// The name by which a file can be set aside, behind all links; nothing for what is no file, or what standard output or standard
+/// error go to, which would go with it.
+pub fn place_of(path: &Path, metadata: &fs::Metadata) -> Option<PathBuf> {
+    let can_be = metadata.is_file() && streams_to(identity(metadata)).is_empty();
+    if can_be { own_name(path) } else { None }
 }
 
 /// The name of a file behind all links. None for a descriptor of a process: whatever the file is called, it is the same one.
@@ -233,67 +238,6 @@ pub fn check(path: &Path) -> Result<String, String> {
     }
 }
 
-/// Sets a file aside: `FILE` becomes `FILE.1`, `FILE.1` becomes `FILE.2`, and what would be beyond the last one goes, as does
-/// what is there since more of them were kept. With none to keep the file itself goes. One that is not there is fine.
-///
-/// It is `FILE.0` on the way, so that nothing older goes where it cannot be moved itself. One of that name was left by a kill:
-/// it goes first, and `FILE` next time.
-pub(super) fn set_aside(place: &Path, files_max: u32) -> io::Result<()> {
-    if files_max == 0 {
-        none_is_fine(fs::remove_file(place))?;
-    } else {
-        let moving = numbered(place, 0);
-        if !moving.exists() {
-            match fs::rename(place, &moving) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-                moved => moved?,
-            }
-        }
-        make_way(place, files_max).and_then(|()| fs::rename(&moving, numbered(place, 1))).inspect_err(|_| {
-            // Back, unless somebody has begun another one meanwhile.
-            if !place.exists() {
-                fs::rename(&moving, place).unwrap_or_default();
-            }
-        })?;
-    }
-    remove_beyond(place, files_max);
-    Ok(())
-}
-
-fn make_way(place: &Path, files_max: u32) -> io::Result<()> {
-    for number in (1..files_max).rev() {
-        none_is_fine(fs::rename(numbered(place, number), numbered(place, number + 1)))?;
-    }
-    Ok(())
-}
-
-/// Removes files with higher numbers, up to the first gap: what others have put there may have any number.
-fn remove_beyond(place: &Path, files_max: u32) {
-    for number in files_max.saturating_add(1)..u32::MAX {
-        let surplus = numbered(place, number);
-        match fs::remove_file(&surplus) {
-            Ok(()) => tracing::info!(path = %surplus.display(), files_max, "removed an old file of the audit log"),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
-            Err(error) => {
-                return tracing::warn!(path = %surplus.display(), %error, "an old file of the audit log stays");
-            }
-        }
-    }
-}
-
-fn none_is_fine(done: io::Result<()>) -> io::Result<()> {
-    match done {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-fn numbered(path: &Path, number: u32) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(format!(".{number}"));
-    name.into()
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
@@ -301,6 +245,7 @@ mod tests {
     use nix::{sys::stat::Mode, unistd::mkfifo};
 
     use super::*;
+    use crate::audit::set_aside;
 
     #[test]
     fn a_file_is_its_users_alone_and_its_directory_is_made() {
@@ -338,50 +283,6 @@ mod tests {
     }
 
     #[test]
-    fn files_are_set_aside_one_behind_the_other() {
-        let place = tempfile::tempdir().unwrap();
-        let path = place.path().join("audit.log");
-        for text in ["1", "2", "3", "4"] {
-            fs::write(&path, text).unwrap();
-            set_aside(&path, 2).unwrap();
-        }
-        let read = |number| fs::read_to_string(numbered(&path, number)).ok();
-        assert_eq!([read(1), read(2), read(3)], [Some("4".to_owned()), Some("3".to_owned()), None]);
-        for number in [3, 4, 6] {
-            fs::write(numbered(&path, number), "of others").unwrap();
-        }
-        fs::write(&path, "5").unwrap();
-        set_aside(&path, 1).unwrap();
-        assert_eq!([read(1).as_deref(), read(2).as_deref(), read(4).as_deref()], [Some("5"), None, None]);
-        assert_eq!(read(6).as_deref(), Some("of others"), "behind a gap nothing is touched");
-        fs::write(&path, "6").unwrap();
-        set_aside(&path, 0).unwrap();
-        assert_eq!((path.exists(), read(1)), (false, None));
-        set_aside(&path, 0).unwrap();
-    }
-
-    #[test]
-    fn what_cannot_be_moved_costs_nothing_older() {
-        let place = tempfile::tempdir().unwrap();
-        let path = place.path().join("audit.log");
-        let read = |number| fs::read_to_string(numbered(&path, number)).ok();
-        for number in 1..=2 {
-            fs::write(numbered(&path, number), number.to_string()).unwrap();
-        }
-        set_aside(&path, 2).unwrap();
-        assert_eq!([read(1).as_deref(), read(2).as_deref()], [Some("1"), Some("2")], "there is nothing to set aside");
-        fs::create_dir(numbered(&path, 3)).unwrap();
-        fs::write(&path, "new").unwrap();
-        set_aside(&path, 3).unwrap_err();
-        assert_eq!([read(1).as_deref(), read(2).as_deref()], [Some("1"), Some("2")]);
-        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
-        fs::write(numbered(&path, 0), "left by a kill").unwrap();
-        set_aside(&path, 2).unwrap();
-        assert_eq!([read(1).as_deref(), read(2).as_deref()], [Some("left by a kill"), Some("1")]);
-        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
-    }
-
-    #[test]
     fn a_link_is_followed_and_stays() {
         let place = tempfile::tempdir().unwrap();
         let (real, link) = (place.path().join("real.log"), place.path().join("link.log"));
@@ -390,7 +291,7 @@ mod tests {
         opened.write(b"1\n").unwrap();
         let (own, _) = opened.fills().unwrap();
         set_aside(own, 1).unwrap();
-        assert_eq!(fs::read_to_string(numbered(&real, 1)).unwrap(), "1\n");
+        assert_eq!(fs::read_to_string(place.path().join("real.log.1")).unwrap(), "1\n");
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink() && !real.exists());
     }
 

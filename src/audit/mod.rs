@@ -9,6 +9,7 @@
 //! - A disk that fails costs lines, which are counted, and nothing else.
 //! - A line is written whole, or is followed by a line feed of its own: one that is torn, by whomever, spoils no other.
 
+mod aside;
 mod fields;
 mod file;
 mod queue;
@@ -27,8 +28,9 @@ use std::{
 
 use thiserror::Error;
 
+pub use aside::{compress, remove_older, set_aside};
 pub use fields::{Fields, TEXT_BYTES_MAX};
-pub use file::{Target, check};
+pub use file::{Target, check, place_of};
 
 use crate::{
     clock::{Chance as _, SeededChance, Stopwatch, SystemChance},

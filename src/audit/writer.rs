@@ -4,7 +4,8 @@ use std::{io, sync::Arc, time::Duration};
 
 use super::{
     AuditError, Rotation, TELL_INTERVAL,
-    file::{Open, Target, set_aside},
+    aside::set_aside,
+    file::{Open, Target},
     queue::{Lines, Queue},
 };
 use crate::{clock::Stopwatch, metrics};

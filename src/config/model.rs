@@ -696,8 +696,6 @@ pub struct Rotation {
     pub age_days_max: u64,
     /// `maxbackups` in files.
     pub backups_max: u64,
-    /// `localtime`: names of backups in local time.
-    pub local_time: bool,
     /// `compress`: gzip backups.
     pub compress: bool,
 }

@@ -16,8 +16,9 @@ struct RotationJson {
     maxage: u64,
     #[serde(default)]
     maxbackups: u64,
-    #[serde(default)]
-    localtime: bool,
+    /// Files that are set aside have numbers, and no time in their names.
+    #[serde(default, rename = "localtime")]
+    _localtime: bool,
     #[serde(default)]
     compress: bool,
 }
@@ -36,7 +37,6 @@ pub(super) fn parse(text: &str) -> Result<Rotation, String> {
         size_mb_max: if json.maxsize == 0 { SIZE_MB_DEFAULT } else { json.maxsize },
         age_days_max: json.maxage,
         backups_max: json.maxbackups,
-        local_time: json.localtime,
         compress: json.compress,
     })
 }

@@ -861,16 +861,21 @@ pub const OPTIONS: &[OptionSpec] = &[
     .since(4),
     opt(Group::Logging, "log-level", Kind::Text, "info", "debug, info, warn, error, panic or fatal.").words(&["debug", "info", "warn", "error", "panic", "fatal"]).since(4).live(),
     opt(Group::Logging, "log-format", Kind::Text, "json", "json or console.").words(&["json", "console"]).since(6),
-    opt(Group::Logging, "enable-log-rotation", Kind::Switch, "false", "Rotate the one file in log-outputs.")
-.no_effect("log files are not rotated; leave that to logrotate or to the journal").since(5),
+    opt(
+        Group::Logging,
+        "enable-log-rotation",
+        Kind::Switch,
+        "false",
+        "Set the one file in log-outputs aside when it is full, as FILE.1, FILE.2, and so on.",
+    )
+    .since(5),
     opt(
         Group::Logging,
         "log-rotation-config-json",
         Kind::Text,
         "{\"maxsize\": 100, \"maxage\": 0, \"maxbackups\": 0, \"localtime\": false, \"compress\": false}",
-        "When to rotate: MB, days, files.",
+        "When a log file is full (maxsize, in MB), and how long (maxage, in days), how many (maxbackups) and whether compressed (compress) those set aside are kept; 0 is no limit, of files it is 1000. Their names have numbers and no times, in whatever zone (localtime).",
     )
-    .no_effect("log files are not rotated; leave that to logrotate or to the journal")
     .since(5),
     opt(
         Group::Logging,

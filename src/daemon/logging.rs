@@ -6,10 +6,8 @@
 
 use std::{
     fmt::Write as _,
-    fs::{File, OpenOptions},
     io::{self, Write},
-    path::Path,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::SystemTime,
 };
 
@@ -25,6 +23,9 @@ use tracing_subscriber::{
     layer::{Context, SubscriberExt as _},
     reload,
 };
+
+use super::log_file::LogFile;
+pub use super::log_file::Rotation;
 
 /// Longest text of one field; what a client sends must not become a gigabyte of log.
 const FIELD_BYTES_MAX: usize = 16 * 1024;
@@ -63,6 +64,8 @@ pub struct Options {
     pub shape: Shape,
     /// Every record goes to each of these.
     pub outputs: Vec<Output>,
+    /// When files give way to others; never if there is none.
+    pub rotation: Option<Rotation>,
 }
 
 /// Changes a running log.
@@ -101,8 +104,9 @@ impl Control {
 ///
 /// # Errors
 /// A log file that cannot be opened.
-pub fn open(outputs: &[Output]) -> Result<Outputs> {
-    outputs.iter().map(Sink::open).collect::<Result<_>>().map(Outputs)
+pub fn open(options: &Options) -> Result<Outputs> {
+    let sinks = options.outputs.iter().map(|output| Sink::open(output, options.rotation.as_ref()));
+    sinks.collect::<Result<_>>().map(Outputs)
 }
 
 /// Opens the outputs and makes them the destination of every record of this process, panics included.
@@ -110,7 +114,7 @@ pub fn open(outputs: &[Output]) -> Result<Outputs> {
 /// # Errors
 /// A log file that cannot be opened, or a second call.
 pub fn start(options: &Options) -> Result<Control> {
-    let sinks = Arc::new(ArcSwap::from_pointee(open(&options.outputs)?.0));
+    let sinks = Arc::new(ArcSwap::from_pointee(open(options)?.0));
     let (filter, level) = reload::Layer::new(LevelFilter::from_level(options.level));
     let records = Records { shape: options.shape, sinks: Arc::clone(&sinks) };
     let subscriber = tracing_subscriber::registry().with(records.with_filter(filter));
@@ -132,16 +136,16 @@ enum Sink {
     Stderr,
     Stdout,
     Journal,
-    File(Mutex<File>),
+    File(LogFile),
 }
 
 impl Sink {
-    fn open(output: &Output) -> Result<Self> {
+    fn open(output: &Output, rotation: Option<&Rotation>) -> Result<Self> {
         Ok(match output {
             Output::Stderr => Self::Stderr,
             Output::Stdout => Self::Stdout,
             Output::Journal => Self::Journal,
-            Output::File(path) => Self::File(Mutex::new(open_file(path)?)),
+            Output::File(path) => Self::File(LogFile::open(path.clone(), rotation.cloned())?),
         })
     }
 
@@ -151,20 +155,10 @@ impl Sink {
             Self::Journal => super::systemd::journal(priority(level), line.trim_end()),
             Self::Stderr => io::stderr().lock().write_all(line.as_bytes()),
             Self::Stdout => io::stdout().lock().write_all(line.as_bytes()),
-            Self::File(file) => file.lock().map_or(Ok(()), |mut file| file.write_all(line.as_bytes())),
+            Self::File(file) => file.write(line.as_bytes()),
         };
         drop(written);
     }
-}
-
-fn open_file(path: &Path) -> Result<File> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(path)
-        .with_context(|| format!("opening the log file {} (--log-outputs)", path.display()))
 }
 
 struct Records {
@@ -307,6 +301,8 @@ impl Visit for Fields {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
 
     struct Capture(Arc<Mutex<Vec<String>>>);

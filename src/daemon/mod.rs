@@ -14,6 +14,7 @@ mod domain;
 mod gateway;
 mod grpc_proxy;
 mod lifecycle;
+mod log_file;
 pub mod logging;
 mod proxy;
 mod reload;

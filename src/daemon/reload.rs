@@ -169,12 +169,12 @@ impl Reloading {
         let changes = self.settings.changes(&loaded.settings);
         let config = self.config.with_live(&loaded.config);
         let log = settings::log_options(&config);
-        let outputs =
-            spawn_blocking(move || logging::open(&log.outputs)).await.context("opening the log outputs")??;
+        let level = log.level;
+        let outputs = spawn_blocking(move || logging::open(&log)).await.context("opening the log outputs")??;
         let was = settings::log_options(&self.config).level;
         // 1. More is logged from here on, or less from the end on, so that the record of the reload is in any case.
-        if log.level > was {
-            self.log.set_level(log.level)?;
+        if level > was {
+            self.log.set_level(level)?;
         }
         // 2. The rest, nothing of which can fail.
         self.log.set_outputs(outputs);
@@ -183,8 +183,8 @@ impl Reloading {
         // 3. It is told, once.
         loaded.notices.iter().filter(|notice| self.is_new(notice)).for_each(log_notice);
         record(trigger, &changes, &remarks);
-        if log.level < was
-            && let Err(error) = self.log.set_level(log.level)
+        if level < was
+            && let Err(error) = self.log.set_level(level)
         {
             tracing::error!(error = %format!("{error:#}"), "the log level stays as it was");
         }

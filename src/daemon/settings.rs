@@ -1,6 +1,6 @@
 //! From the configuration to what each part of the daemon wants to know.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use tracing::Level;
@@ -24,6 +24,10 @@ use super::{descriptors::Descriptors, logging};
 /// Blocks of the state kept in memory. Small on purpose: the page cache holds the files anyway, and idle memory is what
 /// users look at first.
 const CACHE_BYTES: u64 = 16 << 20;
+
+/// Most log files that are set aside: each is renamed when another one joins them.
+const LOG_FILES_MAX: u32 = 1_000;
+const SECONDS_PER_DAY: u64 = 24 * 60 * 60;
 
 /// How the member behaves.
 ///
@@ -177,6 +181,18 @@ pub(super) fn log_options(config: &Config) -> logging::Options {
             LogFormat::Console => logging::Shape::Console,
         },
         outputs: config.log.outputs.iter().map(log_output).collect(),
+        rotation: config.log.rotation.as_ref().map(log_rotation),
+    }
+}
+
+fn log_rotation(rotation: &config::Rotation) -> logging::Rotation {
+    let config::Rotation { size_mb_max, age_days_max, backups_max, compress } = *rotation;
+    let most = LOG_FILES_MAX;
+    logging::Rotation {
+        bytes_max: size_mb_max.saturating_mul(1 << 20),
+        files_max: u32::try_from(backups_max).ok().filter(|files| *files > 0).map_or(most, |files| files.min(most)),
+        age_max: (age_days_max > 0).then(|| Duration::from_secs(age_days_max.saturating_mul(SECONDS_PER_DAY))),
+        compress,
     }
 }
 

@@ -33,6 +33,7 @@ pub(super) fn start_log() -> Result<logging::Control> {
         level: Level::INFO,
         shape: logging::Shape::Json,
         outputs: vec![logging::Output::Stderr],
+        rotation: None,
     })
 }
 
