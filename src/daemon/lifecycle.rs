@@ -766,7 +766,7 @@ mod tests {
             let _guard = runtime.enter();
             Spans::export(&settings).unwrap()
         };
-        drop(spans.call("/etcdserverpb.KV/Put", &HeaderMap::new()));
+        drop(spans.call("/etcdserverpb.KV/Put", &HeaderMap::new(), None));
         let audit = Audit::start(audit).unwrap();
         for _ in 0..2_000 {
             audit.record(&format!("{}\n", "x".repeat(100)), Weight::Always);
